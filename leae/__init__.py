@@ -1,0 +1,1 @@
+"""leae: the self-teaching autoencoder."""

@@ -1,0 +1,251 @@
+"""The residual autoencoder: a strided encoder, a batch-normalised latent, a decoder that mirrors it.
+
+    images [N, C, S, S] in [0, 1] → latent [N, D] (pooled) or [N, D, S/8, S/8] (spatial) → images [N, C, S, S]
+
+Two residual blocks halve the image after a stem that has halved it already (total stride 8), two double it
+again before a head that doubles it once more. Read from the small parts to the whole.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIDE = 8  # image pixels per position of the encoder's map, along one side
+
+
+class UpsampledConv(nn.Conv2d):
+    """Nearest-neighbour upsampling by 2 and a 3×3 convolution, computed as one transposed convolution.
+
+    Each output pixel sees only 2×2 different input pixels through its 3×3 window, so the nine taps are summed
+    into four: with w the 3-tap kernel of one axis, output pixels 2i and 2i+1 are
+    w₀·x[i−1] + (w₁+w₂)·x[i] and (w₀+w₁)·x[i] + w₂·x[i+1], which is a 4-tap transposed convolution of stride 2
+    with the kernel (w₂, w₁+w₂, w₀+w₁, w₀). The parameters stay those of the 3×3 convolution.
+
+    [N, in_channels, H, W] → [N, out_channels, 2H, 2W]
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
+        taps = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+        self.register_buffer("taps", taps, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = (self.taps @ self.weight @ self.taps.T).transpose(0, 1)  # [in, out, 4, 4]
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+class SpaceToDepthShortcut(nn.Module):
+    """Space-to-depth by 2, then the mean of each group of adjacent channels. No parameters.
+
+    Space-to-depth turns channel c into the four adjacent channels 4c + 2·dy + dx. Both steps are linear and the
+    same at every position, so together they are one 2×2 convolution of stride 2 with a fixed kernel.
+
+    [N, in_channels, H, W] → [N, out_channels, H/2, W/2]
+
+    Raises:
+        ValueError: 4·in_channels is not a multiple of out_channels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        group, rest = divmod(4 * in_channels, out_channels)
+        if rest:
+            raise ValueError(
+                f"{out_channels} channels cannot be group means of 4 × {in_channels} = {4 * in_channels}; "
+                f"choose a divisor of {4 * in_channels}"
+            )
+        kernel = torch.eye(out_channels).repeat_interleave(group, dim=1) / group  # [out, 4·in]
+        self.register_buffer("kernel", kernel.view(out_channels, in_channels, 2, 2), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernel, stride=2)
+
+
+class DownBlock(nn.Module):
+    """Residual block that halves the map: [N, in_channels, H, W] → [N, out_channels, H/2, W/2]."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
+        self.shortcut = SpaceToDepthShortcut(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(self.conv2(F.silu(self.conv1(x))) + self.shortcut(x))
+
+
+class UpBlock(nn.Module):
+    """Residual block that doubles the map: [N, in_channels, H, W] → [N, out_channels, 2H, 2W]."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv1 = UpsampledConv(in_channels, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # A 1×1 convolution and nearest-neighbour upsampling commute: convolve a quarter of the pixels.
+        shortcut = F.interpolate(self.shortcut(x), scale_factor=2, mode="nearest")
+        return F.silu(self.conv2(F.silu(self.conv1(x))) + shortcut)
+
+
+class Encoder(nn.Module):
+    """Images to codes. `project` stops before the batch norm, so that a caller may choose what normalises."""
+
+    def __init__(
+        self, image_size: int, image_channels: int, hidden_dim: int, latent_dim: int, map_channels: int, pooled: bool
+    ):
+        super().__init__()
+        self.stem = nn.Conv2d(image_channels, hidden_dim, kernel_size=4, stride=2, padding=1)
+        self.down1 = DownBlock(hidden_dim, 2 * hidden_dim)
+        self.down2 = DownBlock(2 * hidden_dim, map_channels)
+        map_size = image_size // STRIDE
+        self.to_latent = (
+            nn.Sequential(nn.Flatten(), nn.Linear(map_channels * map_size**2, latent_dim)) if pooled else nn.Identity()
+        )
+        self.norm = nn.BatchNorm1d(latent_dim) if pooled else nn.BatchNorm2d(latent_dim)
+
+    def project(self, images: Tensor) -> Tensor:
+        """Codes before normalisation: [N, C, S, S] → [N, D] or [N, D, S/8, S/8]."""
+        return self.to_latent(self.down2(self.down1(F.silu(self.stem(images)))))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.norm(self.project(images))
+
+
+class Decoder(nn.Module):
+    """Codes to images in [0, 1]."""
+
+    def __init__(
+        self, image_size: int, image_channels: int, hidden_dim: int, latent_dim: int, map_channels: int, pooled: bool
+    ):
+        super().__init__()
+        map_size = image_size // STRIDE
+        self.from_latent = (
+            nn.Sequential(
+                nn.Linear(latent_dim, map_channels * map_size**2),
+                nn.Unflatten(1, (map_channels, map_size, map_size)),
+                nn.SiLU(),
+            )
+            if pooled
+            else nn.Identity()
+        )
+        self.up1 = UpBlock(map_channels, 2 * hidden_dim)
+        self.up2 = UpBlock(2 * hidden_dim, hidden_dim)
+        self.head = UpsampledConv(hidden_dim, image_channels)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return torch.sigmoid(self.head(self.up2(self.up1(self.from_latent(latent)))))
+
+
+class Autoencoder(nn.Module):
+    """The residual autoencoder, with a pooled latent (one vector an image) or a spatial one (a map of codes).
+
+    Args:
+        image_size: side of the square images in pixels, a multiple of 8.
+        image_channels: channels of the images (3 for RGB).
+        hidden_dim: h, the width: the stem has h channels, the blocks in the middle 2h.
+        latent: "pooled" or "spatial".
+        latent_dim: numbers per image (pooled), or channels of the latent map (spatial).
+        map_channels: channels of the map before the pooled latent's linear layer; a divisor of 8h. A spatial
+            latent is that map itself, so there `latent_dim` is used and this is ignored.
+
+    Raises:
+        ValueError: a size that cannot be built, with the nearest ones that can.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 128,
+        image_channels: int = 3,
+        hidden_dim: int = 128,
+        latent: str = "pooled",
+        latent_dim: int = 128,
+        map_channels: int = 128,
+    ):
+        super().__init__()
+        if latent not in ("pooled", "spatial"):
+            raise ValueError(f"latent is {latent!r}; choose 'pooled' or 'spatial'")
+        if image_size < STRIDE or image_size % STRIDE:
+            below = max(STRIDE, image_size // STRIDE * STRIDE)
+            raise ValueError(
+                f"image_size is {image_size}, which is not a multiple of {STRIDE}; "
+                f"{below} and {below + STRIDE} are the nearest sizes that work"
+            )
+        for name, value in (("image_channels", image_channels), ("hidden_dim", hidden_dim), ("latent_dim", latent_dim)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        pooled = latent == "pooled"
+        name, width = ("map_channels", map_channels) if pooled else ("latent_dim", latent_dim)
+        if width < 1 or 8 * hidden_dim % width:
+            divisors = [d for d in range(1, 8 * hidden_dim + 1) if 8 * hidden_dim % d == 0]
+            nearest = sorted(sorted(divisors, key=lambda d: abs(d - width))[:3])
+            kind = "" if pooled else " of a spatial latent"
+            raise ValueError(
+                f"{name}{kind} is {width}, which does not divide 8 × hidden_dim = {8 * hidden_dim}; "
+                f"{', '.join(map(str, nearest))} are the nearest that do"
+            )
+        self.settings = {
+            "image_size": image_size,
+            "image_channels": image_channels,
+            "hidden_dim": hidden_dim,
+            "latent": latent,
+            "latent_dim": latent_dim,
+            "map_channels": width,
+        }
+        sizes = (image_size, image_channels, hidden_dim, latent_dim, width, pooled)
+        self.encoder = Encoder(*sizes)
+        self.decoder = Decoder(*sizes)
+
+    @property
+    def numbers_per_image(self) -> int:
+        """How many numbers the latent of one image holds."""
+        positions = (self.settings["image_size"] // STRIDE) ** 2 if self.settings["latent"] == "spatial" else 1
+        return self.settings["latent_dim"] * positions
+
+    @property
+    def compression(self) -> float:
+        """Numbers in an image divided by numbers in its latent."""
+        return self.settings["image_size"] ** 2 * self.settings["image_channels"] / self.numbers_per_image
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Codes of images: float [N, C, S, S] in [0, 1] → float [N, D] (pooled) or [N, D, S/8, S/8] (spatial).
+
+        In training mode the batch norm uses the statistics of exactly this batch and moves its running
+        statistics; in evaluation mode it uses the running statistics.
+
+        Raises:
+            ValueError: the images have another shape than the model was built for.
+        """
+        self._check(images)
+        return self.encoder(images)
+
+    def encode_views(self, *views: Tensor) -> tuple[Tensor, ...]:
+        """`encode` of each view, in order, in one pass through the convolutions.
+
+        Only the batch norm ties the images of a batch together, and it is applied to each view by itself, so the
+        codes are those of one `encode` call a view.
+        """
+        for view in views:
+            self._check(view)
+        codes = self.encoder.project(torch.cat(views)).split([len(view) for view in views])
+        return tuple(self.encoder.norm(code) for code in codes)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Images from codes: [N, D] or [N, D, S/8, S/8] → float [N, C, S, S] in [0, 1]."""
+        return self.decoder(latent)
+
+    def decode_views(self, *latents: Tensor) -> tuple[Tensor, ...]:
+        """`decode` of each latent, in order, in one pass (the decoder has no batch norm to keep apart)."""
+        return self.decoder(torch.cat(latents)).split([len(latent) for latent in latents])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Reconstructions of images: [N, C, S, S] → [N, C, S, S], both in [0, 1]."""
+        return self.decode(self.encode(images))
+
+    def _check(self, images: Tensor) -> None:
+        size, channels = self.settings["image_size"], self.settings["image_channels"]
+        if images.shape[1:] != (channels, size, size):
+            raise ValueError(
+                f"images have the shape {list(images.shape)}; this model takes [N, {channels}, {size}, {size}]"
+            )

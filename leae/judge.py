@@ -1,0 +1,75 @@
+"""The judge: a slowly refreshed copy of the encoder that says what an image means."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from leae.autoencoder import Encoder
+
+RULERS = ("shared", "own")
+
+
+class Judge(nn.Module):
+    """A copy T of the encoder E that gets no gradient and follows E after every optimizer step.
+
+    Gradients flow through the judge to the images it is shown, never into its weights. It normalises with the
+    statistics of the batches it is shown and neither reads nor changes running statistics, for crops are off the
+    data's distribution. Which batch the statistics are taken from is the ruler:
+
+    - "shared": reconstructions are measured by the statistics of the real views they are compared with.
+    - "own": every batch of views by its own, as published. Then the judge is blind to a shift, or a loss of
+      contrast, that the codes of the reconstructions have in common.
+
+    Args:
+        encoder: E; copied, and left as it is.
+        decay: T ← decay · T + (1 − decay) · E at every `follow`, in [0, 1). 0 is the step-frozen judge.
+        ruler: "shared" or "own".
+
+    Raises:
+        ValueError: decay or ruler is none of these.
+    """
+
+    def __init__(self, encoder: Encoder, decay: float = 0.99, ruler: str = "shared"):
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"judge decay is {decay}; it must be at least 0 (step-frozen) and below 1, say 0.99")
+        if ruler not in RULERS:
+            raise ValueError(f"judge ruler is {ruler!r}; choose one of {', '.join(RULERS)}")
+        self.decay = decay
+        self.ruler = ruler
+        self.encoder = copy.deepcopy(encoder).requires_grad_(False)
+
+    def forward(self, real: Tensor, *reconstructions: Tensor) -> tuple[Tensor, ...]:
+        """T(real), which is a target, and T of each of the reconstructions that are compared with it.
+
+        All reconstructions share one pass through the convolutions; each is normalised as its own batch.
+
+        Args:
+            real: float [N, C, S, S], views of images.
+            *reconstructions: float [N, C, S, S] each, the same views of reconstructions of these images.
+
+        Returns:
+            Codes in the same order. No gradient flows to `real`, neither from its own codes nor from those of
+            the reconstructions that are measured by its ruler.
+        """
+        with torch.no_grad():
+            real_codes = self.encoder.project(real)
+            target = self._normalise(real_codes, ruler=real_codes)
+        judged = self.encoder.project(torch.cat(reconstructions)).split([len(view) for view in reconstructions])
+        return target, *(self._normalise(codes, real_codes if self.ruler == "shared" else codes) for codes in judged)
+
+    def _normalise(self, codes: Tensor, ruler: Tensor) -> Tensor:
+        """The encoder's batch norm, applied to `codes` with the batch statistics of `ruler`."""
+        norm = self.encoder.norm
+        if ruler is codes:
+            return F.batch_norm(codes, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
+        over = [0, *range(2, ruler.dim())]  # the batch, and for a spatial latent the positions
+        variance, mean = torch.var_mean(ruler, dim=over, correction=0)
+        return F.batch_norm(codes, mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps)
+
+    @torch.no_grad()
+    def follow(self, encoder: Encoder) -> None:
+        """Move toward the encoder: T ← decay · T + (1 − decay) · E."""
+        torch._foreach_lerp_(list(self.encoder.parameters()), list(encoder.parameters()), 1 - self.decay)

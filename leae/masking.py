@@ -1,0 +1,105 @@
+"""Views of images: square masks filled with the image's own mean colour, crop boxes, crop-and-resize.
+
+Positions are drawn on the images' device, for the whole batch at once, from a generator that the caller makes.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def mask_side(image_size: int, mask_ratio: float) -> int:
+    """Side in pixels of a square that covers `mask_ratio` of the image's area.
+
+    Raises:
+        ValueError: the ratio is not between 0 and 1, or the square would have no pixel or cover every pixel.
+    """
+    if not 0 < mask_ratio < 1:
+        raise ValueError(f"mask ratio is {mask_ratio}; it is a share of the image's area between 0 and 1, say 0.35")
+    side = round(math.sqrt(mask_ratio) * image_size)
+    if not 0 < side < image_size:
+        smallest, largest = (0.5 / image_size) ** 2, (1 - 0.5 / image_size) ** 2
+        raise ValueError(
+            f"mask ratio {mask_ratio} is a square of {side} pixels on images of {image_size} pixels; "
+            f"choose a ratio between {smallest:.2g} and {largest:.4f}"
+        )
+    return side
+
+
+def crop_side(image_size: int, crop_ratio: float) -> int:
+    """Side in pixels of a crop box that is `crop_ratio` of the image's side; 1.0 is the whole image.
+
+    Raises:
+        ValueError: the ratio is not in (0, 1], or the box would have fewer than 2×2 pixels.
+    """
+    if not 0 < crop_ratio <= 1:
+        raise ValueError(
+            f"crop ratio is {crop_ratio}; it is a share of the image's side, above 0 and at most 1, say 0.15"
+        )
+    side = round(crop_ratio * image_size)
+    if side < 2:
+        raise ValueError(
+            f"crop ratio {crop_ratio} is a box of {side} pixel on images of {image_size} pixels; "
+            f"choose a ratio of at least {2 / image_size:.2g}"
+        )
+    return side
+
+
+def draw_boxes(count: int, side: int, image_size: int, generator: torch.Generator) -> Tensor:
+    """Uniformly random positions of `count` square boxes that lie inside the image.
+
+    Returns:
+        int64 [count, 2] on the generator's device: row of the top pixels, column of the left pixels, each between
+        0 and image_size − side.
+    """
+    return torch.randint(0, image_size - side + 1, (count, 2), generator=generator, device=generator.device)
+
+
+def fill_squares(images: Tensor, corners: Tensor, side: int) -> Tensor:
+    """Replace one square per image by that image's own mean colour (the mean over all of its pixels).
+
+    Args:
+        images: float [N, C, S, S].
+        corners: int64 [N, 2], row and column of each square's top left pixel.
+        side: side of the squares in pixels.
+
+    Returns:
+        float [N, C, S, S], new memory.
+    """
+    pixels = torch.arange(images.shape[-1], device=images.device)
+    offset = pixels - corners[:, :, None]  # [N, 2, S]: distance from the square's first row, first column
+    inside_rows, inside_columns = ((offset >= 0) & (offset < side)).unbind(1)  # [N, S] each
+    inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]  # [N, 1, S, S]
+    return torch.where(inside, images.mean(dim=(2, 3), keepdim=True), images)
+
+
+def crop_and_resize(images: Tensor, corners: Tensor, side: int) -> Tensor:
+    """Cut one square box out of each image and resize it bilinearly to the image's full size.
+
+    The centres of the box's corner pixels map to the centres of the result's corner pixels. Each output row is a
+    mix of two input rows, each output column of two input columns, so the whole is two batched matrix products;
+    they are differentiable, and pixels outside the box have weight zero, hence gradient zero.
+
+    Args:
+        images: float [N, C, S, S].
+        corners: int64 [N, 2], row and column of each box's top left pixel.
+        side: side of the boxes in pixels, from 2 to S. S is the whole image and returns it as it is.
+
+    Returns:
+        float [N, C, S, S].
+    """
+    size = images.shape[-1]
+    if side == size:
+        return images
+    pixels = torch.arange(size, device=images.device, dtype=images.dtype)
+    steps = pixels * ((side - 1) / (size - 1))  # where the output's pixels lie, counted from the box's corner
+    # The hat function max(0, 1 − |distance|) is bilinear interpolation's weight of an input pixel. Distances are
+    # taken inside the box, before its corner is added, so that no rounding reaches past the box's last pixel.
+    hat = (1 - (steps[:, None] - pixels[:side]).abs()).clamp(min=0)  # [S, side]
+    place = corners[:, :, None] + torch.arange(side, device=images.device)  # [N, 2, side]
+    weights = images.new_zeros(len(images), 2, size, size).scatter_(
+        3, place[:, :, None, :].expand(-1, -1, size, -1), hat.expand(len(images), 2, -1, -1)
+    )
+    rows, columns = weights.unbind(1)  # [N, S, S] each: output position × input position
+    return rows[:, None] @ images @ columns[:, None].mT

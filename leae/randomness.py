@@ -1,0 +1,25 @@
+"""Random numbers as a function of (seed, purpose, index), so that a resumed run is the run that was stopped.
+
+Nothing random is carried from one step to the next: the generator of a step is made from the seed and the step's
+number alone.
+"""
+
+import numpy as np
+import torch
+
+PURPOSES = ("weights", "order", "step", "evaluation")
+
+
+def generator(seed: int, purpose: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator on `device` that depends on its arguments only.
+
+    Args:
+        seed: the run's seed, at least 0.
+        purpose: one of `PURPOSES`; different purposes never share a stream.
+        index: which member of the stream, for example the step or the epoch, at least 0.
+        device: where the numbers are drawn.
+    """
+    # NumPy's SeedSequence mixes the three numbers into well-spread bits; neighbouring seeds of PyTorch's own
+    # generators may otherwise start alike.
+    mixed = np.random.SeedSequence((seed, PURPOSES.index(purpose), index)).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(mixed >> 1))  # manual_seed takes 63 bits
