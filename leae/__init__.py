@@ -1,1 +1,13 @@
-"""leae: the self-teaching autoencoder."""
+"""leae: the self-teaching autoencoder.
+
+`leae.load("runs/self-teaching-001/checkpoints/100.pt")` gives back a trained model.
+"""
+
+
+def __getattr__(name: str):
+    # Imported when first asked for, so that processes which only read images do not load PyTorch.
+    if name == "load":
+        from leae.runs import load
+
+        return load
+    raise AttributeError(f"module 'leae' has no attribute {name!r}")

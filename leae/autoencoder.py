@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from leae.errors import UsageError
+
 STRIDE = 8  # image pixels per position of the encoder's map, along one side
 
 
@@ -43,14 +45,14 @@ class SpaceToDepthShortcut(nn.Module):
     [N, in_channels, H, W] → [N, out_channels, H/2, W/2]
 
     Raises:
-        ValueError: 4·in_channels is not a multiple of out_channels.
+        UsageError: 4·in_channels is not a multiple of out_channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         group, rest = divmod(4 * in_channels, out_channels)
         if rest:
-            raise ValueError(
+            raise UsageError(
                 f"{out_channels} channels cannot be group means of 4 × {in_channels} = {4 * in_channels}; "
                 f"choose a divisor of {4 * in_channels}"
             )
@@ -93,7 +95,13 @@ class Encoder(nn.Module):
     """Images to codes. `project` stops before the batch norm, so that a caller may choose what normalises."""
 
     def __init__(
-        self, image_size: int, image_channels: int, hidden_dim: int, latent_dim: int, map_channels: int, pooled: bool
+        self,
+        image_size: int,
+        image_channels: int,
+        hidden_dim: int,
+        latent_dim: int,
+        map_channels: int,
+        pooled: bool,
     ):
         super().__init__()
         self.stem = nn.Conv2d(image_channels, hidden_dim, kernel_size=4, stride=2, padding=1)
@@ -117,7 +125,13 @@ class Decoder(nn.Module):
     """Codes to images in [0, 1]."""
 
     def __init__(
-        self, image_size: int, image_channels: int, hidden_dim: int, latent_dim: int, map_channels: int, pooled: bool
+        self,
+        image_size: int,
+        image_channels: int,
+        hidden_dim: int,
+        latent_dim: int,
+        map_channels: int,
+        pooled: bool,
     ):
         super().__init__()
         map_size = image_size // STRIDE
@@ -151,7 +165,7 @@ class Autoencoder(nn.Module):
             latent is that map itself, so there `latent_dim` is used and this is ignored.
 
     Raises:
-        ValueError: a size that cannot be built, with the nearest ones that can.
+        UsageError: a size that cannot be built, with the nearest ones that can.
     """
 
     def __init__(
@@ -165,23 +179,27 @@ class Autoencoder(nn.Module):
     ):
         super().__init__()
         if latent not in ("pooled", "spatial"):
-            raise ValueError(f"latent is {latent!r}; choose 'pooled' or 'spatial'")
+            raise UsageError(f"latent is {latent!r}; choose 'pooled' or 'spatial'")
         if image_size < STRIDE or image_size % STRIDE:
             below = max(STRIDE, image_size // STRIDE * STRIDE)
-            raise ValueError(
+            raise UsageError(
                 f"image_size is {image_size}, which is not a multiple of {STRIDE}; "
                 f"{below} and {below + STRIDE} are the nearest sizes that work"
             )
-        for name, value in (("image_channels", image_channels), ("hidden_dim", hidden_dim), ("latent_dim", latent_dim)):
+        for name, value in (
+            ("image_channels", image_channels),
+            ("hidden_dim", hidden_dim),
+            ("latent_dim", latent_dim),
+        ):
             if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+                raise UsageError(f"{name} is {value}; it must be at least 1")
         pooled = latent == "pooled"
         name, width = ("map_channels", map_channels) if pooled else ("latent_dim", latent_dim)
         if width < 1 or 8 * hidden_dim % width:
             divisors = [d for d in range(1, 8 * hidden_dim + 1) if 8 * hidden_dim % d == 0]
             nearest = sorted(sorted(divisors, key=lambda d: abs(d - width))[:3])
             kind = "" if pooled else " of a spatial latent"
-            raise ValueError(
+            raise UsageError(
                 f"{name}{kind} is {width}, which does not divide 8 × hidden_dim = {8 * hidden_dim}; "
                 f"{', '.join(map(str, nearest))} are the nearest that do"
             )
@@ -215,7 +233,7 @@ class Autoencoder(nn.Module):
         statistics; in evaluation mode it uses the running statistics.
 
         Raises:
-            ValueError: the images have another shape than the model was built for.
+            UsageError: the images have another shape than the model was built for.
         """
         self._check(images)
         return self.encoder(images)
@@ -246,6 +264,6 @@ class Autoencoder(nn.Module):
     def _check(self, images: Tensor) -> None:
         size, channels = self.settings["image_size"], self.settings["image_channels"]
         if images.shape[1:] != (channels, size, size):
-            raise ValueError(
+            raise UsageError(
                 f"images have the shape {list(images.shape)}; this model takes [N, {channels}, {size}, {size}]"
             )

@@ -163,7 +163,12 @@ def choose_face(rng: np.random.Generator) -> SimpleNamespace:
     f.hair_name, f.bald, f.bangs = pick(list(HAIR), HAIR_SHARES), chance(0.12), chance(0.35)
     f.hair = mix(HAIR[f.hair_name], colour(0, 255), 0.08)
     f.dark_hair = mix(f.hair, BLACK, 0.3)
-    f.length, f.volume, f.hairline, f.parting = uniform(0, 1), uniform(0.06, 0.2), uniform(0.5, 0.68), uniform(-0.8, 0.8)
+    f.length, f.volume, f.hairline, f.parting = (
+        uniform(0, 1),
+        uniform(0.06, 0.2),
+        uniform(0.5, 0.68),
+        uniform(-0.8, 0.8),
+    )
     f.long_hair = f.length > 0.55 and not f.bald
     # eyes and brows
     f.eye_x, f.eye_y = uniform(0.37, 0.46) * f.width / 0.76, uniform(-0.16, -0.06)
@@ -241,7 +246,12 @@ def draw_hair_behind(f: SimpleNamespace, head: Pen) -> None:
     f.hair_end = 0.45 + 2.9 * (f.length - 0.55)  # how far below the head's centre long hair ends
     if f.long_hair:
         outer, end = f.width + f.volume + 0.06, f.hair_end
-        ends = [(outer + 0.06, end), (0.4 * outer, end + 0.1), (-0.4 * outer, end + 0.1), (-outer - 0.06, end)]
+        ends = [
+            (outer + 0.06, end),
+            (0.4 * outer, end + 0.1),
+            (-0.4 * outer, end + 0.1),
+            (-outer - 0.06, end),
+        ]
         head.polygon(np.concatenate([arc(0.5, 1, 20) * (outer, 1 + f.volume), ends]), f.dark_hair)
 
 
@@ -259,7 +269,12 @@ def draw_body(f: SimpleNamespace, body: Pen) -> None:
         body.polygon([(-0.09, 1.74), (0.09, 1.74), (0.28, 4), (-0.28, 4)], f.necktie_colour)
     if f.collar == "folded":
         for side in (-1, 1):
-            flap = [(neck * 1.2, chin - 0.16), (neck * 1.45, chin + 0.1), (0.3, chin + 0.5), (0.02, chin + 0.26)]
+            flap = [
+                (neck * 1.2, chin - 0.16),
+                (neck * 1.45, chin + 0.1),
+                (0.3, chin + 0.5),
+                (0.02, chin + 0.26),
+            ]
             body.polygon(np.array(flap) * (side, 1), mix(f.shirt, WHITE, 0.55))
 
 
@@ -277,20 +292,32 @@ def draw_head(f: SimpleNamespace, head: Pen) -> None:
 def draw_beard(f: SimpleNamespace, head: Pen) -> None:
     stubble = mix(f.hair, f.skin, 0.12)
     if f.beard:
-        jaw = f.contour[f.contour[:, 1] > 0.12] * (1, 1.06)  # from the right ear round the chin to the left ear
+        jaw = f.contour[f.contour[:, 1] > 0.12] * (
+            1,
+            1.06,
+        )  # from the right ear round the chin to the left ear
         head.polygon(np.concatenate([jaw, arch(-0.8 * f.width, 0.8 * f.width, 0.12, -0.3, 11)]), stubble)
     if f.goatee:
         head.ellipse(0, 0.86, 0.22, 0.2, stubble)
     if f.mustache:
         reach, y = f.mouth_width + 0.05, f.mouth_y
-        half = [(0.05, y - 0.17), (0.6 * reach, y - 0.13), (reach, y + 0.06), (0.6 * reach, y - 0.02), (0, y - 0.04)]
+        half = [
+            (0.05, y - 0.17),
+            (0.6 * reach, y - 0.13),
+            (reach, y + 0.06),
+            (0.6 * reach, y - 0.02),
+            (0, y - 0.04),
+        ]
         left = [(-x, height) for x, height in reversed(half)]
         head.polygon(half + left, mix(stubble, BLACK, 0.12))
 
 
 def draw_nose(f: SimpleNamespace, head: Pen) -> None:
     y = f.eye_y + f.nose_length
-    head.polygon([(-0.02, f.eye_y + 0.05), (0.05, f.eye_y + 0.05), (f.nose_width, y), (-0.2 * f.nose_width, y)], f.shade)
+    head.polygon(
+        [(-0.02, f.eye_y + 0.05), (0.05, f.eye_y + 0.05), (f.nose_width, y), (-0.2 * f.nose_width, y)],
+        f.shade,
+    )
     head.ellipse(0, y, f.nose_width, 0.055, f.shade)
     for side in (-1, 1):
         head.ellipse(side * f.nose_width * 0.5, y + 0.02, 0.035, 0.025, f.deep_shade)

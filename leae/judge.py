@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leae.autoencoder import Encoder
+from leae.errors import UsageError
 
 RULERS = ("shared", "own")
 
@@ -28,15 +29,15 @@ class Judge(nn.Module):
         ruler: "shared" or "own".
 
     Raises:
-        ValueError: decay or ruler is none of these.
+        UsageError: decay or ruler is none of these.
     """
 
     def __init__(self, encoder: Encoder, decay: float = 0.99, ruler: str = "shared"):
         super().__init__()
         if not 0 <= decay < 1:
-            raise ValueError(f"judge decay is {decay}; it must be at least 0 (step-frozen) and below 1, say 0.99")
+            raise UsageError(f"judge decay is {decay}; it must be at least 0 (step-frozen) and below 1, say 0.99")
         if ruler not in RULERS:
-            raise ValueError(f"judge ruler is {ruler!r}; choose one of {', '.join(RULERS)}")
+            raise UsageError(f"judge ruler is {ruler!r}; choose one of {', '.join(RULERS)}")
         self.decay = decay
         self.ruler = ruler
         self.encoder = copy.deepcopy(encoder).requires_grad_(False)

@@ -8,19 +8,21 @@ import math
 import torch
 from torch import Tensor
 
+from leae.errors import UsageError
+
 
 def mask_side(image_size: int, mask_ratio: float) -> int:
     """Side in pixels of a square that covers `mask_ratio` of the image's area.
 
     Raises:
-        ValueError: the ratio is not between 0 and 1, or the square would have no pixel or cover every pixel.
+        UsageError: the ratio is not between 0 and 1, or the square would have no pixel or cover every pixel.
     """
     if not 0 < mask_ratio < 1:
-        raise ValueError(f"mask ratio is {mask_ratio}; it is a share of the image's area between 0 and 1, say 0.35")
+        raise UsageError(f"mask ratio is {mask_ratio}; it is a share of the image's area between 0 and 1, say 0.35")
     side = round(math.sqrt(mask_ratio) * image_size)
     if not 0 < side < image_size:
         smallest, largest = (0.5 / image_size) ** 2, (1 - 0.5 / image_size) ** 2
-        raise ValueError(
+        raise UsageError(
             f"mask ratio {mask_ratio} is a square of {side} pixels on images of {image_size} pixels; "
             f"choose a ratio between {smallest:.2g} and {largest:.4f}"
         )
@@ -31,15 +33,15 @@ def crop_side(image_size: int, crop_ratio: float) -> int:
     """Side in pixels of a crop box that is `crop_ratio` of the image's side; 1.0 is the whole image.
 
     Raises:
-        ValueError: the ratio is not in (0, 1], or the box would have fewer than 2×2 pixels.
+        UsageError: the ratio is not in (0, 1], or the box would have fewer than 2×2 pixels.
     """
     if not 0 < crop_ratio <= 1:
-        raise ValueError(
+        raise UsageError(
             f"crop ratio is {crop_ratio}; it is a share of the image's side, above 0 and at most 1, say 0.15"
         )
     side = round(crop_ratio * image_size)
     if side < 2:
-        raise ValueError(
+        raise UsageError(
             f"crop ratio {crop_ratio} is a box of {side} pixel on images of {image_size} pixels; "
             f"choose a ratio of at least {2 / image_size:.2g}"
         )

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leae.autoencoder import Autoencoder
+from leae.errors import UsageError
 from leae.judge import Judge
 from leae.masking import crop_and_resize, crop_side, draw_boxes, fill_squares, mask_side
 from leae.sigreg import sigreg
@@ -43,7 +44,7 @@ class SelfTeachingObjective:
         sigreg_weight: λ, at least 0.
 
     Raises:
-        ValueError: a value outside its range.
+        UsageError: a value outside its range.
     """
 
     image_size: int
@@ -54,11 +55,11 @@ class SelfTeachingObjective:
 
     def __post_init__(self):
         if self.kind not in OBJECTIVES:
-            raise ValueError(f"objective is {self.kind!r}; choose one of {', '.join(OBJECTIVES)}")
+            raise UsageError(f"objective is {self.kind!r}; choose one of {', '.join(OBJECTIVES)}")
         if not self.crop_ratios or len(set(self.crop_ratios)) < len(self.crop_ratios):
-            raise ValueError(f"crop ratios are {self.crop_ratios}; give one or several different ones, say (0.15, 1.0)")
+            raise UsageError(f"crop ratios are {self.crop_ratios}; give one or several different ones, say (0.15, 1.0)")
         if not 0 <= self.sigreg_weight < float("inf"):
-            raise ValueError(f"SIGReg weight is {self.sigreg_weight}; it must be at least 0, say 0.03")
+            raise UsageError(f"SIGReg weight is {self.sigreg_weight}; it must be at least 0, say 0.03")
         mask_side(self.image_size, self.mask_ratio)
         for ratio in self.crop_ratios:
             crop_side(self.image_size, ratio)

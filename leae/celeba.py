@@ -1,0 +1,200 @@
+"""CelebA as people have it on their disks: the official download, a mirror's archive, or an extracted folder.
+
+    img_align_celeba.zip, any other .zip with the images inside, or the folder img_align_celeba (also nested twice)
+    list_eval_partition.txt or .csv     which image belongs to train (0), valid (1), test (2)
+    list_attr_celeba.txt or .csv        forty attributes of every image, 1 or -1
+
+The lists lie beside the images, one folder further down, or in the same archive.
+"""
+
+import csv
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from leae.errors import UsageError
+from leae.files import whole_file
+
+SPLITS = {"0": "train", "1": "valid", "2": "test"}
+PARTITION, ATTRIBUTES, IMAGES = "list_eval_partition", "list_attr_celeba", "img_align_celeba"
+MIRROR = "flwrlabs/celeba"  # on Hugging Face: the same images as parquet files
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of a CelebA lie. Paths in `images` and `lists` are member names if `archive` is set."""
+
+    root: Path
+    archive: Path | None  # the zip that holds the images; None if they lie in a folder
+    images: dict[str, str]  # file name as the lists have it → path below the root, or the member's name
+    lists: dict[str, tuple[Path | None, str]]  # list's name → (the zip it is in or None, its path or member)
+
+
+def looks_like_celeba(root: Path) -> bool:
+    """Whether a folder has CelebA's images or archive right inside it, whatever else may be missing."""
+    if not root.is_dir():
+        return False
+    if (root / IMAGES).is_dir() or (root / f"{IMAGES}.zip").is_file():
+        return True
+    return any(zipfile.is_zipfile(path) and _image_members(path) for path in root.glob("*.zip"))
+
+
+def find(root: Path) -> Layout:
+    """Look for the parts of CelebA below `root`.
+
+    Raises:
+        UsageError: no images, or no list of the splits, with what is expected where.
+    """
+    archives = sorted(root.glob("*.zip"))
+    images, archive = {}, None
+    for folder in (root / IMAGES, root / IMAGES / IMAGES):
+        images = images or {path.name: str(path.relative_to(root)) for path in sorted(folder.glob("*.jpg"))}
+    for candidate in archives:
+        if not images and (members := _image_members(candidate)):
+            images, archive = members, candidate
+    if not images:
+        raise UsageError(f"{root} has no CelebA images; expected {IMAGES}.zip or the folder {IMAGES} with .jpg files")
+
+    lists = {}
+    for name in (PARTITION, ATTRIBUTES):
+        patterns = [f"{folder}{name}.{end}" for folder in ("", "*/", "*/*/") for end in ("txt", "csv")]
+        found = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+        if found:
+            lists[name] = (None, str(found[0].relative_to(root)))
+            continue
+        for candidate in archives:
+            with zipfile.ZipFile(candidate) as opened:
+                inside = [m for m in opened.namelist() if Path(m).stem == name and Path(m).suffix in (".txt", ".csv")]
+            if inside:
+                lists[name] = (candidate, inside[0])
+                break
+    if PARTITION not in lists:
+        raise UsageError(
+            f"{root} has CelebA's images but no {PARTITION}.txt or .csv, which says what is train and what is test; "
+            f"put it beside the images, or name the image folder itself to have it split 90/10"
+        )
+    return Layout(root, archive, images, lists)
+
+
+def read_splits(layout: Layout) -> dict[str, list[str]]:
+    """The file names of each split, in the list's order.
+
+    Raises:
+        UsageError: a row that is none, a split other than 0, 1, 2, or names of images that are not there.
+    """
+    splits = {split: [] for split in SPLITS.values()}
+    where = layout.lists[PARTITION][1]
+    for number, row in enumerate(_rows(layout, PARTITION), start=1):
+        if number == 1 and not row[0].endswith(".jpg"):
+            continue  # the header of a .csv
+        if len(row) != 2 or row[1] not in SPLITS:
+            raise UsageError(f"{where}, line {number}: {' '.join(row)!r}; expected a file name and 0, 1 or 2")
+        splits[SPLITS[row[1]]].append(row[0])
+    names = [name for split in splits.values() for name in split]
+    missing = [name for name in names if name not in layout.images]
+    if missing:
+        place = layout.archive or layout.root / IMAGES
+        raise UsageError(
+            f"{where} names {len(names)} images, of which {len(missing)} are not in {place}, for example {missing[0]}; "
+            f"complete the images or take these lines out"
+        )
+    return {split: members for split, members in splits.items() if members}
+
+
+def read_attributes(layout: Layout) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """The attributes' names, and for every file name its attributes, bool [A]. Nothing if there is no such list.
+
+    Raises:
+        UsageError: a row that does not have one value, 1 or -1, per attribute.
+    """
+    if ATTRIBUTES not in layout.lists:
+        return (), {}
+    where, rows = layout.lists[ATTRIBUTES][1], _rows(layout, ATTRIBUTES)
+    header = next(rows, [])
+    if len(header) == 1 and header[0].isdigit():  # the .txt's first line counts the rows
+        header = next(rows, [])
+    names = tuple(header[1:] if header and header[0] == "image_id" else header)
+    table = {}
+    for row in rows:
+        if len(row) != len(names) + 1 or not set(row[1:]) <= {"1", "-1", "0"}:
+            raise UsageError(f"{where}: the row of {row[0]!r} has not {len(names)} values of 1 or -1")
+        table[row[0]] = np.array(row[1:]) == "1"
+    return names, table
+
+
+def fetch(root: Path) -> None:
+    """Download CelebA from its Hugging Face mirror into `root`, in the official download's layout.
+
+    Raises:
+        UsageError: the client is not installed, or the mirror cannot be reached; the message says what to do.
+    """
+    by_hand = (
+        f"or put {IMAGES}.zip, {PARTITION}.txt and {ATTRIBUTES}.txt from the official download into {root} by hand"
+    )
+    try:
+        import huggingface_hub
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UsageError(
+            f"{error.name} is not installed; run uv run --extra celeba -m leae.prep_data celeba, {by_hand}"
+        ) from error
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        folder = huggingface_hub.snapshot_download(
+            MIRROR, repo_type="dataset", allow_patterns="*.parquet", local_dir=root / "mirror"
+        )
+    except (
+        OSError,
+        huggingface_hub.errors.HfHubHTTPError,
+        huggingface_hub.errors.LocalEntryNotFoundError,
+    ) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"CelebA's mirror {MIRROR} cannot be reached ({reason}); try again online, {by_hand}"
+        ) from error
+    files = {split: sorted(Path(folder).glob(f"**/{split}-*.parquet")) for split in SPLITS.values()}
+    if not all(files.values()):
+        raise UsageError(f"{folder} lacks parquet files of train, valid or test; delete it and try again, {by_hand}")
+
+    number, partition, attributes, names = 0, [], [], None
+    with whole_file(root / f"{IMAGES}.zip", "wb") as file, zipfile.ZipFile(file, "w") as archive:
+        for code, split in SPLITS.items():
+            for path in files[split]:
+                for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=256):
+                    for row in batch.to_pylist():
+                        number += 1
+                        name = f"{number:06d}.jpg"
+                        archive.writestr(f"{IMAGES}/{name}", row["image"]["bytes"])
+                        names = names or [key for key, value in row.items() if isinstance(value, bool)]
+                        partition.append(f"{name} {code}\n")
+                        attributes.append(" ".join([name, *("1" if row[key] else "-1" for key in names)]) + "\n")
+    with whole_file(root / f"{ATTRIBUTES}.txt") as file:
+        file.writelines([f"{number}\n", " ".join(names) + "\n", *attributes])
+    with whole_file(root / f"{PARTITION}.txt") as file:
+        file.writelines(partition)
+
+
+def _image_members(archive: Path) -> dict[str, str]:
+    """The members of a zip that are CelebA's images: file name → member name."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.namelist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UsageError(f"{archive} cannot be read as a zip ({error}); download it again") from error
+    return {Path(member).name: member for member in members if IMAGES in Path(member).parts and member.endswith(".jpg")}
+
+
+def _rows(layout: Layout, name: str):
+    """The rows of a list, split at commas (.csv) or at white space (.txt), empty lines left out."""
+    archive, path = layout.lists[name]
+    if archive is None:
+        content = (layout.root / path).read_bytes()
+    else:
+        with zipfile.ZipFile(archive) as opened:
+            content = opened.read(path)
+    text = io.StringIO(content.decode("utf-8-sig"))
+    rows = csv.reader(text) if path.endswith(".csv") else (line.split() for line in text)
+    return (row for row in rows if row)

@@ -1,0 +1,32 @@
+"""The device that a run trains on."""
+
+import platform
+
+import torch
+
+from leae.errors import UsageError
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name, ready for training.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # PyTorch built without CUDA asserts
+        here = "cuda or cpu" if torch.cuda.is_available() else "cpu"
+        raise UsageError(f"DEVICE is {name!r}, which PyTorch cannot use here; choose {here}") from error
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32: 10 bits of mantissa, summed in float32
+        torch.backends.cudnn.allow_tf32 = True
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """The device for people: a GPU's name, or the processor's kind and how many threads PyTorch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads"

@@ -1,0 +1,71 @@
+"""Image files of every kind as square RGB arrays. Needs neither PyTorch nor the rest of the package."""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+# What Pillow and its decoders raise for files that are damaged, hostile or no images at all.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+class TooSmall(ValueError):
+    """An image with fewer pixels than are to be cut out of it."""
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any colour mode to 8-bit RGB; what is transparent shows a white ground, 16 bits are scaled to 8."""
+    if image.mode.startswith("I") or image.mode == "F":  # 16-bit and 32-bit grey
+        values = np.asarray(image, dtype=np.float64)
+        if image.mode != "F":
+            values = values / 257  # 65535 / 255
+        return Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def read_square(file: Path | IO[bytes], size: int, crop: int | None = None) -> np.ndarray:
+    """The central square of an image file.
+
+    Args:
+        file: a path, or a file that is open for reading bytes.
+        size: side of the result in pixels.
+        crop: side in image pixels of the square to cut; the image's short side by default, of which at least
+            `size` pixels are asked for.
+
+    Returns:
+        uint8 [size, size, 3].
+
+    Raises:
+        TooSmall: the image is smaller than what is to be cut out of it.
+        one of UNREADABLE: the file is no image that can be read.
+    """
+    with Image.open(file) as image:
+        if crop is None:
+            image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder skip detail that goes anyway
+        image = to_rgb(ImageOps.exif_transpose(image))
+    side = crop or min(image.size)
+    if min(image.size) < (crop or size):
+        width, height = image.size
+        raise TooSmall(f"{width}×{height} pixels, smaller than {crop or size}×{crop or size}")
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    if side == size:
+        return np.asarray(image.crop(box))
+    return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0))

@@ -1,0 +1,413 @@
+"""Data sets as prepared uint8 arrays, and batches of them on the training device.
+
+    uv run -m leae.prep_data celeba                 fetch CelebA if it is not under data/celeba, and prepare it
+    uv run -m leae.prep_data path/to/images         prepare a folder of images
+    uv run -m leae.prep_data faces --image-size 64  render and prepare faces
+
+A data set is read once, on all cores, and kept under data/prepared/ as one uint8 array per split
+[N, S, S, 3] beside its attributes and a manifest; afterwards the arrays are mapped into memory. It is prepared
+again when its source has changed.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from leae import celeba, faces
+from leae.errors import UsageError, run_command
+from leae.files import whole_file, whole_folder
+from leae.images import SUFFIXES, UNREADABLE, TooSmall, read_square
+from leae.randomness import generator
+from leae.settings import require_at_least
+
+DATA = Path("data")
+FORMAT = 1  # of the prepared folder; another number is prepared again
+CELEBA_CROP = 128  # side in pixels of the square cut out of CelebA's 178×218, whatever size it is scaled to
+HELD_OUT = 10  # one in so many images is held out where the source says nothing
+BAD_SHARE = 0.01  # more unusable images than this are an error
+CHUNK = 64  # images that a worker reads at a time
+
+
+# --- sources: what there is to read, and how to read a part of it ----------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set before it is prepared.
+
+    `read` takes some of a split's items and returns, for each, uint8 [S, S, 3] with its attributes, or the reason
+    why it cannot be used. It is called in other processes.
+    """
+
+    key: str  # the prepared folder's name
+    title: str
+    fingerprint: str  # changes when the source does
+    splits: dict[str, list]
+    read: Callable[[list], list]
+    attribute_names: tuple[str, ...] = ()
+    attributes: dict[str, np.ndarray] = field(default_factory=dict)  # by split; empty if `read` brings them
+
+
+def read_files(root: Path, size: int, crop: int | None, items: list[str]) -> list:
+    """Images below a folder: for each an array, or the reason why there is none."""
+    return [_read(root / item, size, crop) for item in items]
+
+
+def read_members(archive: Path, size: int, crop: int | None, items: list[str]) -> list:
+    """Images in a zip, read without unpacking it: for each an array, or the reason why there is none."""
+    results = []
+    with zipfile.ZipFile(archive) as opened:
+        for item in items:
+            try:
+                with opened.open(item) as file:
+                    results.append(_read(file, size, crop))
+            except (zipfile.BadZipFile, *UNREADABLE) as error:
+                results.append(_reason(error))
+    return results
+
+
+def _read(file, size: int, crop: int | None):
+    try:
+        return read_square(file, size, crop)
+    except UNREADABLE as error:
+        return _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    kind = "" if isinstance(error, TooSmall) else "unreadable: "
+    return f"{kind}{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+
+
+def render(seed: int, size: int, items: list[int]) -> list:
+    """Faces by their numbers, each with its attributes."""
+    return [faces.render_face(seed, item, size) for item in items]
+
+
+def faces_source(size: int, count: int, seed: int = 0) -> Source:
+    """Rendered faces: the first `count` for training, the next tenth as many, at least one, held out."""
+    held_out = max(1, count // HELD_OUT)
+    splits = {"train": list(range(count)), "test": list(range(count, count + held_out))}
+    renderer = Path(faces.__file__).read_bytes()
+    return Source(
+        key=f"faces-{count}-{size}",
+        title="rendered faces",
+        fingerprint=_digest(renderer, seed),
+        splits=splits,
+        read=partial(render, seed, size),
+        attribute_names=faces.ATTRIBUTES,
+    )
+
+
+def celeba_source(root: Path, size: int) -> Source:
+    """CelebA, or photographs in its layout; see `leae.celeba`."""
+    layout = celeba.find(root)
+    splits = celeba.read_splits(layout)
+    names, table = celeba.read_attributes(layout)
+    attributes = {}
+    if names:
+        without = [name for members in splits.values() for name in members if name not in table]
+        if without:
+            raise UsageError(
+                f"{layout.lists[celeba.ATTRIBUTES][1]} has no row for {len(without)} images, say {without[0]}"
+            )
+        attributes = {split: np.stack([table[name] for name in members]) for split, members in splits.items()}
+    if layout.archive:
+        sources = {
+            layout.archive,
+            *(root / path if archive is None else archive for archive, path in layout.lists.values()),
+        }
+        read = partial(read_members, layout.archive, size, CELEBA_CROP)
+    else:
+        sources = {root / path for path in layout.images.values()} | {root / path for _, path in layout.lists.values()}
+        read = partial(read_files, root, size, CELEBA_CROP)
+    return Source(
+        key=f"{_slug(root)}-{size}",
+        title=f"CelebA's layout in {root}" if root != DATA / "celeba" else "CelebA",
+        fingerprint=_digest(_state(root, sources), CELEBA_CROP),
+        splits={split: [layout.images[name] for name in members] for split, members in splits.items()},
+        read=read,
+        attribute_names=names,
+        attributes=attributes,
+    )
+
+
+def folder_source(root: Path, size: int) -> Source:
+    """Any folder of images, searched recursively; every tenth in the order of a hash of its name is held out."""
+    paths = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    if not paths:
+        raise UsageError(f"{root} has no images; expected files that end in {', '.join(SUFFIXES)}, at any depth")
+    # The order of the hashes is arbitrary but fixed, so that neighbouring names do not fall into one split.
+    names = sorted((path.relative_to(root).as_posix() for path in paths), key=_digest)
+    splits = {
+        "train": sorted(name for number, name in enumerate(names) if number % HELD_OUT),
+        "test": sorted(names[::HELD_OUT]),
+    }
+    return Source(
+        key=f"{_slug(root)}-{size}",
+        title=f"images in {root}",
+        fingerprint=_digest(_state(root, paths)),
+        splits={split: members for split, members in splits.items() if members},
+        read=partial(read_files, root, size, None),
+    )
+
+
+def _slug(root: Path) -> str:
+    """A folder name for a source: readable, and different for different places."""
+    return "celeba" if root == DATA / "celeba" else f"{root.resolve().name}-{_digest(str(root.resolve()))[:8]}"
+
+
+def _state(root: Path, paths) -> list:
+    """Name, size and time of change of every file, in order."""
+    return sorted((str(p.relative_to(root)), (s := p.stat()).st_size, s.st_mtime_ns) for p in paths)
+
+
+def _digest(*parts) -> str:
+    return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+# --- preparing -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared data set. Arrays are memory-mapped and read-only.
+
+    Attributes:
+        title: what it is, for people.
+        images: uint8 [N, S, S, 3] by split; "train" and "test" are always there, CelebA has "valid" as well.
+        attributes: bool [N, A] by split, empty if the source has none.
+        attribute_names: the names of the A attributes.
+    """
+
+    title: str
+    images: dict[str, np.ndarray]
+    attributes: dict[str, np.ndarray]
+    attribute_names: tuple[str, ...]
+
+
+def open_dataset(name: str, image_size: int, face_count: int = 50_000) -> Dataset:
+    """A data set by name, prepared first if it is not, or if its source has changed since.
+
+    Args:
+        name: "celeba", "faces", "auto" (CelebA if it lies under data/celeba, else faces), or a folder's path. A
+            folder that has CelebA's layout is read as such, any other as a plain folder of images.
+        image_size: side in pixels that images are cut and scaled to.
+        face_count: how many faces to render for training, should it come to that.
+
+    Raises:
+        UsageError: there is no such data set, or it cannot be prepared; the message says what is missing.
+    """
+    source = find_source(name, image_size, face_count)
+    folder = DATA / "prepared" / source.key
+    manifest = _read_manifest(folder)
+    if manifest is None or manifest["fingerprint"] != source.fingerprint:
+        if manifest is not None:
+            print(f"{source.title}: changed since it was prepared; preparing it again")
+        _prepare(source, folder, image_size)
+        manifest = _read_manifest(folder)
+    return _open(folder, manifest)
+
+
+def find_source(name: str, image_size: int, face_count: int) -> Source:
+    """The source that a data set's name means; see `open_dataset`."""
+    root = DATA / "celeba"
+    if name == "auto":
+        name = "celeba" if celeba.looks_like_celeba(root) else "faces"
+        if name == "faces":
+            print(
+                "data: rendered faces, as there is no CelebA; to get it: uv run --extra celeba -m leae.prep_data celeba"
+            )
+        else:
+            print(f"data: CelebA from {root}")
+    if name == "faces":
+        return faces_source(image_size, face_count)
+    if name == "celeba":
+        if not celeba.looks_like_celeba(root):
+            raise UsageError(
+                f"there is no CelebA in {root}; fetch it with uv run --extra celeba -m leae.prep_data celeba, or put "
+                f"{celeba.IMAGES}.zip, {celeba.PARTITION}.txt and {celeba.ATTRIBUTES}.txt there"
+            )
+        return celeba_source(root, image_size)
+    path = Path(name)
+    if not path.is_dir():
+        raise UsageError(
+            f"there is no data set {name!r}; choose auto, celeba, faces, or the path of a folder of images"
+        )
+    return celeba_source(path, image_size) if celeba.looks_like_celeba(path) else folder_source(path, image_size)
+
+
+def _prepare(source: Source, folder: Path, image_size: int) -> None:
+    """Read every split of a source into a new prepared folder, which appears only once it is complete."""
+    if "train" not in source.splits or "test" not in source.splits:
+        count = sum(map(len, source.splits.values()))
+        raise UsageError(f"{source.title}: {count} images make no train and test split; at least two are needed")
+    total = sum(map(len, source.splits.values()))
+    bad = []
+    with (
+        whole_folder(folder) as temporary,
+        tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar,
+    ):
+        for split, items in source.splits.items():
+            images = np.lib.format.open_memmap(
+                temporary / f"{split}.npy", "w+", np.uint8, (len(items), image_size, image_size, 3)
+            )
+            attributes = source.attributes.get(split)
+            kept, kept_attributes = 0, []
+            for number, (item, result) in enumerate(zip(items, _read_all(source.read, items), strict=True)):
+                bar.update()
+                if isinstance(result, str):
+                    bad.append((item, result))
+                    continue
+                image, known = result if isinstance(result, tuple) else (result, None)
+                images[kept] = image
+                kept += 1
+                if source.attribute_names:
+                    kept_attributes.append(known if attributes is None else attributes[number])
+            if len(bad) > BAD_SHARE * total:
+                break
+            images.flush()
+            if kept < len(items):
+                np.save(temporary / "kept.npy", images[:kept])
+                (temporary / "kept.npy").replace(temporary / f"{split}.npy")
+            if source.attribute_names:
+                np.save(temporary / f"{split}-attributes.npy", np.array(kept_attributes, dtype=bool))
+        if bad:
+            shown = "; ".join(f"{item} ({reason})" for item, reason in bad[:5])
+            text = f"{len(bad)} of {total} images cannot be used: {shown}{'; …' if len(bad) > 5 else ''}"
+            if len(bad) > BAD_SHARE * total:
+                raise UsageError(f"{source.title}: {text}. More than {BAD_SHARE:.0%} is too many; mend or remove them")
+            bar.write(f"warning: {source.title}: skipped, {text}", file=sys.stderr)
+        manifest = {
+            "format": FORMAT,
+            "title": source.title,
+            "fingerprint": source.fingerprint,
+            "splits": list(source.splits),
+            "attribute_names": source.attribute_names,
+            "skipped": bad,
+        }
+        with whole_file(temporary / "manifest.json") as file:
+            json.dump(manifest, file, indent=2)
+
+
+def _read_all(read: Callable[[list], list], items: list) -> Iterator:
+    """Results of reading all items, in order, on all cores."""
+    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), len(chunks))
+    if workers < 2 or len(chunks) < 64:  # starting processes would take longer
+        for chunk in chunks:
+            yield from read(chunk)
+        return
+    ignore_interrupts = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the parent handles them
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=ignore_interrupts)
+    try:
+        pending = deque()
+        for chunk in chunks:
+            pending.append(executor.submit(read, chunk))
+            if len(pending) > 4 * workers:  # bounds what waits in memory
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _read_manifest(folder: Path) -> dict | None:
+    """What a prepared folder says of itself; None if there is none of the present format."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return manifest if manifest.get("format") == FORMAT else None
+
+
+def _open(folder: Path, manifest: dict) -> Dataset:
+    splits, names = manifest["splits"], tuple(manifest["attribute_names"])
+    return Dataset(
+        title=manifest["title"],
+        images={split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in splits},
+        attributes={split: np.load(folder / f"{split}-attributes.npy") for split in splits} if names else {},
+        attribute_names=names,
+    )
+
+
+# --- batches ---------------------------------------------------------------------------------------------------
+
+
+def to_float(images: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 [N, S, S, C] → float32 [N, C, S, S] in [0, 1] on the device, channels-last in memory."""
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(np.require(images, requirements=("C", "W")))  # copies what is mapped read-only
+    return images.to(device).permute(0, 3, 1, 2).float() / 255
+
+
+class Batches:
+    """Shuffled training batches, cut on the device. A step's batch is a function of (seed, step) alone.
+
+    Every epoch goes through all images once, in an order drawn from (seed, epoch); the last images that do not
+    fill a batch are left out of that epoch.
+
+    Args:
+        images: uint8 [N, S, S, C].
+        batch_size: images per batch.
+        seed: of the order.
+        device: where batches are wanted; the whole array is kept there if it is a GPU with room for it.
+
+    Raises:
+        UsageError: fewer images than one batch.
+    """
+
+    def __init__(self, images: np.ndarray, batch_size: int, seed: int, device: torch.device):
+        if len(images) < batch_size:
+            raise UsageError(f"{len(images)} training images do not fill one batch of {batch_size}; lower BATCH_SIZE")
+        self.batch_size = batch_size
+        self.seed = seed
+        self.device = device
+        self.steps_per_epoch = len(images) // batch_size
+        resident = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+        self.images = torch.from_numpy(np.array(images)).to(device) if resident else images
+        self.epoch, self.order = None, None
+
+    def at(self, step: int) -> Tensor:
+        """The batch of a step: float32 [batch_size, C, S, S] in [0, 1] on the device."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        if epoch != self.epoch:
+            order = torch.randperm(len(self.images), generator=generator(self.seed, "order", epoch))
+            self.order = order.to(self.device) if isinstance(self.images, Tensor) else order.numpy()
+            self.epoch = epoch
+        chosen = self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        return to_float(self.images[chosen], self.device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="celeba, faces, or the path of a folder of images")
+    parser.add_argument("--image-size", type=int, default=128, help="side in pixels [128]")
+    parser.add_argument("--faces", type=int, default=50_000, help="how many faces to render for training [50000]")
+    chosen = parser.parse_args()
+    require_at_least(1, **{"--faces": chosen.faces, "--image-size": chosen.image_size})
+    if chosen.dataset == "celeba" and not celeba.looks_like_celeba(DATA / "celeba"):
+        celeba.fetch(DATA / "celeba")
+    dataset = open_dataset(chosen.dataset, chosen.image_size, chosen.faces)
+    counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.images.items())
+    print(f"{dataset.title}: {counts}; {len(dataset.attribute_names)} attributes; prepared under {DATA / 'prepared'}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,311 @@
+"""A run's folder: settings, metrics, curves, grids of pictures, checkpoints, and how a run is resumed.
+
+runs/self-teaching-001/
+  settings.json   metrics.csv   metrics.png
+  grids/          train-000500.png, test-000500.png, …
+  checkpoints/    000.pt, 020.pt … 100.pt (percent of the run) and last.pt, from which the run resumes
+"""
+
+import csv
+import json
+import math
+import pickle
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, nn
+
+from leae.autoencoder import Autoencoder
+from leae.errors import UsageError
+from leae.files import whole_file
+
+RUNS = Path("runs")
+FORMAT = 1  # of a checkpoint
+MILESTONES = (0, 20, 40, 60, 80, 100)  # percent of a run at which a checkpoint is kept
+MODELS = {"Autoencoder": Autoencoder}  # what a checkpoint's model may be
+TILE = 128  # smallest side in pixels at which an image is shown in a grid
+
+
+def milestones(total_steps: int) -> dict[int, list[str]]:
+    """The steps after which a checkpoint is kept, each with the names it is kept under: {0: ["000"], …}."""
+    steps = {}
+    for percent in MILESTONES:
+        steps.setdefault(math.ceil(total_steps * percent / 100), []).append(f"{percent:03d}")
+    return steps
+
+
+class Run:
+    """A run's folder. Make one with `Run.create` or, to go on with a run, `Run.resume`.
+
+    Attributes:
+        folder: where everything is written.
+        settings: the constants of the run by name.
+        terms: the names of the loss terms that are logged.
+        data: what is known of the data set: its title, and how many images are trained on and held out.
+    """
+
+    def __init__(self, folder: Path, settings: dict, terms: list[str], data: dict):
+        self.folder = folder
+        self.settings = settings
+        self.terms = terms
+        self.data = data
+
+    @classmethod
+    def create(cls, kind: str, settings: dict, terms: list[str], data: dict, device: str) -> "Run":
+        """A new folder runs/<kind>-001, or the next number that is free.
+
+        Args:
+            kind: what the run is called.
+            settings: the script's constants.
+            terms: the names of the loss terms that will be logged.
+            data: title of the data set, and how many images are trained on and held out.
+            device: what the run is trained on.
+        """
+        RUNS.mkdir(exist_ok=True)
+        taken = [int(path.name.removeprefix(f"{kind}-")) for path in RUNS.glob(f"{kind}-[0-9][0-9][0-9]*")]
+        number = max(taken, default=0) + 1
+        while True:
+            folder = RUNS / f"{kind}-{number:03d}"
+            try:
+                folder.mkdir()  # fails if another process was quicker
+                break
+            except FileExistsError:
+                number += 1
+        (folder / "grids").mkdir()
+        (folder / "checkpoints").mkdir()
+        versions = {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
+        content = {
+            "kind": kind,
+            "settings": settings,
+            "terms": terms,
+            "data": data,
+            "device": device,
+            "versions": {"python": platform.python_version(), **versions},
+            "command": sys.argv,
+            "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        with whole_file(folder / "settings.json") as file:
+            json.dump(content, file, indent=2)
+        return cls(folder, settings, terms, data)
+
+    @classmethod
+    def resume(cls, folder: str | Path, kind: str) -> "Run":
+        """The run in a folder.
+
+        Raises:
+            UsageError: the folder is not a run of this kind, or has no last.pt.
+        """
+        folder = Path(folder)
+        try:
+            content = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+            found, settings = content["kind"], content["settings"]
+            terms, data = content["terms"], content["data"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
+            raise UsageError(
+                f"{folder} is not a run's folder (no settings.json of a run); runs here: {known}"
+            ) from error
+        if found != kind:
+            raise UsageError(f"{folder} is a {found} run, not a {kind} run; resume it with the script that began it")
+        if not (folder / "checkpoints" / "last.pt").is_file():
+            raise UsageError(f"{folder} has no checkpoints/last.pt to resume from; start a new run")
+        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+        return cls(folder, settings, terms, data)
+
+    def settings_with(self, chosen: dict) -> dict:
+        """The run's settings, for a command line that asks for `chosen`; only the device may change.
+
+        Raises:
+            UsageError: the command line asks for another value than the run began with.
+        """
+        for name, value in chosen.items():
+            if name in self.settings and name != "DEVICE" and self.settings[name] != value:
+                raise UsageError(
+                    f"{name} is {self.settings[name]} in {self.folder}, not {value}; a resumed run keeps its settings, "
+                    f"so leave the option out or start a new run"
+                )
+        return {**self.settings, **{name: value for name, value in chosen.items() if name == "DEVICE"}}
+
+    # --- checkpoints -------------------------------------------------------------------------------------------
+
+    def save(self, name: str, model: nn.Module, step: int, state: dict | None = None) -> None:
+        """Write checkpoints/<name>.pt, whole or not at all.
+
+        Args:
+            name: "last", or the percent of the run in three digits.
+            model: the model; with its class and settings, so that `load` needs nothing else.
+            step: how many optimizer steps it has had.
+            state: state dicts of whatever else a resumed run needs.
+        """
+        checkpoint = {
+            "format": FORMAT,
+            "model": {
+                "class": type(model).__name__,
+                "settings": model.settings,
+                "weights": model.state_dict(),
+            },
+            "step": step,
+            "state": state or {},
+        }
+        with whole_file(self.folder / "checkpoints" / f"{name}.pt", "wb") as file:
+            torch.save(checkpoint, file)
+
+    def last(self, data: dict, device: torch.device) -> dict:
+        """The content of last.pt; metrics rows of later steps are dropped, for these steps will be made again.
+
+        Raises:
+            UsageError: last.pt cannot be read, or `data` is not what the run was trained on.
+        """
+        if data != self.data:
+            raise UsageError(f"{self.folder} was trained on {self.data}, and the data set is now {data}; bring it back")
+        checkpoint = read_checkpoint(self.folder / "checkpoints" / "last.pt", device)
+        rows = [row for row in self.read_metrics() if int(row["step"]) <= checkpoint["step"]]
+        if rows:
+            with whole_file(self.folder / "metrics.csv") as file:
+                writer = csv.DictWriter(file, rows[0].keys())
+                writer.writeheader()
+                writer.writerows(rows)
+        else:
+            (self.folder / "metrics.csv").unlink(missing_ok=True)
+        return checkpoint
+
+    # --- metrics -----------------------------------------------------------------------------------------------
+
+    def log(self, split: str, step: int, epoch: float, values: dict[str, float]) -> None:
+        """Append a row to metrics.csv.
+
+        Args:
+            split: "train" or "test".
+            step: how many optimizer steps have been made.
+            epoch: how often the training images have been seen.
+            values: loss terms, "images_per_second", "psnr_clean" and "psnr_masked"; what is missing stays empty.
+        """
+        path = self.folder / "metrics.csv"
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            columns = ["split", "step", "epoch", "images_per_second", *self.terms, "psnr_clean", "psnr_masked"]
+            writer = csv.DictWriter(file, columns)
+            if new:
+                writer.writeheader()
+            numbers = {name: f"{value:.6g}" for name, value in values.items()}
+            writer.writerow({"split": split, "step": step, "epoch": f"{epoch:.6g}", **numbers})
+
+    def read_metrics(self) -> list[dict[str, str]]:
+        """The complete rows of metrics.csv."""
+        try:
+            with (self.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+                return [row for row in csv.DictReader(file) if None not in row.values()]
+        except FileNotFoundError:
+            return []
+
+    def plot_metrics(self) -> None:
+        """Draw metrics.png: the loss terms of training, and the held-out PSNR."""
+        rows = self.read_metrics()
+        figure = Figure(figsize=(11, 4.5), layout="constrained")
+        losses, quality = figure.subplots(1, 2)
+        for axes, names in ((losses, self.terms), (quality, ["psnr_clean", "psnr_masked"])):
+            for name in names:
+                points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+                if points:
+                    axes.plot(*zip(*points, strict=True), label=name, marker=".")
+            axes.set_xlabel("step")
+            axes.grid(alpha=0.3)
+            if axes.has_data():
+                axes.legend(fontsize="small")
+        losses.set(title="training loss and its terms", yscale="log")
+        quality.set(title="held-out reconstruction", ylabel="PSNR (dB)")
+        with whole_file(self.folder / "metrics.png", "wb") as file:
+            figure.savefig(file, format="png", dpi=110)
+
+    # --- grids -------------------------------------------------------------------------------------------------
+
+    def save_grid(self, split: str, step: int, rows: dict[str, Tensor], caption: str = "") -> Path:
+        """Write grids/<split>-<step>.png; see `draw_grid`."""
+        path = self.folder / "grids" / f"{split}-{step:06d}.png"
+        title = f"{self.folder.name} · {split} images · step {step}" + (f" · {caption}" if caption else "")
+        with whole_file(path, "wb") as file:
+            draw_grid(rows, title).save(file, format="PNG", optimize=True)
+        return path
+
+
+def draw_grid(rows: dict[str, Tensor], title: str) -> Image.Image:
+    """A picture of labelled rows of images under a title.
+
+    Args:
+        rows: label → float [N, C, S, S] in [0, 1], as many images and of the same size in every row.
+        title: one line of text.
+    """
+    font, gap = ImageFont.load_default(16), 4
+    sizes = next(iter(rows.values())).shape
+    scale = max(1, -(-TILE // sizes[-1]))  # small images are enlarged, pixel by pixel
+    tile = sizes[-1] * scale
+    margin = 16 + max(int(font.getlength(label)) for label in rows)
+    width = max(margin + sizes[0] * (tile + gap), 16 + int(font.getlength(title)))
+    picture = Image.new("RGB", (width, 32 + len(rows) * (tile + gap)), "white")
+    pen = ImageDraw.Draw(picture)
+    pen.text((8, 6), title, fill="black", font=font)
+    for row, (label, images) in enumerate(rows.items()):
+        top = 32 + row * (tile + gap)
+        pen.text((8, top + tile // 2 - 8), label, fill="black", font=font)
+        pixels = (images.detach().cpu().clamp(0, 1) * 255 + 0.5).byte().permute(0, 2, 3, 1).numpy()
+        pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
+        for column, image in enumerate(pixels):
+            picture.paste(Image.fromarray(image.squeeze()), (margin + column * (tile + gap), top))
+    return picture
+
+
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:
+    """What `Run.save` wrote, read without executing anything from the file.
+
+    Raises:
+        UsageError: the file is missing, or is not a checkpoint of this project.
+    """
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        if checkpoint["format"] != FORMAT:
+            raise UsageError(
+                f"{path} has the format {checkpoint['format']}; this version of leae reads format {FORMAT}"
+            )
+        known = checkpoint["model"]["class"] in MODELS and isinstance(checkpoint["step"], int)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"there is no checkpoint {path}; see the run's checkpoints folder for those there are"
+        ) from error
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        pickle.UnpicklingError,
+        TypeError,
+        KeyError,
+        IndexError,
+    ) as error:
+        raise UsageError(f"{path} is not a checkpoint of leae, or is damaged ({type(error).__name__})") from error
+    if not known:
+        raise UsageError(f"{path} holds a model of a class that leae does not have")
+    return checkpoint
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+    """The model of a checkpoint, in evaluation mode.
+
+    Args:
+        path: a checkpoint's file, for example runs/self-teaching-001/checkpoints/100.pt.
+        device: where the model is to be.
+
+    Raises:
+        UsageError: the file is missing, or is not a checkpoint of this project.
+    """
+    content = read_checkpoint(Path(path), device)["model"]
+    try:
+        model = MODELS[content["class"]](**content["settings"])
+        model.load_state_dict(content["weights"])
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise UsageError(f"{path}: the weights do not fit the stored settings ({error})") from error
+    return model.to(device).eval()

@@ -1,0 +1,98 @@
+"""A script's upper-case constants as command-line options.
+
+The constants at the top of a script are its settings. The options are read off them, name, type, default and
+comment, so that there is nothing to keep in step: `CROP_RATIOS = (0.15, 1.0)  # sides of the crop boxes` becomes
+`--crop-ratios 0.15 1.0`.
+"""
+
+import argparse
+import difflib
+import io
+import re
+import tokenize
+from pathlib import Path
+
+from leae.errors import UsageError
+
+CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line that says what to do."""
+
+    def error(self, message: str):
+        unknown = re.match(r"unrecognized arguments: (\S+)", message)
+        if unknown:
+            option = unknown[1].split("=")[0]
+            close = difflib.get_close_matches(option, self._option_string_actions, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            message = f"there is no option {option}; {hint}"
+        raise UsageError(f"{message.rstrip('; ')}; --help lists the options")
+
+
+def comments_of(script: Path) -> dict[str, str]:
+    """The comment behind each top-level upper-case assignment of a script, by the constant's name."""
+    comments, name = {}, None
+    for token in tokenize.generate_tokens(io.StringIO(script.read_text(encoding="utf-8")).readline):
+        if token.type == tokenize.NAME and token.start[1] == 0:
+            name = token.string if CONSTANT.fullmatch(token.string) else None
+        elif token.type == tokenize.COMMENT and name and token.start[1] > 0:
+            comments[name] = token.string.lstrip("# ")
+        elif token.type == tokenize.NEWLINE:
+            name = None
+    return comments
+
+
+def constants_of(namespace: dict) -> dict:
+    """The upper-case names of a script's namespace that have a comment in its source, with their values."""
+    comments = comments_of(Path(namespace["__file__"]))
+    return {name: namespace[name] for name in comments if name in namespace}
+
+
+def read_command_line(namespace: dict, arguments: list[str] | None = None) -> dict:
+    """The constants that this run's command line sets, by name, each with the type of its default.
+
+    Args:
+        namespace: the script's `globals()`.
+        arguments: the command line without the script's name; the process's own by default.
+
+    Raises:
+        UsageError: an unknown option, or a value of another type than the constant's.
+    """
+    constants, comments = constants_of(namespace), comments_of(Path(namespace["__file__"]))
+    parser = Parser(
+        description=namespace["__doc__"],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    for name, default in constants.items():
+        option = "--" + name.lower().replace("_", "-")
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        text = f"{comments[name]} [{shown}]".replace("%", "%%")
+        if isinstance(default, bool):
+            parser.add_argument(option, dest=name, action=argparse.BooleanOptionalAction, help=text)
+        elif isinstance(default, tuple):
+            kind = type(default[0])
+            parser.add_argument(option, dest=name, nargs="+", type=kind, metavar=kind.__name__.upper(), help=text)
+        else:
+            kind = type(default)
+            parser.add_argument(option, dest=name, type=kind, metavar=kind.__name__.upper(), help=text)
+    chosen = vars(parser.parse_args(arguments))
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
+
+
+def require(condition: bool, name: str, value, expected: str) -> None:
+    """Refuse a setting: `require(EPOCHS >= 1, "EPOCHS", EPOCHS, "at least 1")`.
+
+    Raises:
+        UsageError: the condition does not hold.
+    """
+    if not condition:
+        raise UsageError(f"{name} is {value}; it must be {expected}")
+
+
+def require_at_least(minimum: float, **values: float) -> None:
+    """Refuse settings that are too small: `require_at_least(1, EPOCHS=EPOCHS, FACES=FACES)`."""
+    for name, value in values.items():
+        require(value >= minimum, name, value, f"at least {minimum}")
