@@ -137,6 +137,7 @@ def fetch(root: Path) -> None:
     try:
         import huggingface_hub
         import pyarrow.parquet
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
         raise UsageError(
             f"{error.name} is not installed; run uv run --extra celeba -m leae.prep_data celeba, {by_hand}"

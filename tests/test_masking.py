@@ -1,0 +1,99 @@
+"""Masks and crops against loops over images and PyTorch's own interpolation."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leae.errors import UsageError
+from leae.masking import crop_and_resize, crop_side, draw_boxes, fill_squares, mask_side
+
+SEEDS = st.integers(0, 2**31)
+
+
+def boxes(count, side, size, seed=0):
+    return draw_boxes(count, side, size, torch.Generator().manual_seed(seed))
+
+
+@given(size=st.integers(8, 40), ratio=st.floats(0.02, 0.9), seed=SEEDS)
+@settings(max_examples=40, deadline=None)
+def test_masked_square_is_filled_with_the_images_own_mean(size, ratio, seed):
+    side = mask_side(size, ratio)
+    images = torch.rand(3, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    corners = boxes(3, side, size, seed)
+    masked = fill_squares(images, corners, side)
+    for image, result, (top, left) in zip(images, masked, corners.tolist(), strict=True):
+        expected = image.clone()
+        expected[:, top : top + side, left : left + side] = image.mean(dim=(1, 2))[:, None, None]
+        torch.testing.assert_close(result, expected)
+
+
+def test_mask_ratio_is_the_share_of_the_area():
+    for ratio in (0.1, 0.35, 0.5, 0.75):
+        assert mask_side(128, ratio) ** 2 / 128**2 == pytest.approx(ratio, abs=0.01)
+    assert mask_side(128, 0.35) == 76
+
+
+def test_boxes_lie_inside_and_reach_every_position_evenly():
+    corners = boxes(20_000, side=5, size=8)
+    counts = torch.bincount(corners[:, 0] * 4 + corners[:, 1], minlength=16)
+    assert len(counts) == 16  # rows and columns 0 to 3: no box crosses the edge
+    assert (counts - 20_000 / 16).abs().max() < 5 * (20_000 / 16) ** 0.5
+
+
+@given(size=st.integers(4, 24), data=st.data(), seed=SEEDS)
+@settings(max_examples=60, deadline=None)
+def test_crop_is_the_box_resized_bilinearly_with_aligned_corners(size, data, seed):
+    side = data.draw(st.integers(2, size))
+    images = torch.rand(3, 2, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    corners = boxes(3, side, size, seed)
+    crops = crop_and_resize(images, corners, side)
+    for image, crop, (top, left) in zip(images, crops, corners.tolist(), strict=True):
+        box = image[None, :, top : top + side, left : left + side]
+        expected = F.interpolate(box, (size, size), mode="bilinear", align_corners=True)[0]
+        torch.testing.assert_close(crop, expected)
+        torch.testing.assert_close(crop[:, [0, 0, -1, -1], [0, -1, 0, -1]], box[0][:, [0, 0, -1, -1], [0, -1, 0, -1]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradient_of_a_crop_is_zero_outside_the_box_and_not_inside(dtype):
+    for side in range(2, 32):
+        images = torch.rand(4, 3, 32, 32, dtype=dtype, requires_grad=True)
+        corners = boxes(4, side, 32, seed=side)
+        crop_and_resize(images, corners, side).sum().backward()
+        for gradient, (top, left) in zip(images.grad, corners.tolist(), strict=True):
+            inside = torch.zeros(32, 32, dtype=torch.bool)
+            inside[top : top + side, left : left + side] = True
+            assert (gradient[:, ~inside] == 0).all()
+            assert (gradient[:, inside] > 0).all()
+
+
+def test_gradient_of_a_crop_is_that_of_finite_differences():
+    images = torch.rand(2, 1, 6, 6, dtype=torch.float64, requires_grad=True)
+    corners = boxes(2, 3, 6)
+    assert torch.autograd.gradcheck(lambda x: crop_and_resize(x, corners, 3), (images,))
+
+
+def test_a_crop_of_the_whole_image_is_the_image():
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(crop_and_resize(images, boxes(2, 16, 16), 16), images)
+    assert crop_side(16, 1.0) == 16
+
+
+@pytest.mark.parametrize("ratio", [0, 1, 1.2, -0.1, float("nan"), 1e-9, 0.9999])
+def test_impossible_mask_ratios_are_refused(ratio):
+    with pytest.raises(UsageError, match="ratio"):
+        mask_side(64, ratio)
+
+
+@pytest.mark.parametrize("ratio", [0, 1.2, -0.1, float("nan"), 0.01])
+def test_impossible_crop_ratios_are_refused(ratio):
+    with pytest.raises(UsageError, match="crop ratio"):
+        crop_side(64, ratio)
+
+
+def test_the_ratios_that_a_refusal_names_work():
+    assert crop_side(64, 2 / 64) == 2
+    assert mask_side(64, 0.0001) == 1
+    assert mask_side(64, 0.984) == 63

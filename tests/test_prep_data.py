@@ -1,0 +1,353 @@
+"""Prepared data sets and the batches cut from them."""
+
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from leae import prep_data
+from leae.errors import UsageError
+from leae.faces import ATTRIBUTES, render_face
+from leae.prep_data import Batches, open_dataset, to_float
+from tests.conftest import number_of, write_image
+
+CPU = torch.device("cpu")
+
+
+def write_folder(root, count, **options):
+    for number in range(count):
+        write_image(root / ("a" if number % 2 else "b/c") / f"{number:03d}.png", number, **options)
+
+
+# --- plain folders ---------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_searched_recursively_and_split_once_and_for_all(workplace):
+    write_folder(workplace / "pictures", 60)
+    dataset = open_dataset("pictures", 16)
+    assert {split: images.shape for split, images in dataset.images.items()} == {
+        "train": (54, 16, 16, 3),
+        "test": (6, 16, 16, 3),
+    }
+    numbers = {split: [number_of(image) for image in images] for split, images in dataset.images.items()}
+    assert sorted(numbers["train"] + numbers["test"]) == list(range(60))
+    assert numbers["test"] != list(range(6))
+
+    again = prep_data.folder_source(workplace / "pictures", 16)
+    assert [int(name[-7:-4]) for name in again.splits["test"]] == numbers["test"]
+
+
+def test_every_kind_of_image_file_counts(workplace):
+    for number, suffix in enumerate((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".JPG")):
+        write_image(workplace / "pictures" / f"{number}{suffix}", number)
+    (workplace / "pictures" / "notes.txt").write_text("not an image")
+    dataset = open_dataset("pictures", 16)
+    assert sum(map(len, dataset.images.values())) == 6
+
+
+def test_an_empty_folder_is_refused(workplace):
+    (workplace / "pictures").mkdir()
+    with pytest.raises(UsageError, match=r"no images.*\.png"):
+        open_dataset("pictures", 16)
+
+
+def test_one_image_cannot_be_split(workplace):
+    write_folder(workplace / "pictures", 1)
+    with pytest.raises(UsageError, match="at least two"):
+        open_dataset("pictures", 16)
+
+
+@pytest.mark.parametrize("name", ["mnits", "no/such/folder"])
+def test_an_unknown_data_set_is_refused_with_those_there_are(workplace, name):
+    with pytest.raises(UsageError, match=f"{name}.*celeba.*faces.*folder"):
+        open_dataset(name, 16)
+
+
+def test_a_few_unreadable_images_are_skipped_and_named(workplace, capsys):
+    write_folder(workplace / "pictures", 200)
+    (workplace / "pictures" / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")
+    (workplace / "pictures" / "empty.png").touch()
+    dataset = open_dataset("pictures", 16)
+    assert sum(map(len, dataset.images.values())) == 200
+    warning = capsys.readouterr().err
+    assert "2 of 202 images" in warning
+    assert "broken.jpg" in warning
+    assert "empty.png" in warning
+
+
+def test_too_many_unusable_images_are_an_error_and_leave_nothing(workplace):
+    write_folder(workplace / "pictures", 50)
+    write_image(workplace / "pictures" / "tiny.png", 1, size=(12, 40))
+    with pytest.raises(UsageError, match=r"1 of 51 images.*tiny.png \(12×40 pixels, smaller than 16×16"):
+        open_dataset("pictures", 16)
+    assert list((workplace / "data" / "prepared").iterdir()) == []
+
+
+def test_a_prepared_set_is_used_again_and_prepared_anew_when_its_source_changes(workplace, capsys):
+    write_folder(workplace / "pictures", 20)
+    first = open_dataset("pictures", 16)
+    manifest = next((workplace / "data" / "prepared").glob("*/manifest.json"))
+    written = manifest.stat().st_mtime_ns
+    open_dataset("pictures", 16)
+    assert manifest.stat().st_mtime_ns == written
+
+    write_image(workplace / "pictures" / "new.png", 99)
+    second = open_dataset("pictures", 16)
+    assert "changed since it was prepared" in capsys.readouterr().out
+    assert sum(map(len, second.images.values())) == sum(map(len, first.images.values())) + 1
+
+
+def test_a_file_that_is_replaced_by_one_of_the_same_name_is_noticed(workplace):
+    write_folder(workplace / "pictures", 20)
+    open_dataset("pictures", 16)
+    path = workplace / "pictures" / "a" / "001.png"
+    before = path.stat()
+    write_image(path, 77)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    numbers = [number_of(image) for images in open_dataset("pictures", 16).images.values() for image in images]
+    assert 77 in numbers
+
+
+def test_preparation_that_is_interrupted_leaves_nothing_that_would_be_trusted(workplace, monkeypatch):
+    write_folder(workplace / "pictures", 200)
+    real, calls = prep_data.read_files, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(prep_data, "read_files", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        open_dataset("pictures", 16)
+    assert list((workplace / "data" / "prepared").iterdir()) == []
+    monkeypatch.undo()
+    os.chdir(workplace)
+    assert sum(map(len, open_dataset("pictures", 16).images.values())) == 200
+
+
+def test_a_half_written_manifest_is_not_trusted(workplace):
+    write_folder(workplace / "pictures", 20)
+    open_dataset("pictures", 16)
+    manifest = next((workplace / "data" / "prepared").glob("*/manifest.json"))
+    manifest.write_text(manifest.read_text()[:40])
+    assert sum(map(len, open_dataset("pictures", 16).images.values())) == 20
+
+
+def test_many_images_are_read_by_several_processes_in_order(workplace, monkeypatch):
+    monkeypatch.setattr(prep_data, "CHUNK", 1)
+    write_folder(workplace / "pictures", 100)
+    source = prep_data.folder_source(workplace / "pictures", 16)
+    images = open_dataset("pictures", 16).images["train"]
+    assert [number_of(image) for image in images] == [int(name[-7:-4]) for name in source.splits["train"]]
+
+
+# --- rendered faces --------------------------------------------------------------------------------------------
+
+
+def test_rendered_faces_come_with_their_attributes_and_share_no_face(workplace):
+    dataset = open_dataset("faces", 32, face_count=30)
+    assert dataset.attribute_names == ATTRIBUTES
+    assert {split: len(images) for split, images in dataset.images.items()} == {"train": 30, "test": 3}
+    image, attributes = render_face(0, 31, 32)
+    assert np.array_equal(dataset.images["test"][1], image)
+    assert np.array_equal(dataset.attributes["test"][1], attributes)
+
+
+def test_auto_means_celeba_if_it_is_there_and_says_so(workplace, capsys):
+    assert open_dataset("auto", 32, face_count=10).title == "rendered faces"
+    assert "leae.prep_data celeba" in capsys.readouterr().out
+    write_celeba(workplace / "data" / "celeba")
+    assert open_dataset("auto", 32, face_count=10).title == "CelebA"
+    assert "CelebA" in capsys.readouterr().out
+
+
+# --- CelebA ----------------------------------------------------------------------------------------------------
+
+SPLIT_OF = {number: 0 if number < 12 else 1 if number < 15 else 2 for number in range(20)}
+NAMES = ("Smiling", "Eyeglasses")
+
+
+def attributes_of(number):
+    return (number % 2 == 0, number % 3 == 0)
+
+
+def celeba_lists(kind="txt"):
+    rows = [(f"{number:06d}.jpg", SPLIT_OF[number]) for number in range(20)]
+    signs = [["1" if value else "-1" for value in attributes_of(number)] for number in range(20)]
+    if kind == "txt":
+        partition = "".join(f"{name} {split}\n" for name, split in rows)
+        attributes = f"20\n{' '.join(NAMES)} \n"
+        attributes += "".join(f"{name} {'  '.join(s)}\n" for (name, _), s in zip(rows, signs, strict=True))
+    else:
+        partition = "image_id,partition\r\n" + "".join(f"{name},{split}\r\n" for name, split in rows)
+        attributes = "image_id," + ",".join(NAMES) + "\r\n"
+        attributes += "".join(f"{name},{','.join(s)}\r\n" for (name, _), s in zip(rows, signs, strict=True))
+    return {f"list_eval_partition.{kind}": partition, f"list_attr_celeba.{kind}": attributes}
+
+
+def write_celeba(root, layout="folder", kind="txt", size=(178, 218)):
+    """A small CelebA as people have it: a folder, a nested folder, the official zip, or a mirror's archive."""
+    pictures = root / "img_align_celeba"
+    if layout == "nested":
+        pictures = pictures / "img_align_celeba"
+    for number in range(20):
+        write_image(pictures / f"{number:06d}.jpg", number, size)
+    for name, text in celeba_lists(kind).items():
+        (root / name).write_text(text)
+    if layout in ("zip", "mirror"):
+        archive = root / ("img_align_celeba.zip" if layout == "zip" else "archive.zip")
+        with zipfile.ZipFile(archive, "w") as opened:
+            for path in sorted(pictures.iterdir()):
+                nested = "img_align_celeba/" if layout == "mirror" else ""
+                opened.write(path, f"{nested}img_align_celeba/{path.name}")
+                path.unlink()
+            if layout == "mirror":
+                for name in celeba_lists(kind):
+                    opened.write(root / name, name)
+                    (root / name).unlink()
+        pictures.rmdir()
+
+
+@pytest.mark.parametrize("layout", ["folder", "nested", "zip", "mirror"])
+@pytest.mark.parametrize("kind", ["txt", "csv"])
+def test_celeba_is_read_from_every_layout_with_splits_and_attributes(workplace, layout, kind):
+    write_celeba(workplace / "data" / "celeba", layout, kind)
+    dataset = open_dataset("celeba", 128)
+    assert dataset.attribute_names == NAMES
+    assert {split: len(images) for split, images in dataset.images.items()} == {"train": 12, "valid": 3, "test": 5}
+    for code, split in enumerate(("train", "valid", "test")):
+        expected = [number for number in range(20) if SPLIT_OF[number] == code]
+        assert [number_of(image) for image in dataset.images[split]] == expected
+        assert dataset.attributes[split].tolist() == [list(attributes_of(number)) for number in expected]
+    unpacked = list((workplace / "data").rglob("*.jpg"))
+    assert len(unpacked) == (0 if layout in ("zip", "mirror") else 20)
+
+
+def test_a_folder_in_celebas_layout_is_read_as_such_and_its_image_folder_as_a_plain_one(workplace):
+    write_celeba(workplace / "photos")
+    assert set(open_dataset("photos", 64).images) == {"train", "valid", "test"}
+    assert set(open_dataset("photos/img_align_celeba", 64).images) == {"train", "test"}
+
+
+def test_attributes_of_a_skipped_image_are_skipped_too(workplace, monkeypatch):
+    write_celeba(workplace / "data" / "celeba")
+    (workplace / "data" / "celeba" / "img_align_celeba" / "000003.jpg").write_bytes(b"")
+    monkeypatch.setattr(prep_data, "BAD_SHARE", 0.1)
+    dataset = open_dataset("celeba", 64)
+    kept = [number for number in range(12) if number != 3]
+    assert [number_of(image) for image in dataset.images["train"]] == kept
+    assert dataset.attributes["train"].tolist() == [list(attributes_of(number)) for number in kept]
+
+
+def damage(root, what):
+    partition, attributes = root / "list_eval_partition.txt", root / "list_attr_celeba.txt"
+    if what == "no split file":
+        partition.unlink()
+    elif what == "missing images":
+        (root / "img_align_celeba" / "000007.jpg").unlink()
+    elif what == "unknown split":
+        partition.write_text(partition.read_text().replace("000004.jpg 0", "000004.jpg 7"))
+    elif what == "short attribute row":
+        attributes.write_text(attributes.read_text().replace("000004.jpg 1", "000004.jpg"))
+    elif what == "no attribute row":
+        attributes.write_text("".join(line for line in attributes.open() if not line.startswith("000004")))
+    elif what == "broken zip":
+        for path in (root / "img_align_celeba").iterdir():
+            path.unlink()
+        (root / "img_align_celeba").rmdir()
+        (root / "img_align_celeba.zip").write_bytes(b"PK\x03\x04 cut off")
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("no split file", "list_eval_partition.*beside the images"),
+        ("missing images", "20 images, of which 1 are not.*000007.jpg"),
+        ("unknown split", "line 5.*000004.jpg 7.*0, 1 or 2"),
+        ("short attribute row", "000004.jpg.*2 values"),
+        ("no attribute row", "no row for 1 images.*000004.jpg"),
+        ("broken zip", "img_align_celeba.zip cannot be read"),
+    ],
+)
+def test_a_damaged_celeba_is_refused_with_what_is_wrong(workplace, what, says):
+    write_celeba(workplace / "data" / "celeba")
+    damage(workplace / "data" / "celeba", what)
+    with pytest.raises(UsageError, match=says):
+        open_dataset("celeba", 64)
+
+
+def test_images_smaller_than_celebas_crop_are_refused(workplace):
+    write_celeba(workplace / "data" / "celeba", size=(120, 140))
+    with pytest.raises(UsageError, match="120×140 pixels, smaller than 128×128"):
+        open_dataset("celeba", 64)
+
+
+def test_without_celeba_the_message_says_what_to_put_where(workplace):
+    with pytest.raises(UsageError, match=r"data.celeba.*prep_data celeba.*img_align_celeba.zip.*list_eval_partition"):
+        open_dataset("celeba", 64)
+
+
+# --- batches ---------------------------------------------------------------------------------------------------
+
+
+def numbered(count):
+    images = np.zeros((count, 8, 8, 3), np.uint8)
+    images[:, 0, 0, 0] = np.arange(count)
+    return images
+
+
+def seen(batches, steps):
+    return [(batches.at(step)[:, 0, 0, 0] * 255).round().int().tolist() for step in steps]
+
+
+def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
+    batches = Batches(numbered(24), 6, seed=0, device=CPU)
+    assert batches.steps_per_epoch == 4
+    epochs = [sum(seen(batches, range(4 * epoch, 4 * epoch + 4)), []) for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(24)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != list(range(24))
+
+
+def test_a_batch_is_a_function_of_seed_and_step_alone():
+    steps = [7, 2, 2, 9]
+    assert seen(Batches(numbered(24), 5, 3, CPU), steps) == seen(Batches(numbered(24), 5, 3, CPU), steps)
+    assert seen(Batches(numbered(24), 5, 3, CPU), steps) != seen(Batches(numbered(24), 5, 4, CPU), steps)
+    forward = Batches(numbered(24), 5, 3, CPU)
+    assert seen(forward, range(10))[7] == seen(Batches(numbered(24), 5, 3, CPU), [7])[0]
+
+
+def test_batches_are_float_in_0_to_1_and_channels_last():
+    images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
+    images.setflags(write=False)
+    batch = Batches(images, 10, 0, CPU).at(0)
+    assert batch.dtype == torch.float32
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    order = [next(i for i in range(10) if np.array_equal(to_float(images)[i], image)) for image in batch]
+    assert sorted(order) == list(range(10))
+    assert torch.equal(to_float(images) * 255, torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2))
+
+
+def test_fewer_images_than_a_batch_are_refused():
+    with pytest.raises(UsageError, match=r"10 training images.*batch of 16.*BATCH_SIZE"):
+        Batches(numbered(10), 16, 0, CPU)
+
+
+@pytest.mark.gpu
+def test_batches_on_a_gpu_are_those_of_the_cpu():
+    images = numbered(24)
+    gpu = Batches(images, 5, 0, torch.device("cuda"))
+    for step in range(10):
+        assert torch.equal(gpu.at(step).cpu(), Batches(images, 5, 0, CPU).at(step))
+
+
+def test_the_manifest_says_what_was_prepared(workplace):
+    write_folder(workplace / "pictures", 20)
+    open_dataset("pictures", 16)
+    manifest = json.loads(next((workplace / "data" / "prepared").glob("*/manifest.json")).read_text())
+    assert manifest["title"] == "images in pictures"
+    assert manifest["splits"] == ["train", "test"]

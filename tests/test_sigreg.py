@@ -1,0 +1,104 @@
+"""SIGReg against an independent float64 computation, and by its statistics."""
+
+import numpy as np
+import pytest
+import torch
+
+from leae.sigreg import DIRECTIONS, draw_directions, epps_pulley, sigreg
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def statistic_by_numpy(samples):
+    """The Epps–Pulley statistic of one sample, over the whole symmetric interval, straight from its definition."""
+    t = np.linspace(-3, 3, 33)
+    empirical = np.exp(1j * np.outer(t, samples)).mean(axis=1)
+    integrand = np.abs(empirical - np.exp(-(t**2) / 2)) ** 2 * np.exp(-(t**2) / 2)
+    return len(samples) * np.trapezoid(integrand, t)
+
+
+@pytest.mark.parametrize("count", [2, 17, 300])
+def test_statistic_is_the_definition_computed_independently(count):
+    projections = torch.randn(count, 5, dtype=torch.float64, generator=generator()) * 1.7 + 0.4
+    expected = [statistic_by_numpy(column) for column in projections.T.numpy()]
+    torch.testing.assert_close(epps_pulley(projections), torch.tensor(expected))
+
+
+def test_sigreg_is_the_mean_over_random_unit_directions():
+    codes = torch.randn(50, 6, dtype=torch.float64, generator=generator()) + 0.5
+    directions = draw_directions(6, generator(1), torch.float64)
+    expected = np.mean([statistic_by_numpy(codes.numpy() @ direction) for direction in directions.T.numpy()])
+    assert sigreg(codes, generator(1)).item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_directions_are_unit_vectors_uniform_on_the_sphere_and_fresh_at_every_call():
+    source = generator()
+    first, second = draw_directions(3, source), draw_directions(3, source)
+    assert first.shape == (3, DIRECTIONS)
+    torch.testing.assert_close(first.norm(dim=0), torch.ones(DIRECTIONS))
+    assert not torch.equal(first, second)
+    covariance = first @ first.T / DIRECTIONS  # I/3 on a sphere in three dimensions
+    assert (covariance - torch.eye(3) / 3).abs().max() < 0.08
+
+
+@pytest.mark.parametrize("count", [16, 128, 1024, 8192])
+def test_gaussian_codes_score_about_one_at_any_count(count):
+    t = np.linspace(-3, 3, 33)
+    expected = np.trapezoid((1 - np.exp(-(t**2))) * np.exp(-(t**2) / 2), t)  # N · E|φ̂ − φ|² = 1 − |φ|²
+    scores = [sigreg(torch.randn(count, 16, generator=generator(s)), generator(s + 1)).item() for s in range(8)]
+    assert np.mean(scores) == pytest.approx(expected, rel=0.2)
+
+
+def heavy_tailed(count):
+    uniform = torch.rand(count, 8, generator=generator())
+    return torch.tan(np.pi * (uniform - 0.5))  # Cauchy
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: torch.full((n, 8), 0.3),
+        lambda n: torch.randn(n, 8, generator=generator()) + 1,
+        lambda n: torch.randn(n, 8, generator=generator()) * 3,
+        lambda n: torch.randn(n, 8, generator=generator()) / 3,
+        heavy_tailed,
+    ],
+    ids=["collapsed", "shifted", "scaled", "shrunken", "heavy-tailed"],
+)
+def test_other_codes_score_in_proportion_to_their_count(make):
+    few, many = (sigreg(make(count), generator(1)).item() for count in (1024, 8192))
+    assert few > 20
+    assert many / few == pytest.approx(8, rel=0.1)
+
+
+def test_spatial_codes_score_the_mean_over_positions():
+    codes = torch.randn(20, 5, 2, 3, dtype=torch.float64, generator=generator()) * 2
+    positions = [sigreg(codes[:, :, row, column], generator(4)) for row in range(2) for column in range(3)]
+    torch.testing.assert_close(sigreg(codes, generator(4)), torch.stack(positions).mean())
+
+
+def test_it_is_computed_in_float32_under_autocast():
+    codes = torch.randn(64, 8, generator=generator())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        score = sigreg(codes, generator(1))
+    assert score.dtype == torch.float32
+    assert torch.equal(score, sigreg(codes, generator(1)))
+    assert sigreg(codes.bfloat16(), generator(1)).dtype == torch.float32
+
+
+def test_gradient_is_that_of_finite_differences():
+    codes = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda c: sigreg(c, generator(2)), (codes,))
+
+
+def test_descending_it_makes_shifted_and_scaled_codes_gaussian():
+    codes = (torch.randn(256, 4, generator=generator()) * 0.2 + 1.5).requires_grad_()
+    optimizer, source = torch.optim.Adam([codes], 0.05), generator(1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        sigreg(codes, source).backward()
+        optimizer.step()
+    assert codes.mean().abs() < 0.1
+    assert codes.std(dim=0).min() > 0.8
