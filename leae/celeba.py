@@ -9,11 +9,14 @@ The lists lie beside the images, one folder further down, or in the same archive
 
 import csv
 import io
+import shutil
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from leae.errors import UsageError
 from leae.files import whole_file
@@ -147,11 +150,7 @@ def fetch(root: Path) -> None:
         folder = huggingface_hub.snapshot_download(
             MIRROR, repo_type="dataset", allow_patterns="*.parquet", local_dir=root / "mirror"
         )
-    except (
-        OSError,
-        huggingface_hub.errors.HfHubHTTPError,
-        huggingface_hub.errors.LocalEntryNotFoundError,
-    ) as error:
+    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(
             f"CelebA's mirror {MIRROR} cannot be reached ({reason}); try again online, {by_hand}"
@@ -160,22 +159,34 @@ def fetch(root: Path) -> None:
     if not all(files.values()):
         raise UsageError(f"{folder} lacks parquet files of train, valid or test; delete it and try again, {by_hand}")
 
-    number, partition, attributes, names = 0, [], [], None
-    with whole_file(root / f"{IMAGES}.zip", "wb") as file, zipfile.ZipFile(file, "w") as archive:
+    partition, attributes, names = [], [], None
+    total = sum(pyarrow.parquet.ParquetFile(path).metadata.num_rows for paths in files.values() for path in paths)
+    with (
+        tqdm(total=total, desc="repacking CelebA", unit="img") as bar,
+        whole_file(root / f"{IMAGES}.zip", "wb") as file,
+        zipfile.ZipFile(file, "w") as archive,
+    ):
         for code, split in SPLITS.items():
-            for path in files[split]:
-                for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=256):
-                    for row in batch.to_pylist():
-                        number += 1
-                        name = f"{number:06d}.jpg"
-                        archive.writestr(f"{IMAGES}/{name}", row["image"]["bytes"])
-                        names = names or [key for key, value in row.items() if isinstance(value, bool)]
-                        partition.append(f"{name} {code}\n")
-                        attributes.append(" ".join([name, *("1" if row[key] else "-1" for key in names)]) + "\n")
-    with whole_file(root / f"{ATTRIBUTES}.txt") as file:
-        file.writelines([f"{number}\n", " ".join(names) + "\n", *attributes])
-    with whole_file(root / f"{PARTITION}.txt") as file:
-        file.writelines(partition)
+            for row in (row for path in files[split] for row in _parquet_rows(path)):
+                bar.update()
+                name = f"{bar.n:06d}.jpg"
+                archive.writestr(f"{IMAGES}/{name}", row["image"]["bytes"])
+                names = names or [key for key, value in row.items() if isinstance(value, bool)]
+                partition.append(f"{name} {code}\n")
+                attributes.append(" ".join([name, *("1" if row[key] else "-1" for key in names)]) + "\n")
+        with whole_file(root / f"{ATTRIBUTES}.txt") as table:
+            table.writelines([f"{total}\n", " ".join(names) + "\n", *attributes])
+        with whole_file(root / f"{PARTITION}.txt") as table:
+            table.writelines(partition)
+    shutil.rmtree(folder)
+
+
+def _parquet_rows(path: Path) -> Iterator[dict]:
+    """The rows of a parquet file, a few at a time in memory."""
+    import pyarrow.parquet
+
+    for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=256):
+        yield from batch.to_pylist()
 
 
 def _image_members(archive: Path) -> dict[str, str]:
@@ -188,7 +199,7 @@ def _image_members(archive: Path) -> dict[str, str]:
     return {Path(member).name: member for member in members if IMAGES in Path(member).parts and member.endswith(".jpg")}
 
 
-def _rows(layout: Layout, name: str):
+def _rows(layout: Layout, name: str) -> Iterator[list[str]]:
     """The rows of a list, split at commas (.csv) or at white space (.txt), empty lines left out."""
     archive, path = layout.lists[name]
     if archive is None:

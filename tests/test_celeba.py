@@ -18,14 +18,14 @@ from tests.conftest import number_of
 
 pytest.importorskip("huggingface_hub")
 pyarrow = pytest.importorskip("pyarrow")
-import pyarrow.parquet  # noqa: E402
+parquet = pytest.importorskip("pyarrow.parquet")
 
 ROOT = Path(__file__).parent.parent
 COMMIT = "0" * 39 + "1"
 SPLITS = {"train": range(0, 12), "valid": range(12, 15), "test": range(15, 20)}
 
 
-def parquet(numbers):
+def parquet_file(numbers):
     """A file as the mirror has it: the image's bytes, an identity, and attributes as booleans."""
     rows = []
     for number in numbers:
@@ -34,14 +34,15 @@ def parquet(numbers):
         image = {"bytes": file.getvalue(), "path": None}
         rows.append({"image": image, "celeb_id": number, "Smiling": number % 2 == 0, "Eyeglasses": number % 3 == 0})
     file = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    parquet.write_table(pyarrow.Table.from_pylist(rows), file)
     return file.getvalue()
 
 
 @pytest.fixture
 def mirror():
     files = {
-        f"img_align+identity+attr/{split}-00000-of-00001.parquet": parquet(numbers) for split, numbers in SPLITS.items()
+        f"img_align+identity+attr/{split}-00000-of-00001.parquet": parquet_file(numbers)
+        for split, numbers in SPLITS.items()
     }
     files["README.md"] = b"not wanted"
 

@@ -45,7 +45,21 @@ def palette_with_transparency():
         (stored(flat("RGB", RED).quantize(4)), RED),
         (stored(palette_with_transparency()), WHITE),
     ],
-    ids="rgb bmp webp jpeg cmyk grey bits 16-bit opaque transparent grey-alpha palette palette-transparent".split(),
+    ids=[
+        "rgb",
+        "bmp",
+        "webp",
+        "jpeg",
+        "cmyk",
+        "grey",
+        "bits",
+        "16-bit",
+        "opaque",
+        "transparent",
+        "grey-alpha",
+        "palette",
+        "palette-transparent",
+    ],
 )
 def test_every_colour_mode_becomes_the_colours_that_a_viewer_shows(file, colour):
     square = read_square(file, 8)

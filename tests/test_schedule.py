@@ -1,5 +1,6 @@
 """The learning rate over a run."""
 
+import itertools
 import math
 
 import pytest
@@ -13,7 +14,7 @@ def factors(steps=200, warmup=0.1, schedule="cosine"):
 
 def test_it_rises_linearly_and_falls_along_half_a_cosine():
     rate = factors()
-    rises = [later - earlier for earlier, later in zip(rate[:20], rate[1:20], strict=False)]
+    rises = [later - earlier for earlier, later in itertools.pairwise(rate[:20])]
     assert rises == pytest.approx([1 / 21] * 19)
     assert rate[20] == 1
     assert rate[110] == pytest.approx(0.5)  # half-way between step 20 and step 200
