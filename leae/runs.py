@@ -79,14 +79,15 @@ class Run:
                 number += 1
         (folder / "grids").mkdir()
         (folder / "checkpoints").mkdir()
-        versions = {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
+        versions = {"python": platform.python_version(), "torch": torch.__version__}
+        versions |= {name: version(name) for name in ("torchvision", "numpy", "pillow")}
         content = {
             "kind": kind,
             "settings": settings,
             "terms": terms,
             "data": data,
             "device": device,
-            "versions": {"python": platform.python_version(), **versions},
+            "versions": versions,
             "command": sys.argv,
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         }

@@ -30,10 +30,10 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message.rstrip('; ')}; --help lists the options")
 
 
-def comments_of(script: Path) -> dict[str, str]:
+def comments_of(script: str | Path) -> dict[str, str]:
     """The comment behind each top-level upper-case assignment of a script, by the constant's name."""
     comments, name = {}, None
-    for token in tokenize.generate_tokens(io.StringIO(script.read_text(encoding="utf-8")).readline):
+    for token in tokenize.generate_tokens(io.StringIO(Path(script).read_text(encoding="utf-8")).readline):
         if token.type == tokenize.NAME and token.start[1] == 0:
             name = token.string if CONSTANT.fullmatch(token.string) else None
         elif token.type == tokenize.COMMENT and name and token.start[1] > 0:
@@ -45,7 +45,7 @@ def comments_of(script: Path) -> dict[str, str]:
 
 def constants_of(namespace: dict) -> dict:
     """The upper-case names of a script's namespace that have a comment in its source, with their values."""
-    comments = comments_of(Path(namespace["__file__"]))
+    comments = comments_of(namespace["__file__"])
     return {name: namespace[name] for name in comments if name in namespace}
 
 
@@ -59,7 +59,7 @@ def read_command_line(namespace: dict, arguments: list[str] | None = None) -> di
     Raises:
         UsageError: an unknown option, or a value of another type than the constant's.
     """
-    constants, comments = constants_of(namespace), comments_of(Path(namespace["__file__"]))
+    constants, comments = constants_of(namespace), comments_of(namespace["__file__"])
     parser = Parser(
         description=namespace["__doc__"],
         formatter_class=argparse.RawDescriptionHelpFormatter,

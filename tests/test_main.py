@@ -1,0 +1,168 @@
+"""main.py as a user types it, at a size that trains in seconds."""
+
+import csv
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import leae
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    *["--dataset", "faces", "--faces", "64", "--image-size", "16", "--device", "cpu"],
+    *["--hidden-dim", "4", "--map-channels", "4", "--latent-dim", "8"],
+    *["--batch-size", "8", "--epochs", "2", "--log-every", "4", "--grid-every", "6", "--grid-images", "3"],
+]
+
+
+def run_main(monkeypatch, *options):
+    """Run main.py in this process, as `python main.py` would in its own."""
+    monkeypatch.setattr(sys, "argv", ["main.py", *options])
+    runpy.run_path(str(ROOT / "main.py"), run_name="__main__")
+
+
+def metrics_of(folder):
+    """The rows of metrics.csv without the column that measures time."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
+
+
+def assert_same(one, other):
+    """Two state dicts, nested as they may be, are the same to the bit."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for first, second in zip(one, other, strict=True):
+            assert_same(first, second)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch, capsys):
+    run_main(monkeypatch, *TINY)
+    folder = workplace / "runs" / "self-teaching-001"
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    steps = (0, 4, 6, 7, 10, 12, 13, 16)
+    expected = {"settings.json", "metrics.csv", "metrics.png", "checkpoints/last.pt"}
+    expected |= {f"checkpoints/{percent:03d}.pt" for percent in (0, 20, 40, 60, 80, 100)}
+    expected |= {f"grids/{split}-{step:06d}.png" for split in ("train", "test") for step in steps}
+    assert names == expected
+    assert Image.open(folder / "grids" / "test-000016.png").size[1] == 32 + 4 * 132  # four rows
+
+    rows = metrics_of(folder)
+    assert [int(row["step"]) for row in rows if row["split"] == "train"] == [4, 8, 12, 16]
+    assert [int(row["step"]) for row in rows if row["split"] == "test"] == list(steps)
+    terms = [
+        "loss",
+        "latent",
+        "sigreg",
+        "consistency",
+        "clean_crop_0.15",
+        "masked_crop_0.15",
+        "clean_crop_1.0",
+        "masked_crop_1.0",
+    ]
+    assert all(float(row[term]) > 0 for row in rows if row["split"] == "train" for term in terms)
+
+    printed = capsys.readouterr().out
+    quality = re.search(
+        r"held-out PSNR: ([\d.]+) dB for clean, ([\d.]+) dB for masked.*mean image.* ([\d.]+) dB", printed
+    )
+    assert float(quality[1]) == pytest.approx(float(rows[-1]["psnr_clean"]), abs=0.006)
+    assert float(quality[2]) == pytest.approx(float(rows[-1]["psnr_masked"]), abs=0.006)
+    assert "small run" in printed
+    assert str(Path("runs") / "self-teaching-001" / "grids") in printed
+    assert leae.load(folder / "checkpoints" / "100.pt").settings["latent_dim"] == 8
+
+
+def test_a_run_that_was_killed_and_resumed_is_the_run_that_was_not(workplace, monkeypatch):
+    run_main(monkeypatch, *TINY, "--save-minutes", "0")
+    command = [sys.executable, str(ROOT / "main.py"), *TINY, "--save-minutes", "0"]
+    process = subprocess.Popen(command, cwd=workplace, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    whole, killed = (workplace / "runs" / f"self-teaching-00{number}" for number in (1, 2))
+    while process.poll() is None:  # kill it once it has logged beyond its first epoch
+        if (killed / "metrics.csv").exists() and "train,12" in (killed / "metrics.csv").read_text():
+            process.kill()
+    assert process.wait() == -9
+    run_main(monkeypatch, "--resume", str(killed), "--device", "cpu")
+    assert metrics_of(killed) == metrics_of(whole)
+    for name in ("100.pt", "last.pt"):
+        first, second = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (whole, killed))
+        assert_same(first, second)
+    for grid in (whole / "grids").iterdir():
+        written_before = Image.open(grid).crop((0, 32, 400, 560)).tobytes()  # the title names the run
+        assert Image.open(killed / "grids" / grid.name).crop((0, 32, 400, 560)).tobytes() == written_before
+
+
+@pytest.mark.parametrize("options", [["--objective", "crop", "--latent", "spatial"], ["--judge-ruler", "own"]])
+def test_the_variants_train(workplace, monkeypatch, options):
+    run_main(monkeypatch, *TINY, "--epochs", "1", *options)
+    assert (workplace / "runs" / "self-teaching-001" / "checkpoints" / "100.pt").exists()
+
+
+WRONG = [
+    ("--mask-ratio 0", "mask ratio is 0.0.*0.35"),
+    ("--mask-ratio 1.2", "mask ratio is 1.2.*0.35"),
+    ("--crop-ratios 0", "crop ratio is 0.0.*0.15"),
+    ("--crop-ratios 0.5 0.5", "crop ratios.*different"),
+    ("--batch-size 1", "BATCH_SIZE is 1.*at least 2"),
+    ("--image-size 100", "image_size is 100.*96 and 104"),
+    ("--dataset mnits", "no data set 'mnits'.*celeba"),
+    ("--dataset celeba", "no CelebA.*leae.prep_data celeba"),
+    ("--epoch 5", "no option --epoch; did you mean --epochs"),
+    ("--epochs 0", "EPOCHS is 0.*at least 1"),
+    ("--epochs many", "--epochs.*'many'"),
+    ("--objective pixels", "objective is 'pixels'.*symmetric, crop"),
+    ("--latent vector", "latent is 'vector'.*'pooled' or 'spatial'"),
+    ("--latent spatial --latent-dim 100", "latent_dim.*100.*128"),
+    ("--judge-decay 1", "judge decay is 1.0.*below 1"),
+    ("--judge-ruler metre", "judge ruler is 'metre'.*shared, own"),
+    ("--schedule linear", "SCHEDULE is linear.*cosine or constant"),
+    ("--learning-rate nan", "LEARNING_RATE is nan"),
+    ("--device tpu", "DEVICE is 'tpu'.*choose"),
+    ("--resume runs/none", "runs.none is not a run's folder"),
+    ("--faces 0", "FACES is 0"),
+]
+
+
+@pytest.mark.parametrize(("options", "says"), WRONG, ids=[options for options, _ in WRONG])
+def test_a_wrong_constant_stops_before_any_work_with_one_line(workplace, monkeypatch, capsys, options, says):
+    with pytest.raises(SystemExit) as stop:
+        run_main(monkeypatch, *options.split())
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert re.match(f"main.py: .*{says}", message)
+    assert message.count("\n") == 1
+    assert list(workplace.iterdir()) == []
+
+
+def test_too_few_images_for_a_batch_leave_no_run_behind(workplace, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run_main(monkeypatch, *TINY, "--batch-size", "65")
+    assert "64 training images do not fill one batch of 65" in capsys.readouterr().err
+    assert not (workplace / "runs").exists()
+
+
+def test_a_resumed_run_refuses_other_settings(workplace, monkeypatch, capsys):
+    run_main(monkeypatch, *TINY, "--epochs", "1")
+    with pytest.raises(SystemExit):
+        run_main(monkeypatch, "--resume", "runs/self-teaching-001", "--epochs", "7")
+    assert "EPOCHS is 1 in runs/self-teaching-001, not 7" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_it_trains_on_a_gpu(workplace, monkeypatch):
+    run_main(monkeypatch, *TINY, "--device", "cuda")
+    assert (workplace / "runs" / "self-teaching-001" / "checkpoints" / "100.pt").exists()

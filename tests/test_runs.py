@@ -1,0 +1,185 @@
+"""A run's folder, and what is read back from it."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import leae
+from leae.autoencoder import Autoencoder
+from leae.errors import UsageError
+from leae.runs import Run, draw_grid, milestones, read_checkpoint
+
+DATA = {"title": "pictures", "train": 20, "test": 2}
+CPU = torch.device("cpu")
+
+
+def make_run(**settings):
+    return Run.create("self-teaching", {"EPOCHS": 3, "CROP_RATIOS": (0.15, 1.0), **settings}, ["loss"], DATA, "cpu")
+
+
+def make_model(**settings):
+    torch.manual_seed(0)
+    return Autoencoder(**{"image_size": 16, "hidden_dim": 4, "latent_dim": 4, "map_channels": 4, **settings})
+
+
+def test_every_run_has_a_folder_of_its_own_with_its_settings(workplace):
+    first, second = make_run(), make_run(EPOCHS=5)
+    assert [run.folder.name for run in (first, second)] == ["self-teaching-001", "self-teaching-002"]
+    content = json.loads((second.folder / "settings.json").read_text())
+    assert content["settings"] == {"EPOCHS": 5, "CROP_RATIOS": [0.15, 1.0]}
+    assert content["data"] == DATA
+    assert content["versions"]["torch"] == torch.__version__
+    assert {path.name for path in first.folder.iterdir()} == {"settings.json", "grids", "checkpoints"}
+
+
+def test_a_deleted_run_does_not_give_its_number_to_the_next_one_below_another(workplace):
+    runs = [make_run() for _ in range(3)]
+    os.rename(runs[0].folder, workplace / "elsewhere")
+    assert make_run().folder.name == "self-teaching-004"
+
+
+def test_milestones_are_the_design_s_percentages():
+    assert milestones(1000) == {0: ["000"], 200: ["020"], 400: ["040"], 600: ["060"], 800: ["080"], 1000: ["100"]}
+    few = milestones(3)  # some percentages fall on the same step
+    assert sorted(name for names in few.values() for name in names) == ["000", "020", "040", "060", "080", "100"]
+    assert few[0] == ["000"]
+    assert few[3][-1] == "100"
+
+
+@pytest.mark.parametrize("settings", [{}, {"latent": "spatial"}, {"image_channels": 1}])
+def test_load_needs_only_the_file_and_gives_the_same_reconstructions_to_the_bit(workplace, settings):
+    model = make_model(**settings)
+    images = torch.rand(4, model.settings["image_channels"], 16, 16)
+    model(images)  # moves the running statistics
+    run = make_run()
+    run.save("100", model, step=7)
+    loaded = leae.load(run.folder / "checkpoints" / "100.pt")
+    assert isinstance(loaded, Autoencoder)
+    assert not loaded.training
+    assert torch.equal(loaded(images), model.eval()(images))
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.parametrize(
+    "kind", ["hostile", "text", "empty", "cut", "other", "directory", "missing", "class", "weights"]
+)
+def test_what_is_not_a_checkpoint_is_refused_and_nothing_in_it_executed(workplace, kind):
+    run, path = make_run(), workplace / "file.pt"
+    run.save("100", make_model(), step=7)
+    content = (run.folder / "checkpoints" / "100.pt").read_bytes()
+    checkpoint = torch.load(run.folder / "checkpoints" / "100.pt", weights_only=True)
+    if kind == "hostile":
+        torch.save({"format": 1, "model": Hostile()}, path)
+    elif kind == "text":
+        path.write_text("not a checkpoint")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "other":
+        torch.save([1, 2, 3], path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "class":
+        checkpoint["model"]["class"] = "Linear"
+        torch.save(checkpoint, path)
+    elif kind == "weights":
+        checkpoint["model"]["settings"]["latent_dim"] = 5
+        torch.save(checkpoint, path)
+    with pytest.raises(UsageError, match=r"file\.pt"):
+        leae.load(path)
+    assert not (workplace / "executed").exists()
+
+
+def test_a_checkpoint_of_another_format_is_refused(workplace):
+    torch.save({"format": 99}, workplace / "file.pt")
+    with pytest.raises(UsageError, match="format 99"):
+        read_checkpoint(workplace / "file.pt")
+
+
+def test_metrics_after_the_last_checkpoint_are_dropped_on_resuming(workplace):
+    run = make_run()
+    for step in (10, 20, 30):
+        run.log("train", step, step / 20, {"images_per_second": 5.0, "loss": 1 / step})
+    run.log("test", 20, 1.0, {"psnr_clean": 20.0, "psnr_masked": 19.0})
+    with (run.folder / "metrics.csv").open("a") as file:
+        file.write("train,40,2")  # a row that was cut off
+    run.save("last", make_model(), step=20)
+    resumed = Run.resume(run.folder, "self-teaching")
+    assert resumed.settings == run.settings
+    assert resumed.last(DATA, CPU)["step"] == 20
+    rows = resumed.read_metrics()
+    assert [(row["split"], row["step"]) for row in rows] == [("train", "10"), ("train", "20"), ("test", "20")]
+    assert rows[0]["loss"] == "0.1"
+    assert rows[2]["psnr_masked"] == "19"
+    assert rows[2]["loss"] == ""
+
+
+@pytest.mark.parametrize("what", ["nothing", "file", "folder", "settings", "kind", "checkpoint"])
+def test_a_folder_that_is_not_a_run_to_resume_is_refused(workplace, what):
+    run = make_run()
+    target, kind, says = run.folder, "self-teaching", "is not a run's folder.*self-teaching-001"
+    if what == "nothing":
+        target = workplace / "none"
+    elif what == "file":
+        target = workplace / "file"
+        target.touch()
+    elif what == "folder":
+        target = workplace
+    elif what == "settings":
+        (run.folder / "settings.json").write_text("[1]")
+        says = "is not a run's folder"
+    elif what == "kind":
+        kind, says = "masked", "self-teaching run, not a masked run"
+    elif what == "checkpoint":
+        says = "no checkpoints/last.pt"
+    with pytest.raises(UsageError, match=says):
+        Run.resume(target, kind)
+
+
+def test_a_resumed_run_keeps_its_settings_and_its_data(workplace):
+    run = make_run(DEVICE="cuda")
+    assert run.settings_with({"DEVICE": "cpu", "RESUME": "x", "EPOCHS": 3})["DEVICE"] == "cpu"
+    with pytest.raises(UsageError, match=r"EPOCHS is 3 in .*, not 4"):
+        run.settings_with({"EPOCHS": 4})
+    run.save("last", make_model(), step=1)
+    with pytest.raises(UsageError, match=r"'train': 20.*'train': 21"):
+        run.last({**DATA, "train": 21}, CPU)
+
+
+def test_a_grid_shows_the_images_unchanged_under_their_labels(workplace):
+    rows = {"original": torch.rand(3, 3, 32, 32), "mask": torch.rand(3, 3, 32, 32)}
+    picture = draw_grid(rows, "title")
+    pixels = np.asarray(picture)
+    left = picture.width - 3 * 132
+    for row, images in enumerate(rows.values()):
+        for column, image in enumerate(images):
+            tile = pixels[32 + row * 132 :, left + column * 132 :][:128, :128]
+            shown = tile[::4, ::4].transpose(2, 0, 1) / 255
+            assert np.abs(shown - image.numpy()).max() <= 0.5 / 255 + 1e-6
+            assert np.array_equal(tile, tile[::4, ::4].repeat(4, 0).repeat(4, 1))  # enlarged pixel by pixel
+    assert (pixels[:30] < 128).any()  # the title
+    assert (pixels[32:, : left - 8] < 128).any()  # the labels
+
+
+def test_a_grid_shows_grey_images_too():
+    picture = draw_grid({"original": torch.full((2, 1, 32, 32), 0.25)}, "")
+    assert picture.getpixel((picture.width - 50, 100)) == (64, 64, 64)
+
+
+def test_saving_writes_pictures_that_open(workplace):
+    run = make_run()
+    path = run.save_grid("test", 500, {"original": torch.rand(2, 3, 16, 16)})
+    assert path.name == "test-000500.png"
+    assert Image.open(path).size[1] == 32 + 132
+    run.log("train", 10, 0.5, {"images_per_second": 5.0, "loss": 0.5})
+    run.plot_metrics()
+    assert Image.open(run.folder / "metrics.png").size[0] > 800
