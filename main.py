@@ -21,7 +21,7 @@ from leae.errors import run_command
 from leae.evaluate import grid_rows, held_out_psnr, mean_image_psnr
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
-from leae.prep_data import Batches, open_dataset, to_float
+from leae.prep_data import Batches, find_source, open_dataset, to_float
 from leae.randomness import generator
 from leae.runs import Run, milestones
 from leae.schedule import SCHEDULES, learning_rate_factor
@@ -37,7 +37,8 @@ FACES = 50_000 if GPU else 8_192  # rendered faces to train on, if it is those; 
 
 # --- model
 LATENT = "pooled"  # "pooled": one vector per image; "spatial": a vector for every 8×8 pixels
-LATENT_DIM = 128  # numbers per image (pooled; 128 and 512 published) or per position (spatial; 32 published)
+LATENT_DIM = 128  # numbers per image of a pooled latent; 128 and 512 published
+SPATIAL_DIM = 32  # numbers per 8×8 pixels of a spatial latent; divides 8 × HIDDEN_DIM
 HIDDEN_DIM = 128 if GPU else 32  # width of the convolutions
 MAP_CHANNELS = 128 if GPU else 32  # channels of the map under a pooled latent; divides 8 × HIDDEN_DIM
 
@@ -63,7 +64,7 @@ WEIGHT_DECAY = 0.01  # AdamW's
 SEED = 0  # of everything random: weights, order, masks, boxes, directions
 DEVICE = "cuda" if GPU else "cpu"  # where to train
 LOG_EVERY = 10  # steps between rows of metrics.csv
-GRID_EVERY = 2000 if GPU else 100  # steps between grids and held-out figures
+GRID_EVERY = 2000 if GPU else 200  # steps between grids and held-out figures
 GRID_IMAGES = 10  # images in a grid
 SAVE_MINUTES = 3.0  # minutes between writes of last.pt, from which --resume goes on
 RESUME = ""  # a run's folder to go on with; everything else is then as that run began
@@ -89,13 +90,18 @@ def main() -> None:
     require(SCHEDULE in SCHEDULES, "SCHEDULE", SCHEDULE, " or ".join(SCHEDULES))
     device = find_device(DEVICE)
     torch.manual_seed(SEED)
-    model = Autoencoder(IMAGE_SIZE, 3, HIDDEN_DIM, LATENT, LATENT_DIM, MAP_CHANNELS)
+    latent_dim = LATENT_DIM if LATENT == "pooled" else SPATIAL_DIM
+    model = Autoencoder(IMAGE_SIZE, 3, HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS)
     model = model.to(device, memory_format=torch.channels_last)
     judge = Judge(model.encoder, JUDGE_DECAY, JUDGE_RULER)
     objective = SelfTeachingObjective(IMAGE_SIZE, OBJECTIVE, MASK_RATIO, CROP_RATIOS, SIGREG_WEIGHT)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
-    dataset = open_dataset(DATASET, IMAGE_SIZE, FACES)
+    source = find_source(DATASET, IMAGE_SIZE, FACES)
+
+    small = "; a small run that ends within minutes, a GPU trains at the published size" if device.type == "cpu" else ""
+    print(f"device: {device_name(device)}{small}")
+    dataset = open_dataset(source)
     train, test = dataset.images["train"], dataset.images["test"]
     batches = Batches(train, BATCH_SIZE, SEED, device)
     total_steps = EPOCHS * batches.steps_per_epoch
@@ -112,8 +118,6 @@ def main() -> None:
         judge.load_state_dict(last["state"]["judge"])
         optimizer.load_state_dict(last["state"]["optimizer"])
 
-    small = "; a small run that ends within minutes, see the constants" if device.type == "cpu" else ""
-    print(f"device: {device_name(device)}{small}")
     print(f"data: {dataset.title}, {len(train):,} images to train on, {len(test):,} held out, {IMAGE_SIZE} pixels wide")
     print(f"model: {LATENT} latent, {model.numbers_per_image:,} numbers an image, {model.compression:.0f}× compression")
     print(f"run: {run.folder}, steps {start:,} to {total_steps:,} of {BATCH_SIZE} images")

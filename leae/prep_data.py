@@ -57,6 +57,7 @@ class Source:
 
     key: str  # the prepared folder's name
     title: str
+    image_size: int  # side in pixels that images are cut and scaled to
     fingerprint: str  # changes when the source does
     splits: dict[str, list]
     read: Callable[[list], list]
@@ -107,6 +108,7 @@ def faces_source(size: int, count: int, seed: int = 0) -> Source:
     return Source(
         key=f"faces-{count}-{size}",
         title="rendered faces",
+        image_size=size,
         fingerprint=_digest(renderer, seed),
         splits=splits,
         read=partial(render, seed, size),
@@ -139,6 +141,7 @@ def celeba_source(root: Path, size: int) -> Source:
     return Source(
         key=f"{_slug(root)}-{size}",
         title=f"CelebA's layout in {root}" if root != DATA / "celeba" else "CelebA",
+        image_size=size,
         fingerprint=_digest(_state(root, sources), CELEBA_CROP),
         splits={split: [layout.images[name] for name in members] for split, members in splits.items()},
         read=read,
@@ -161,10 +164,49 @@ def folder_source(root: Path, size: int) -> Source:
     return Source(
         key=f"{_slug(root)}-{size}",
         title=f"images in {root}",
+        image_size=size,
         fingerprint=_digest(_state(root, paths)),
         splits={split: members for split, members in splits.items() if members},
         read=partial(read_files, root, size, None),
     )
+
+
+def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
+    """The source that a data set's name means. Nothing is prepared yet.
+
+    Args:
+        name: "celeba", "faces", "auto" (CelebA if it lies under data/celeba, else faces), or a folder's path. A
+            folder that has CelebA's layout is read as such, any other as a plain folder of images.
+        image_size: side in pixels that images are to be cut and scaled to.
+        face_count: how many faces to render for training, should it come to that.
+
+    Raises:
+        UsageError: there is no such data set, or a part of it is missing; the message says what to do.
+    """
+    root = DATA / "celeba"
+    if name == "auto":
+        name = "celeba" if celeba.looks_like_celeba(root) else "faces"
+        if name == "faces":
+            print(
+                "data: rendered faces, as there is no CelebA; to get it: uv run --extra celeba -m leae.prep_data celeba"
+            )
+        else:
+            print(f"data: CelebA from {root}")
+    if name == "faces":
+        return faces_source(image_size, face_count)
+    if name == "celeba":
+        if not celeba.looks_like_celeba(root):
+            raise UsageError(
+                f"there is no CelebA in {root}; fetch it with uv run --extra celeba -m leae.prep_data celeba, or put "
+                f"{celeba.IMAGES}.zip, {celeba.PARTITION}.txt and {celeba.ATTRIBUTES}.txt there"
+            )
+        return celeba_source(root, image_size)
+    path = Path(name)
+    if not path.is_dir():
+        raise UsageError(
+            f"there is no data set {name!r}; choose auto, celeba, faces, or the path of a folder of images"
+        )
+    return celeba_source(path, image_size) if celeba.looks_like_celeba(path) else folder_source(path, image_size)
 
 
 def _slug(root: Path) -> str:
@@ -201,58 +243,23 @@ class Dataset:
     attribute_names: tuple[str, ...]
 
 
-def open_dataset(name: str, image_size: int, face_count: int = 50_000) -> Dataset:
-    """A data set by name, prepared first if it is not, or if its source has changed since.
-
-    Args:
-        name: "celeba", "faces", "auto" (CelebA if it lies under data/celeba, else faces), or a folder's path. A
-            folder that has CelebA's layout is read as such, any other as a plain folder of images.
-        image_size: side in pixels that images are cut and scaled to.
-        face_count: how many faces to render for training, should it come to that.
+def open_dataset(source: Source) -> Dataset:
+    """A source as a data set, prepared first if it is not, or if the source has changed since.
 
     Raises:
-        UsageError: there is no such data set, or it cannot be prepared; the message says what is missing.
+        UsageError: it cannot be prepared; the message says what is wrong.
     """
-    source = find_source(name, image_size, face_count)
     folder = DATA / "prepared" / source.key
     manifest = _read_manifest(folder)
     if manifest is None or manifest["fingerprint"] != source.fingerprint:
         if manifest is not None:
             print(f"{source.title}: changed since it was prepared; preparing it again")
-        _prepare(source, folder, image_size)
+        _prepare(source, folder)
         manifest = _read_manifest(folder)
     return _open(folder, manifest)
 
 
-def find_source(name: str, image_size: int, face_count: int) -> Source:
-    """The source that a data set's name means; see `open_dataset`."""
-    root = DATA / "celeba"
-    if name == "auto":
-        name = "celeba" if celeba.looks_like_celeba(root) else "faces"
-        if name == "faces":
-            print(
-                "data: rendered faces, as there is no CelebA; to get it: uv run --extra celeba -m leae.prep_data celeba"
-            )
-        else:
-            print(f"data: CelebA from {root}")
-    if name == "faces":
-        return faces_source(image_size, face_count)
-    if name == "celeba":
-        if not celeba.looks_like_celeba(root):
-            raise UsageError(
-                f"there is no CelebA in {root}; fetch it with uv run --extra celeba -m leae.prep_data celeba, or put "
-                f"{celeba.IMAGES}.zip, {celeba.PARTITION}.txt and {celeba.ATTRIBUTES}.txt there"
-            )
-        return celeba_source(root, image_size)
-    path = Path(name)
-    if not path.is_dir():
-        raise UsageError(
-            f"there is no data set {name!r}; choose auto, celeba, faces, or the path of a folder of images"
-        )
-    return celeba_source(path, image_size) if celeba.looks_like_celeba(path) else folder_source(path, image_size)
-
-
-def _prepare(source: Source, folder: Path, image_size: int) -> None:
+def _prepare(source: Source, folder: Path) -> None:
     """Read every split of a source into a new prepared folder, which appears only once it is complete."""
     if "train" not in source.splits or "test" not in source.splits:
         count = sum(map(len, source.splits.values()))
@@ -265,7 +272,7 @@ def _prepare(source: Source, folder: Path, image_size: int) -> None:
     ):
         for split, items in source.splits.items():
             images = np.lib.format.open_memmap(
-                temporary / f"{split}.npy", "w+", np.uint8, (len(items), image_size, image_size, 3)
+                temporary / f"{split}.npy", "w+", np.uint8, (len(items), source.image_size, source.image_size, 3)
             )
             attributes = source.attributes.get(split)
             kept, kept_attributes = 0, []
@@ -404,7 +411,7 @@ def main() -> None:
     require_at_least(1, **{"--faces": chosen.faces, "--image-size": chosen.image_size})
     if chosen.dataset == "celeba" and not celeba.looks_like_celeba(DATA / "celeba"):
         celeba.fetch(DATA / "celeba")
-    dataset = open_dataset(chosen.dataset, chosen.image_size, chosen.faces)
+    dataset = open_dataset(find_source(chosen.dataset, chosen.image_size, chosen.faces))
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.images.items())
     print(f"{dataset.title}: {counts}; {len(dataset.attribute_names)} attributes; prepared under {DATA / 'prepared'}")
 

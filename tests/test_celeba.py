@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from leae.prep_data import open_dataset
+from leae.prep_data import find_source, open_dataset
 from tests.conftest import number_of
 
 pytest.importorskip("huggingface_hub")
@@ -98,7 +98,7 @@ def test_celeba_is_fetched_from_its_mirror_and_prepared(workplace, mirror):
     result = prepare(workplace, mirror)
     assert result.returncode == 0, result.stderr
     assert "CelebA: 12 train, 3 valid, 5 test; 2 attributes" in result.stdout
-    dataset = open_dataset("celeba", 64)
+    dataset = open_dataset(find_source("celeba", 64))
     assert dataset.attribute_names == ("Smiling", "Eyeglasses")
     for split, numbers in SPLITS.items():
         assert [number_of(image) for image in dataset.images[split]] == list(numbers)

@@ -126,7 +126,7 @@ WRONG = [
     ("--epochs many", "--epochs.*'many'"),
     ("--objective pixels", "objective is 'pixels'.*symmetric, crop"),
     ("--latent vector", "latent is 'vector'.*'pooled' or 'spatial'"),
-    ("--latent spatial --latent-dim 100", "latent_dim.*100.*128"),
+    ("--latent spatial --spatial-dim 100 --hidden-dim 32", "latent_dim.*100.*128"),
     ("--judge-decay 1", "judge decay is 1.0.*below 1"),
     ("--judge-ruler metre", "judge ruler is 'metre'.*shared, own"),
     ("--schedule linear", "SCHEDULE is linear.*cosine or constant"),
@@ -142,9 +142,9 @@ def test_a_wrong_constant_stops_before_any_work_with_one_line(workplace, monkeyp
     with pytest.raises(SystemExit) as stop:
         run_main(monkeypatch, *options.split())
     assert stop.value.code == 2
-    message = capsys.readouterr().err
-    assert re.match(f"main.py: .*{says}", message)
-    assert message.count("\n") == 1
+    printed = capsys.readouterr()
+    assert re.match(f"main.py: .*{says}", printed.err)
+    assert (printed.out + printed.err).count("\n") == 1
     assert list(workplace.iterdir()) == []
 
 

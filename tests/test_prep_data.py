@@ -11,10 +11,14 @@ import torch
 from leae import prep_data
 from leae.errors import UsageError
 from leae.faces import ATTRIBUTES, render_face
-from leae.prep_data import Batches, open_dataset, to_float
+from leae.prep_data import Batches, find_source, open_dataset, to_float
 from tests.conftest import number_of, write_image
 
 CPU = torch.device("cpu")
+
+
+def prepared(*arguments, **options):
+    return open_dataset(find_source(*arguments, **options))
 
 
 def write_folder(root, count, **options):
@@ -27,7 +31,7 @@ def write_folder(root, count, **options):
 
 def test_a_folder_is_searched_recursively_and_split_once_and_for_all(workplace):
     write_folder(workplace / "pictures", 60)
-    dataset = open_dataset("pictures", 16)
+    dataset = prepared("pictures", 16)
     assert {split: images.shape for split, images in dataset.images.items()} == {
         "train": (54, 16, 16, 3),
         "test": (6, 16, 16, 3),
@@ -44,33 +48,33 @@ def test_every_kind_of_image_file_counts(workplace):
     for number, suffix in enumerate((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".JPG")):
         write_image(workplace / "pictures" / f"{number}{suffix}", number)
     (workplace / "pictures" / "notes.txt").write_text("not an image")
-    dataset = open_dataset("pictures", 16)
+    dataset = prepared("pictures", 16)
     assert sum(map(len, dataset.images.values())) == 6
 
 
 def test_an_empty_folder_is_refused(workplace):
     (workplace / "pictures").mkdir()
     with pytest.raises(UsageError, match=r"no images.*\.png"):
-        open_dataset("pictures", 16)
+        prepared("pictures", 16)
 
 
 def test_one_image_cannot_be_split(workplace):
     write_folder(workplace / "pictures", 1)
     with pytest.raises(UsageError, match="at least two"):
-        open_dataset("pictures", 16)
+        prepared("pictures", 16)
 
 
 @pytest.mark.parametrize("name", ["mnits", "no/such/folder"])
 def test_an_unknown_data_set_is_refused_with_those_there_are(workplace, name):
     with pytest.raises(UsageError, match=f"{name}.*celeba.*faces.*folder"):
-        open_dataset(name, 16)
+        prepared(name, 16)
 
 
 def test_a_few_unreadable_images_are_skipped_and_named(workplace, capsys):
     write_folder(workplace / "pictures", 200)
     (workplace / "pictures" / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")
     (workplace / "pictures" / "empty.png").touch()
-    dataset = open_dataset("pictures", 16)
+    dataset = prepared("pictures", 16)
     assert sum(map(len, dataset.images.values())) == 200
     warning = capsys.readouterr().err
     assert "2 of 202 images" in warning
@@ -82,32 +86,32 @@ def test_too_many_unusable_images_are_an_error_and_leave_nothing(workplace):
     write_folder(workplace / "pictures", 50)
     write_image(workplace / "pictures" / "tiny.png", 1, size=(12, 40))
     with pytest.raises(UsageError, match=r"1 of 51 images.*tiny.png \(12×40 pixels, smaller than 16×16"):
-        open_dataset("pictures", 16)
+        prepared("pictures", 16)
     assert list((workplace / "data" / "prepared").iterdir()) == []
 
 
 def test_a_prepared_set_is_used_again_and_prepared_anew_when_its_source_changes(workplace, capsys):
     write_folder(workplace / "pictures", 20)
-    first = open_dataset("pictures", 16)
+    first = prepared("pictures", 16)
     manifest = next((workplace / "data" / "prepared").glob("*/manifest.json"))
     written = manifest.stat().st_mtime_ns
-    open_dataset("pictures", 16)
+    prepared("pictures", 16)
     assert manifest.stat().st_mtime_ns == written
 
     write_image(workplace / "pictures" / "new.png", 99)
-    second = open_dataset("pictures", 16)
+    second = prepared("pictures", 16)
     assert "changed since it was prepared" in capsys.readouterr().out
     assert sum(map(len, second.images.values())) == sum(map(len, first.images.values())) + 1
 
 
 def test_a_file_that_is_replaced_by_one_of_the_same_name_is_noticed(workplace):
     write_folder(workplace / "pictures", 20)
-    open_dataset("pictures", 16)
+    prepared("pictures", 16)
     path = workplace / "pictures" / "a" / "001.png"
     before = path.stat()
     write_image(path, 77)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    numbers = [number_of(image) for images in open_dataset("pictures", 16).images.values() for image in images]
+    numbers = [number_of(image) for images in prepared("pictures", 16).images.values() for image in images]
     assert 77 in numbers
 
 
@@ -123,26 +127,26 @@ def test_preparation_that_is_interrupted_leaves_nothing_that_would_be_trusted(wo
 
     monkeypatch.setattr(prep_data, "read_files", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        open_dataset("pictures", 16)
+        prepared("pictures", 16)
     assert list((workplace / "data" / "prepared").iterdir()) == []
     monkeypatch.undo()
     os.chdir(workplace)
-    assert sum(map(len, open_dataset("pictures", 16).images.values())) == 200
+    assert sum(map(len, prepared("pictures", 16).images.values())) == 200
 
 
 def test_a_half_written_manifest_is_not_trusted(workplace):
     write_folder(workplace / "pictures", 20)
-    open_dataset("pictures", 16)
+    prepared("pictures", 16)
     manifest = next((workplace / "data" / "prepared").glob("*/manifest.json"))
     manifest.write_text(manifest.read_text()[:40])
-    assert sum(map(len, open_dataset("pictures", 16).images.values())) == 20
+    assert sum(map(len, prepared("pictures", 16).images.values())) == 20
 
 
 def test_many_images_are_read_by_several_processes_in_order(workplace, monkeypatch):
     monkeypatch.setattr(prep_data, "CHUNK", 1)
     write_folder(workplace / "pictures", 100)
     source = prep_data.folder_source(workplace / "pictures", 16)
-    images = open_dataset("pictures", 16).images["train"]
+    images = prepared("pictures", 16).images["train"]
     assert [number_of(image) for image in images] == [int(name[-7:-4]) for name in source.splits["train"]]
 
 
@@ -150,7 +154,7 @@ def test_many_images_are_read_by_several_processes_in_order(workplace, monkeypat
 
 
 def test_rendered_faces_come_with_their_attributes_and_share_no_face(workplace):
-    dataset = open_dataset("faces", 32, face_count=30)
+    dataset = prepared("faces", 32, face_count=30)
     assert dataset.attribute_names == ATTRIBUTES
     assert {split: len(images) for split, images in dataset.images.items()} == {"train": 30, "test": 3}
     image, attributes = render_face(0, 31, 32)
@@ -159,10 +163,10 @@ def test_rendered_faces_come_with_their_attributes_and_share_no_face(workplace):
 
 
 def test_auto_means_celeba_if_it_is_there_and_says_so(workplace, capsys):
-    assert open_dataset("auto", 32, face_count=10).title == "rendered faces"
+    assert prepared("auto", 32, face_count=10).title == "rendered faces"
     assert "leae.prep_data celeba" in capsys.readouterr().out
     write_celeba(workplace / "data" / "celeba")
-    assert open_dataset("auto", 32, face_count=10).title == "CelebA"
+    assert prepared("auto", 32, face_count=10).title == "CelebA"
     assert "CelebA" in capsys.readouterr().out
 
 
@@ -217,7 +221,7 @@ def write_celeba(root, layout="folder", kind="txt", size=(178, 218)):
 @pytest.mark.parametrize("kind", ["txt", "csv"])
 def test_celeba_is_read_from_every_layout_with_splits_and_attributes(workplace, layout, kind):
     write_celeba(workplace / "data" / "celeba", layout, kind)
-    dataset = open_dataset("celeba", 128)
+    dataset = prepared("celeba", 128)
     assert dataset.attribute_names == NAMES
     assert {split: len(images) for split, images in dataset.images.items()} == {"train": 12, "valid": 3, "test": 5}
     for code, split in enumerate(("train", "valid", "test")):
@@ -230,15 +234,15 @@ def test_celeba_is_read_from_every_layout_with_splits_and_attributes(workplace, 
 
 def test_a_folder_in_celebas_layout_is_read_as_such_and_its_image_folder_as_a_plain_one(workplace):
     write_celeba(workplace / "photos")
-    assert set(open_dataset("photos", 64).images) == {"train", "valid", "test"}
-    assert set(open_dataset("photos/img_align_celeba", 64).images) == {"train", "test"}
+    assert set(prepared("photos", 64).images) == {"train", "valid", "test"}
+    assert set(prepared("photos/img_align_celeba", 64).images) == {"train", "test"}
 
 
 def test_attributes_of_a_skipped_image_are_skipped_too(workplace, monkeypatch):
     write_celeba(workplace / "data" / "celeba")
     (workplace / "data" / "celeba" / "img_align_celeba" / "000003.jpg").write_bytes(b"")
     monkeypatch.setattr(prep_data, "BAD_SHARE", 0.1)
-    dataset = open_dataset("celeba", 64)
+    dataset = prepared("celeba", 64)
     kept = [number for number in range(12) if number != 3]
     assert [number_of(image) for image in dataset.images["train"]] == kept
     assert dataset.attributes["train"].tolist() == [list(attributes_of(number)) for number in kept]
@@ -278,18 +282,18 @@ def test_a_damaged_celeba_is_refused_with_what_is_wrong(workplace, what, says):
     write_celeba(workplace / "data" / "celeba")
     damage(workplace / "data" / "celeba", what)
     with pytest.raises(UsageError, match=says):
-        open_dataset("celeba", 64)
+        prepared("celeba", 64)
 
 
 def test_images_smaller_than_celebas_crop_are_refused(workplace):
     write_celeba(workplace / "data" / "celeba", size=(120, 140))
     with pytest.raises(UsageError, match="120×140 pixels, smaller than 128×128"):
-        open_dataset("celeba", 64)
+        prepared("celeba", 64)
 
 
 def test_without_celeba_the_message_says_what_to_put_where(workplace):
     with pytest.raises(UsageError, match=r"data.celeba.*prep_data celeba.*img_align_celeba.zip.*list_eval_partition"):
-        open_dataset("celeba", 64)
+        prepared("celeba", 64)
 
 
 # --- batches ---------------------------------------------------------------------------------------------------
@@ -347,7 +351,7 @@ def test_batches_on_a_gpu_are_those_of_the_cpu():
 
 def test_the_manifest_says_what_was_prepared(workplace):
     write_folder(workplace / "pictures", 20)
-    open_dataset("pictures", 16)
+    prepared("pictures", 16)
     manifest = json.loads(next((workplace / "data" / "prepared").glob("*/manifest.json")).read_text())
     assert manifest["title"] == "images in pictures"
     assert manifest["splits"] == ["train", "test"]
