@@ -49,7 +49,7 @@ CROP_RATIOS = (0.15,) if GPU else (0.15, 1.0)  # sides of the judged crops as sh
 SIGREG_WEIGHT = 0.03  # λ: how strongly the codes are kept Gaussian, 0.01 to 0.1
 JUDGE_DECAY = 0.99  # how slowly the judge follows the encoder; published 0, frozen within a step only
 JUDGE_RULER = (
-    "shared"  # reconstructions are measured by the statistics of "shared" real views, or their "own" (published)
+    "shared"  # what reconstructions are normalised by: "shared", the real views; "own" (published), themselves
 )
 
 # --- optimisation

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import leae
+from leae.settings import read_command_line
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -166,3 +167,12 @@ def test_a_resumed_run_refuses_other_settings(workplace, monkeypatch, capsys):
 def test_it_trains_on_a_gpu(workplace, monkeypatch):
     run_main(monkeypatch, *TINY, "--device", "cuda")
     assert (workplace / "runs" / "self-teaching-001" / "checkpoints" / "100.pt").exists()
+
+
+def test_the_readmes_commands_are_understood():
+    namespace = runpy.run_path(str(ROOT / "main.py"), run_name="not main")
+    lines = re.findall(r"uv run main\.py(.*?)(?:`|#|\n)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(lines) >= 4
+    for line in lines:
+        if line.strip() != "--help":
+            read_command_line(namespace, line.split())

@@ -1,0 +1,33 @@
+"""Random numbers depend on seed, purpose and index, and on nothing else."""
+
+import pytest
+import torch
+
+from leae.randomness import PURPOSES, generator
+
+
+def draws(*arguments):
+    return tuple(torch.randint(0, 2**31, (4,), generator=generator(*arguments)).tolist())
+
+
+def test_the_same_arguments_draw_the_same_numbers_whatever_was_drawn_before():
+    first = draws(3, "step", 7)
+    torch.rand(100)
+    draws(3, "step", 6)
+    assert draws(3, "step", 7) == first
+
+
+def test_other_seeds_purposes_and_indices_draw_other_numbers():
+    every = [draws(seed, purpose, index) for seed in range(4) for purpose in PURPOSES for index in range(50)]
+    assert len(set(every)) == len(every)
+
+
+def test_neighbouring_streams_are_not_correlated():
+    first = torch.stack([torch.randn(500, generator=generator(0, "step", index)) for index in range(20)])
+    correlation = torch.corrcoef(first) - torch.eye(20)
+    assert correlation.abs().max() < 5 / 500**0.5
+
+
+def test_an_unknown_purpose_is_a_mistake_of_the_caller():
+    with pytest.raises(ValueError, match="tuple"):
+        generator(0, "colour")
