@@ -54,8 +54,8 @@ JUDGE_RULER = (
 
 # --- optimisation
 BATCH_SIZE = 128 if GPU else 64  # images per step, at least 2
-EPOCHS = 50 if GPU else 6  # passes over the training images
-LEARNING_RATE = 1e-3  # AdamW's, at its peak
+EPOCHS = 50 if GPU else 5  # passes over the training images
+LEARNING_RATE = 1e-3 if GPU else 2e-3  # AdamW's, at its peak
 WARMUP = 0.02  # share of the run in which the learning rate rises from zero, 0 to 1
 SCHEDULE = "cosine"  # after the rise: "cosine" falls to zero, "constant" stays
 WEIGHT_DECAY = 0.01  # AdamW's
