@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -288,6 +289,8 @@ def _prepare(source: Source, folder: Path) -> None:
                     kept_attributes.append(known if attributes is None else attributes[number])
             if len(bad) > BAD_SHARE * total:
                 break
+            if kept == 0:
+                raise UsageError(f"{source.title}: none of the {len(items)} {split} images can be used: {bad[-1][1]}")
             images.flush()
             if kept < len(items):
                 np.save(temporary / "kept.npy", images[:kept])
@@ -320,9 +323,8 @@ def _read_all(read: Callable[[list], list], items: list) -> Iterator:
         for chunk in chunks:
             yield from read(chunk)
         return
-    ignore_interrupts = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the parent handles them
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=ignore_interrupts)
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
         pending = deque()
         for chunk in chunks:
@@ -333,6 +335,13 @@ def _read_all(read: Callable[[list], list], items: list) -> Iterator:
             yield from pending.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave interrupts to the process that started this one, and end when it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _read_manifest(folder: Path) -> dict | None:

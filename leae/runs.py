@@ -11,6 +11,7 @@ import json
 import math
 import pickle
 import platform
+import re
 import sys
 import time
 from importlib.metadata import version
@@ -68,8 +69,8 @@ class Run:
             device: what the run is trained on.
         """
         RUNS.mkdir(exist_ok=True)
-        taken = [int(path.name.removeprefix(f"{kind}-")) for path in RUNS.glob(f"{kind}-[0-9][0-9][0-9]*")]
-        number = max(taken, default=0) + 1
+        names = [re.fullmatch(rf"{kind}-(\d+)", path.name) for path in RUNS.iterdir()]
+        number = max((int(name[1]) for name in names if name), default=0) + 1
         while True:
             folder = RUNS / f"{kind}-{number:03d}"
             try:

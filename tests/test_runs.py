@@ -36,9 +36,11 @@ def test_every_run_has_a_folder_of_its_own_with_its_settings(workplace):
     assert {path.name for path in first.folder.iterdir()} == {"settings.json", "grids", "checkpoints"}
 
 
-def test_a_deleted_run_does_not_give_its_number_to_the_next_one_below_another(workplace):
+def test_a_new_run_takes_the_number_after_the_last_whatever_else_lies_there(workplace):
     runs = [make_run() for _ in range(3)]
     os.rename(runs[0].folder, workplace / "elsewhere")
+    (workplace / "runs" / "self-teaching-003-copy").mkdir()
+    (workplace / "runs" / "notes.txt").touch()
     assert make_run().folder.name == "self-teaching-004"
 
 
