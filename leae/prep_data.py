@@ -1,8 +1,8 @@
 """Data sets as prepared uint8 arrays, and batches of them on the training device.
 
-    uv run -m leae.prep_data celeba                 fetch CelebA if it is not under data/celeba, and prepare it
-    uv run -m leae.prep_data path/to/images         prepare a folder of images
-    uv run -m leae.prep_data faces --image-size 64  render and prepare faces
+    uv run --extra celeba -m leae.prep_data celeba              fetch CelebA if it is not here, and prepare it
+    uv run -m leae.prep_data path/to/images                     prepare a folder of images
+    uv run -m leae.prep_data faces --image-size 64 --faces 8192 render and prepare faces, as a run on a CPU does
 
 A data set is read once, on all cores, and kept under data/prepared/ as one uint8 array per split
 [N, S, S, 3] beside its attributes and a manifest; afterwards the arrays are mapped into memory. It is prepared

@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,7 @@ def test_a_run_that_was_killed_and_resumed_is_the_run_that_was_not(workplace, mo
     while process.poll() is None:  # kill it once it has logged beyond its first epoch
         if (killed / "metrics.csv").exists() and "train,12" in (killed / "metrics.csv").read_text():
             process.kill()
+        time.sleep(0.01)
     assert process.wait() == -9
     run_main(monkeypatch, "--resume", str(killed), "--device", "cpu")
     assert metrics_of(killed) == metrics_of(whole)
