@@ -51,7 +51,7 @@ def find(root: Path) -> Layout:
     Raises:
         UsageError: no images, or no list of the splits, with what is expected where.
     """
-    archives = sorted(root.glob("*.zip"))
+    archives = [path for path in sorted(root.glob("*.zip")) if path.stem == IMAGES or zipfile.is_zipfile(path)]
     images, archive = {}, None
     for folder in (root / IMAGES, root / IMAGES / IMAGES):
         images = images or {path.name: str(path.relative_to(root)) for path in sorted(folder.glob("*.jpg"))}
@@ -63,14 +63,14 @@ def find(root: Path) -> Layout:
 
     lists = {}
     for name in (PARTITION, ATTRIBUTES):
-        patterns = [f"{folder}{name}.{end}" for folder in ("", "*/", "*/*/") for end in ("txt", "csv")]
+        patterns = [f"{folder}{name}.{end}" for folder in ("", "*/") for end in ("txt", "csv")]
         found = [path for pattern in patterns for path in sorted(root.glob(pattern))]
         if found:
             lists[name] = (None, str(found[0].relative_to(root)))
             continue
         for candidate in archives:
-            with zipfile.ZipFile(candidate) as opened:
-                inside = [m for m in opened.namelist() if Path(m).stem == name and Path(m).suffix in (".txt", ".csv")]
+            ends = (f"{name}.txt", f"{name}.csv")
+            inside = [member for member in _members(candidate) if Path(member).name in ends]
             if inside:
                 lists[name] = (candidate, inside[0])
                 break
@@ -189,14 +189,19 @@ def _parquet_rows(path: Path) -> Iterator[dict]:
         yield from batch.to_pylist()
 
 
-def _image_members(archive: Path) -> dict[str, str]:
-    """The members of a zip that are CelebA's images: file name → member name."""
+def _members(archive: Path) -> list[str]:
+    """The names of the members of a zip."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = opened.namelist()
+            return opened.namelist()
     except (zipfile.BadZipFile, OSError) as error:
         raise UsageError(f"{archive} cannot be read as a zip ({error}); download it again") from error
-    return {Path(member).name: member for member in members if IMAGES in Path(member).parts and member.endswith(".jpg")}
+
+
+def _image_members(archive: Path) -> dict[str, str]:
+    """The members of a zip that are CelebA's images: file name → member name."""
+    inside = (member for member in _members(archive) if IMAGES in Path(member).parts and member.endswith(".jpg"))
+    return {Path(member).name: member for member in inside}
 
 
 def _rows(layout: Layout, name: str) -> Iterator[list[str]]:
@@ -207,6 +212,6 @@ def _rows(layout: Layout, name: str) -> Iterator[list[str]]:
     else:
         with zipfile.ZipFile(archive) as opened:
             content = opened.read(path)
-    text = io.StringIO(content.decode("utf-8-sig"))
+    text = io.StringIO(content.decode("utf-8-sig", errors="replace"))
     rows = csv.reader(text) if path.endswith(".csv") else (line.split() for line in text)
     return (row for row in rows if row)
