@@ -25,7 +25,14 @@ from leae.prep_data import Batches, find_source, open_dataset, to_float
 from leae.randomness import generator
 from leae.runs import Run, milestones
 from leae.schedule import SCHEDULES, learning_rate_factor
-from leae.settings import constants_of, read_command_line, require, require_at_least
+from leae.settings import (
+    constants_of,
+    read_command_line,
+    require,
+    require_numbers,
+    require_tuples,
+    require_whole,
+)
 
 KIND = "self-teaching"
 GPU = torch.cuda.is_available()
@@ -34,6 +41,7 @@ GPU = torch.cuda.is_available()
 DATASET = "auto"  # "celeba", "faces" (rendered), a folder of images, or "auto": celeba if it is there, else faces
 IMAGE_SIZE = 128 if GPU else 64  # side in pixels, a multiple of 8
 FACES = 50_000 if GPU else 8_192  # rendered faces to train on, if it is those; a tenth as many are held out
+HELD_OUT = 20_000 if GPU else 1_000  # images of the test split that figures are taken on, at most
 
 # --- model
 LATENT = "pooled"  # "pooled": one vector per image; "spatial": a vector for every 8×8 pixels
@@ -55,6 +63,7 @@ JUDGE_RULER = (
 # --- optimisation
 BATCH_SIZE = 128 if GPU else 64  # images per step, at least 2
 EPOCHS = 50 if GPU else 5  # passes over the training images
+MAX_STEPS = 0 if GPU else 640  # the run ends after so many steps if its epochs are longer; 0 is no limit
 LEARNING_RATE = 1e-3 if GPU else 2e-3  # AdamW's, at its peak
 WARMUP = 0.02  # share of the run in which the learning rate rises from zero, 0 to 1
 SCHEDULE = "cosine"  # after the rise: "cosine" falls to zero, "constant" stays
@@ -78,14 +87,20 @@ def main() -> None:
     if RESUME:
         run = Run.resume(RESUME, KIND)
         globals().update(run.settings_with(chosen))
-    settings = {name: value for name, value in constants_of(globals()).items() if name != "RESUME"}
 
     # --- set-up; whatever can be refused is refused here, before any work
-    require_at_least(0, SEED=SEED, SAVE_MINUTES=SAVE_MINUTES)
-    require_at_least(1, EPOCHS=EPOCHS, FACES=FACES, LOG_EVERY=LOG_EVERY, GRID_EVERY=GRID_EVERY, GRID_IMAGES=GRID_IMAGES)
-    require_at_least(2, BATCH_SIZE=BATCH_SIZE)  # a batch norm needs a batch
+    require_whole(0, SEED=SEED, MAX_STEPS=MAX_STEPS)
+    require_whole(1, IMAGE_SIZE=IMAGE_SIZE, FACES=FACES, HELD_OUT=HELD_OUT, EPOCHS=EPOCHS)
+    require_whole(1, LATENT_DIM=LATENT_DIM, SPATIAL_DIM=SPATIAL_DIM, HIDDEN_DIM=HIDDEN_DIM, MAP_CHANNELS=MAP_CHANNELS)
+    require_whole(1, LOG_EVERY=LOG_EVERY, GRID_EVERY=GRID_EVERY, GRID_IMAGES=GRID_IMAGES)
+    require_whole(2, BATCH_SIZE=BATCH_SIZE)  # a batch norm needs a batch
+    require_numbers(MASK_RATIO=MASK_RATIO, SIGREG_WEIGHT=SIGREG_WEIGHT, JUDGE_DECAY=JUDGE_DECAY)
+    require_numbers(LEARNING_RATE=LEARNING_RATE, WARMUP=WARMUP, WEIGHT_DECAY=WEIGHT_DECAY, SAVE_MINUTES=SAVE_MINUTES)
+    require_tuples(CROP_RATIOS=CROP_RATIOS)
+    require(SEED < 2**63, "SEED", SEED, "below 2**63")
     require(0 < LEARNING_RATE < 1, "LEARNING_RATE", LEARNING_RATE, "above 0 and below 1, say 0.001")
     require(0 <= WEIGHT_DECAY < 1, "WEIGHT_DECAY", WEIGHT_DECAY, "at least 0 and below 1, say 0.01")
+    require(SAVE_MINUTES >= 0, "SAVE_MINUTES", SAVE_MINUTES, "at least 0")
     require(0 <= WARMUP < 1, "WARMUP", WARMUP, "at least 0 and below 1, say 0.02")
     require(SCHEDULE in SCHEDULES, "SCHEDULE", SCHEDULE, " or ".join(SCHEDULES))
     device = find_device(DEVICE)
@@ -98,35 +113,41 @@ def main() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
     source = find_source(DATASET, IMAGE_SIZE, FACES)
+    count = len(source.splits.get("train", ()))
+    require(count >= BATCH_SIZE, "BATCH_SIZE", BATCH_SIZE, f"at most the number of training images, {count}")
+    data = {"title": source.title, "fingerprint": source.fingerprint}
+    if run is not None:
+        run.check_data(data)
 
-    small = "; a small run that ends within minutes, a GPU trains at the published size" if device.type == "cpu" else ""
+    small = "; the model is small, on a GPU it has the published size" if device.type == "cpu" else ""
     print(f"device: {device_name(device)}{small}")
     dataset = open_dataset(source)
-    train, test = dataset.images["train"], dataset.images["test"]
+    train, test = dataset.images["train"], dataset.images["test"][:HELD_OUT]
     batches = Batches(train, BATCH_SIZE, SEED, device)
     total_steps = EPOCHS * batches.steps_per_epoch
+    if MAX_STEPS and total_steps > MAX_STEPS:
+        print(f"steps: {MAX_STEPS:,}, by MAX_STEPS; {EPOCHS} epochs would be {total_steps:,}")
+        total_steps = MAX_STEPS
     samples = {"train": to_float(train[:GRID_IMAGES], device), "test": to_float(test[:GRID_IMAGES], device)}
 
-    data = {"title": dataset.title, "train": len(train), "test": len(test)}
+    resumable = {"judge": judge, "optimizer": optimizer}
     if run is None:
         start = 0
+        settings = {name: value for name, value in constants_of(globals()).items() if name != "RESUME"}
+        settings["DATASET"] = source.name  # what "auto" meant
         run = Run.create(KIND, settings, objective.term_names, data, device_name(device))
     else:
-        last = run.last(data, device)
-        start = last["step"]
-        model.load_state_dict(last["model"]["weights"])
-        judge.load_state_dict(last["state"]["judge"])
-        optimizer.load_state_dict(last["state"]["optimizer"])
+        start = run.restore(model, resumable, device)
 
     print(f"data: {dataset.title}, {len(train):,} images to train on, {len(test):,} held out, {IMAGE_SIZE} pixels wide")
     print(f"model: {LATENT} latent, {model.numbers_per_image:,} numbers an image, {model.compression:.0f}× compression")
-    print(f"run: {run.folder}, steps {start:,} to {total_steps:,} of {BATCH_SIZE} images")
+    print(f"run: steps {start:,} to {total_steps:,} of {BATCH_SIZE} images; if it is stopped, --resume {run.folder}")
 
     # --- what is done besides training
     keep = milestones(total_steps)
 
     def save(step: int) -> None:
-        run.save("last", model, step, {"judge": judge.state_dict(), "optimizer": optimizer.state_dict()})
+        run.save("last", model, step, resumable)
 
     def look(step: int) -> None:
         """Measure on the held-out images, draw grids and curves, keep the checkpoints that are due."""
@@ -157,7 +178,7 @@ def main() -> None:
 
         done = step + 1
         timed += 1
-        if done % LOG_EVERY == 0:
+        if done % LOG_EVERY == 0 or done == total_steps:
             values = {name: term.item() for name, term in terms.items()}
             speed = timed * BATCH_SIZE / (time.perf_counter() - clock)
             run.log("train", done, done / batches.steps_per_epoch, {"images_per_second": speed, **values})

@@ -5,7 +5,7 @@
 
 
 def __getattr__(name: str):
-    # Imported when first asked for, so that processes which only read images do not load PyTorch.
+    # Imported when first asked for: commands that draw no curves need not load what draws them.
     if name == "load":
         from leae.runs import load
 

@@ -183,7 +183,7 @@ class Autoencoder(nn.Module):
         if image_size < STRIDE or image_size % STRIDE:
             below = max(STRIDE, image_size // STRIDE * STRIDE)
             raise UsageError(
-                f"image_size is {image_size}, which is not a multiple of {STRIDE}; "
+                f"image_size is {image_size}; it must be a multiple of {STRIDE} and at least that: "
                 f"{below} and {below + STRIDE} are the nearest sizes that work"
             )
         for name, value in (

@@ -168,12 +168,13 @@ def fetch(root: Path) -> None:
     ):
         for code, split in SPLITS.items():
             for row in (row for path in files[split] for row in _parquet_rows(path)):
-                bar.update()
-                name = f"{bar.n:06d}.jpg"
+                name = f"{len(partition) + 1:06d}.jpg"
+                names = names or [key for key, value in row.items() if isinstance(value, bool)]
                 archive.writestr(f"{IMAGES}/{name}", row["image"]["bytes"])
                 names = names or [key for key, value in row.items() if isinstance(value, bool)]
                 partition.append(f"{name} {code}\n")
                 attributes.append(" ".join([name, *("1" if row[key] else "-1" for key in names)]) + "\n")
+                bar.update()
         with whole_file(root / f"{ATTRIBUTES}.txt") as table:
             table.writelines([f"{total}\n", " ".join(names) + "\n", *attributes])
         with whole_file(root / f"{PARTITION}.txt") as table:

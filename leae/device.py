@@ -15,7 +15,7 @@ def find_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(1, device=device).item()  # fails on devices that are not there, or hold no numbers
     except (RuntimeError, AssertionError) as error:  # PyTorch built without CUDA asserts
         here = "cuda or cpu" if torch.cuda.is_available() else "cpu"
         raise UsageError(f"DEVICE is {name!r}, which PyTorch cannot use here; choose {here}") from error

@@ -2,7 +2,8 @@
 
 Every face is drawn from its own random numbers, a function of (seed, index) alone, with filled polygons on a
 canvas several times the final size, which is then averaged down so that edges are smooth. What was drawn is known,
-so every face comes with binary attributes, named as CelebA names them where CelebA has the attribute.
+so every face comes with binary attributes, named as CelebA names them where CelebA has the attribute. They say what was
+drawn, also where a hat or sun glasses were then drawn over it.
 
 Positions on a head are in head units: the origin at the head's centre, x to the right, y downward, 1 the head's
 half-height. Colours are RGB in [0, 255].

@@ -56,6 +56,7 @@ class SelfTeachingObjective:
     def __post_init__(self):
         if self.kind not in OBJECTIVES:
             raise UsageError(f"objective is {self.kind!r}; choose one of {', '.join(OBJECTIVES)}")
+        object.__setattr__(self, "crop_ratios", tuple(map(float, self.crop_ratios)))  # 1 and 1.0 are one name
         if not self.crop_ratios or len(set(self.crop_ratios)) < len(self.crop_ratios):
             raise UsageError(f"crop ratios are {self.crop_ratios}; give one or several different ones, say (0.15, 1.0)")
         if not 0 <= self.sigreg_weight < float("inf"):
@@ -103,12 +104,12 @@ class SelfTeachingObjective:
         # Consistency compares whole reconstructions, and a crop ratio of 1 asks for the very same codes.
         for ratio in dict.fromkeys((WHOLE, *self.crop_ratios)):
             crop = self._draw_crop(ratio, len(images), generator)
-            target, clean, masked = judge(crop(images), crop(x_clean), crop(x_masked))
+            target, t_clean, t_masked = judge(crop(images), crop(x_clean), crop(x_masked))
             if ratio == WHOLE:
-                terms["consistency"] = F.mse_loss(clean, masked)
+                terms["consistency"] = F.mse_loss(t_clean, t_masked)
             if ratio in self.crop_ratios:
-                terms[f"clean_crop_{ratio}"] = F.mse_loss(clean, target)
-                terms[f"masked_crop_{ratio}"] = F.mse_loss(masked, target)
+                terms[f"clean_crop_{ratio}"] = F.mse_loss(t_clean, target)
+                terms[f"masked_crop_{ratio}"] = F.mse_loss(t_masked, target)
         gaussian = (sigreg(z_clean, generator) + sigreg(z_masked, generator)) / 2
         return self._sum(terms, gaussian)
 
@@ -119,8 +120,8 @@ class SelfTeachingObjective:
         terms = {}
         for ratio in self.crop_ratios:
             crop = self._draw_crop(ratio, len(images), generator)
-            target, clean = judge(crop(images), crop(x_clean))
-            terms[f"clean_crop_{ratio}"] = F.mse_loss(clean, target)
+            target, t_clean = judge(crop(images), crop(x_clean))
+            terms[f"clean_crop_{ratio}"] = F.mse_loss(t_clean, target)
         return self._sum(terms, sigreg(z_clean, generator))
 
     def _draw_crop(self, ratio: float, count: int, generator: torch.Generator):
@@ -132,4 +133,5 @@ class SelfTeachingObjective:
     def _sum(self, terms: dict[str, Tensor], gaussian: Tensor) -> dict[str, Tensor]:
         latent = torch.stack(list(terms.values())).mean()
         sigreg_term = self.sigreg_weight * gaussian
-        return {"loss": latent + sigreg_term, "latent": latent, "sigreg": sigreg_term, **terms}
+        terms |= {"loss": latent + sigreg_term, "latent": latent, "sigreg": sigreg_term}
+        return {name: terms[name] for name in self.term_names}

@@ -2,7 +2,7 @@
 
     uv run --extra celeba -m leae.prep_data celeba              fetch CelebA if it is not here, and prepare it
     uv run -m leae.prep_data path/to/images                     prepare a folder of images
-    uv run -m leae.prep_data faces --image-size 64 --faces 8192 render and prepare faces, as a run on a CPU does
+    uv run -m leae.prep_data faces --faces 20000                render and prepare faces
 
 A data set is read once, on all cores, and kept under data/prepared/ as one uint8 array per split
 [N, S, S, 3] beside its attributes and a manifest; afterwards the arrays are mapped into memory. It is prepared
@@ -17,12 +17,13 @@ import os
 import signal
 import sys
 import threading
+import time
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +36,16 @@ from leae.errors import UsageError, run_command
 from leae.files import whole_file, whole_folder
 from leae.images import SUFFIXES, UNREADABLE, TooSmall, read_square
 from leae.randomness import generator
-from leae.settings import require_at_least
+from leae.settings import Parser, require_whole
 
 DATA = Path("data")
 FORMAT = 1  # of the prepared folder; another number is prepared again
 CELEBA_CROP = 128  # side in pixels of the square cut out of CelebA's 178×218, whatever size it is scaled to
 HELD_OUT = 10  # one in so many images is held out where the source says nothing
+FIRST_HELD_OUT_FACE = 1_000_000_000  # so that however many are trained on, the same are held out
 BAD_SHARE = 0.01  # more unusable images than this are an error
-CHUNK = 64  # images that a worker reads at a time
+CHUNK = 32  # images that a worker reads at a time
+SERIAL_SECONDS = 10.0  # of work for one process below which starting others would take longer
 
 
 # --- sources: what there is to read, and how to read a part of it ----------------------------------------------
@@ -56,6 +59,7 @@ class Source:
     why it cannot be used. It is called in other processes.
     """
 
+    name: str  # what `find_source` is asked for to get this very source
     key: str  # the prepared folder's name
     title: str
     image_size: int  # side in pixels that images are cut and scaled to
@@ -73,15 +77,20 @@ def read_files(root: Path, size: int, crop: int | None, items: list[str]) -> lis
 
 def read_members(archive: Path, size: int, crop: int | None, items: list[str]) -> list:
     """Images in a zip, read without unpacking it: for each an array, or the reason why there is none."""
-    results = []
-    with zipfile.ZipFile(archive) as opened:
-        for item in items:
-            try:
-                with opened.open(item) as file:
-                    results.append(_read(file, size, crop))
-            except (zipfile.BadZipFile, *UNREADABLE) as error:
-                results.append(_reason(error))
+    results, opened = [], _open_zip(archive, archive.stat().st_mtime_ns)
+    for item in items:
+        try:
+            with opened.open(item) as file:
+                results.append(_read(file, size, crop))
+        except (zipfile.BadZipFile, *UNREADABLE) as error:
+            results.append(_reason(error))
     return results
+
+
+@lru_cache(maxsize=1)
+def _open_zip(archive: Path, changed: int) -> zipfile.ZipFile:
+    """An open zip. Its table of contents takes seconds to read at CelebA's size, so a process reads it once."""
+    return zipfile.ZipFile(archive)
 
 
 def _read(file, size: int, crop: int | None):
@@ -102,15 +111,16 @@ def render(seed: int, size: int, items: list[int]) -> list:
 
 
 def faces_source(size: int, count: int, seed: int = 0) -> Source:
-    """Rendered faces: the first `count` for training, the next tenth as many, at least one, held out."""
-    held_out = max(1, count // HELD_OUT)
-    splits = {"train": list(range(count)), "test": list(range(count, count + held_out))}
+    """Rendered faces: the first `count` for training, a tenth as many from FIRST_HELD_OUT_FACE on held out."""
+    held_out = range(FIRST_HELD_OUT_FACE, FIRST_HELD_OUT_FACE + max(1, count // HELD_OUT))
+    splits = {"train": list(range(count)), "test": list(held_out)}
     renderer = Path(faces.__file__).read_bytes()
     return Source(
+        name="faces",
         key=f"faces-{count}-{size}",
         title="rendered faces",
         image_size=size,
-        fingerprint=_digest(renderer, seed),
+        fingerprint=_digest(renderer, seed, splits),
         splits=splits,
         read=partial(render, seed, size),
         attribute_names=faces.ATTRIBUTES,
@@ -140,6 +150,7 @@ def celeba_source(root: Path, size: int) -> Source:
         sources = {root / path for path in layout.images.values()} | {root / path for _, path in layout.lists.values()}
         read = partial(read_files, root, size, CELEBA_CROP)
     return Source(
+        name="celeba" if root == DATA / "celeba" else str(root),
         key=f"{_slug(root)}-{size}",
         title=f"CelebA's layout in {root}" if root != DATA / "celeba" else "CelebA",
         image_size=size,
@@ -152,8 +163,12 @@ def celeba_source(root: Path, size: int) -> Source:
 
 
 def folder_source(root: Path, size: int) -> Source:
-    """Any folder of images, searched recursively; every tenth in the order of a hash of its name is held out."""
+    """Any folder of images, searched recursively; every tenth in the order of a hash of its name is held out.
+
+    Hidden files and folders, whose names begin with a dot, are left out.
+    """
     paths = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
     if not paths:
         raise UsageError(f"{root} has no images; expected files that end in {', '.join(SUFFIXES)}, at any depth")
     # The order of the hashes is arbitrary but fixed, so that neighbouring names do not fall into one split.
@@ -163,6 +178,7 @@ def folder_source(root: Path, size: int) -> Source:
         "test": sorted(names[::HELD_OUT]),
     }
     return Source(
+        name=str(root),
         key=f"{_slug(root)}-{size}",
         title=f"images in {root}",
         image_size=size,
@@ -203,7 +219,7 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
             )
         return celeba_source(root, image_size)
     path = Path(name)
-    if not path.is_dir():
+    if not name or not path.is_dir():
         raise UsageError(
             f"there is no data set {name!r}; choose auto, celeba, faces, or the path of a folder of images"
         )
@@ -281,33 +297,32 @@ def _prepare(source: Source, folder: Path) -> None:
                 bar.update()
                 if isinstance(result, str):
                     bad.append((item, result))
+                    if len(bad) > BAD_SHARE * total:
+                        raise UsageError(f"{source.title}: {_shown(bad, total)}; at most {BAD_SHARE:.0%} may be")
                     continue
                 image, known = result if isinstance(result, tuple) else (result, None)
                 images[kept] = image
                 kept += 1
                 if source.attribute_names:
                     kept_attributes.append(known if attributes is None else attributes[number])
-            if len(bad) > BAD_SHARE * total:
-                break
             if kept == 0:
                 raise UsageError(f"{source.title}: none of the {len(items)} {split} images can be used: {bad[-1][1]}")
-            images.flush()
             if kept < len(items):
                 np.save(temporary / "kept.npy", images[:kept])
+            images.flush()
+            del images  # some systems do not rename what is mapped
+            if kept < len(items):
                 (temporary / "kept.npy").replace(temporary / f"{split}.npy")
             if source.attribute_names:
                 np.save(temporary / f"{split}-attributes.npy", np.array(kept_attributes, dtype=bool))
         if bad:
-            shown = "; ".join(f"{item} ({reason})" for item, reason in bad[:5])
-            text = f"{len(bad)} of {total} images cannot be used: {shown}{'; …' if len(bad) > 5 else ''}"
-            if len(bad) > BAD_SHARE * total:
-                raise UsageError(f"{source.title}: {text}. More than {BAD_SHARE:.0%} is too many; mend or remove them")
-            bar.write(f"warning: {source.title}: skipped, {text}", file=sys.stderr)
+            bar.write(f"warning: {source.title}: {_shown(bad, total)} and left out", file=sys.stderr)
         manifest = {
             "format": FORMAT,
             "title": source.title,
             "fingerprint": source.fingerprint,
             "splits": list(source.splits),
+            "files": sorted(path.name for path in temporary.glob("*.npy")),
             "attribute_names": source.attribute_names,
             "skipped": bad,
         }
@@ -315,11 +330,19 @@ def _prepare(source: Source, folder: Path) -> None:
             json.dump(manifest, file, indent=2)
 
 
+def _shown(bad: list[tuple], total: int) -> str:
+    """What is wrong with the first of the images that cannot be used."""
+    shown = "; ".join(f"{item} ({reason})" for item, reason in bad[:5])
+    return f"{len(bad)} of {total} images cannot be used: {shown}{'; …' if len(bad) > 5 else ''}"
+
+
 def _read_all(read: Callable[[list], list], items: list) -> Iterator:
-    """Results of reading all items, in order, on all cores."""
+    """Results of reading all items, in order, on all cores if that pays."""
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), len(chunks))
-    if workers < 2 or len(chunks) < 64:  # starting processes would take longer
+    started = time.perf_counter()
+    yield from read(chunks.pop(0))
+    if workers < 2 or (time.perf_counter() - started) * len(chunks) < SERIAL_SECONDS:
         for chunk in chunks:
             yield from read(chunk)
         return
@@ -345,12 +368,14 @@ def _start_worker() -> None:
 
 
 def _read_manifest(folder: Path) -> dict | None:
-    """What a prepared folder says of itself; None if there is none of the present format."""
+    """What a prepared folder says of itself; None if it is not complete or of another format."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):
         return None
-    return manifest if manifest.get("format") == FORMAT else None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        return None
+    return manifest if all((folder / name).is_file() for name in manifest["files"]) else None
 
 
 def _open(folder: Path, manifest: dict) -> Dataset:
@@ -412,12 +437,13 @@ class Batches:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    gpu = torch.cuda.is_available()  # the defaults are those of main.py
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="celeba, faces, or the path of a folder of images")
-    parser.add_argument("--image-size", type=int, default=128, help="side in pixels [128]")
-    parser.add_argument("--faces", type=int, default=50_000, help="how many faces to render for training [50000]")
+    parser.add_argument("--image-size", type=int, default=128 if gpu else 64, help="side in pixels [%(default)s]")
+    parser.add_argument("--faces", type=int, default=50_000 if gpu else 8_192, help="faces to train on [%(default)s]")
     chosen = parser.parse_args()
-    require_at_least(1, **{"--faces": chosen.faces, "--image-size": chosen.image_size})
+    require_whole(1, **{"--faces": chosen.faces, "--image-size": chosen.image_size})
     if chosen.dataset == "celeba" and not celeba.looks_like_celeba(DATA / "celeba"):
         celeba.fetch(DATA / "celeba")
     dataset = open_dataset(find_source(chosen.dataset, chosen.image_size, chosen.faces))

@@ -7,7 +7,7 @@ number alone.
 import numpy as np
 import torch
 
-PURPOSES = ("weights", "order", "step", "evaluation")
+PURPOSES = ("order", "step", "evaluation")
 
 
 def generator(seed: int, purpose: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

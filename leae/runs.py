@@ -30,6 +30,7 @@ RUNS = Path("runs")
 FORMAT = 1  # of a checkpoint
 MILESTONES = (0, 20, 40, 60, 80, 100)  # percent of a run at which a checkpoint is kept
 MODELS = {"Autoencoder": Autoencoder}  # what a checkpoint's model may be
+UNREADABLE = (OSError, RuntimeError, EOFError, pickle.UnpicklingError, LookupError, TypeError, ValueError)
 TILE = 128  # smallest side in pixels at which an image is shown in a grid
 
 
@@ -48,7 +49,7 @@ class Run:
         folder: where everything is written.
         settings: the constants of the run by name.
         terms: the names of the loss terms that are logged.
-        data: what is known of the data set: its title, and how many images are trained on and held out.
+        data: title and fingerprint of the data set.
     """
 
     def __init__(self, folder: Path, settings: dict, terms: list[str], data: dict):
@@ -65,7 +66,7 @@ class Run:
             kind: what the run is called.
             settings: the script's constants.
             terms: the names of the loss terms that will be logged.
-            data: title of the data set, and how many images are trained on and held out.
+            data: title and fingerprint of the data set.
             device: what the run is trained on.
         """
         RUNS.mkdir(exist_ok=True)
@@ -136,37 +137,56 @@ class Run:
 
     # --- checkpoints -------------------------------------------------------------------------------------------
 
-    def save(self, name: str, model: nn.Module, step: int, state: dict | None = None) -> None:
+    def save(self, name: str, model: nn.Module, step: int, others: dict | None = None) -> None:
         """Write checkpoints/<name>.pt, whole or not at all.
 
         Args:
             name: "last", or the percent of the run in three digits.
             model: the model; with its class and settings, so that `load` needs nothing else.
             step: how many optimizer steps it has had.
-            state: state dicts of whatever else a resumed run needs.
+            others: by name, whatever else with a state dict a resumed run needs.
         """
         checkpoint = {
             "format": FORMAT,
-            "model": {
-                "class": type(model).__name__,
-                "settings": model.settings,
-                "weights": model.state_dict(),
-            },
+            "model": {"class": type(model).__name__, "settings": model.settings, "weights": model.state_dict()},
             "step": step,
-            "state": state or {},
+            "others": {key: other.state_dict() for key, other in (others or {}).items()},
         }
         with whole_file(self.folder / "checkpoints" / f"{name}.pt", "wb") as file:
             torch.save(checkpoint, file)
 
-    def last(self, data: dict, device: torch.device) -> dict:
-        """The content of last.pt; metrics rows of later steps are dropped, for these steps will be made again.
+    def check_data(self, data: dict) -> None:
+        """Refuse to go on with another data set than the run began with.
 
         Raises:
-            UsageError: last.pt cannot be read, or `data` is not what the run was trained on.
+            UsageError: the fingerprints differ.
         """
-        if data != self.data:
-            raise UsageError(f"{self.folder} was trained on {self.data}, and the data set is now {data}; bring it back")
-        checkpoint = read_checkpoint(self.folder / "checkpoints" / "last.pt", device)
+        if data["fingerprint"] != self.data["fingerprint"]:
+            raise UsageError(
+                f"{self.folder} was trained on {self.data['title']}, which has changed since; "
+                f"bring back the data set as it was, or start a new run"
+            )
+
+    def restore(self, model: nn.Module, others: dict, device: torch.device) -> int:
+        """Bring model and others to where last.pt left them, and metrics.csv as well.
+
+        Rows of metrics.csv from later steps are dropped, for these steps will be made again.
+
+        Returns:
+            How many steps have been made.
+
+        Raises:
+            UsageError: last.pt cannot be read, or is not of this run.
+        """
+        path = self.folder / "checkpoints" / "last.pt"
+        checkpoint = read_checkpoint(path, device)
+        try:
+            model.load_state_dict(checkpoint["model"]["weights"])
+            for key, other in others.items():
+                other.load_state_dict(checkpoint["others"][key])
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"{path} does not fit this run ({reason}); start a new run") from error
         rows = [row for row in self.read_metrics() if int(row["step"]) <= checkpoint["step"]]
         if rows:
             with whole_file(self.folder / "metrics.csv") as file:
@@ -175,7 +195,7 @@ class Run:
                 writer.writerows(rows)
         else:
             (self.folder / "metrics.csv").unlink(missing_ok=True)
-        return checkpoint
+        return checkpoint["step"]
 
     # --- metrics -----------------------------------------------------------------------------------------------
 
@@ -220,7 +240,7 @@ class Run:
             axes.grid(alpha=0.3)
             if axes.has_data():
                 axes.legend(fontsize="small")
-        losses.set(title="training loss and its terms", yscale="log")
+        losses.set(title="training loss and its terms", yscale="log" if losses.has_data() else "linear")
         quality.set(title="held-out reconstruction", ylabel="PSNR (dB)")
         with whole_file(self.folder / "metrics.png", "wb") as file:
             figure.savefig(file, format="png", dpi=110)
@@ -270,25 +290,16 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:
     """
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
-        if checkpoint["format"] != FORMAT:
-            raise UsageError(
-                f"{path} has the format {checkpoint['format']}; this version of leae reads format {FORMAT}"
-            )
-        known = checkpoint["model"]["class"] in MODELS and isinstance(checkpoint["step"], int)
+        found = checkpoint["format"]
+        known = found != FORMAT or (checkpoint["model"]["class"] in MODELS and isinstance(checkpoint["step"], int))
     except FileNotFoundError as error:
         raise UsageError(
             f"there is no checkpoint {path}; see the run's checkpoints folder for those there are"
         ) from error
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-        TypeError,
-        KeyError,
-        IndexError,
-    ) as error:
+    except UNREADABLE as error:
         raise UsageError(f"{path} is not a checkpoint of leae, or is damaged ({type(error).__name__})") from error
+    if found != FORMAT:
+        raise UsageError(f"{path} has the format {found}; this version of leae reads format {FORMAT}")
     if not known:
         raise UsageError(f"{path} holds a model of a class that leae does not have")
     return checkpoint
@@ -308,6 +319,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     try:
         model = MODELS[content["class"]](**content["settings"])
         model.load_state_dict(content["weights"])
-    except (TypeError, RuntimeError, ValueError) as error:
-        raise UsageError(f"{path}: the weights do not fit the stored settings ({error})") from error
+    except UNREADABLE as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path}: the weights do not fit the stored settings ({reason})") from error
     return model.to(device).eval()

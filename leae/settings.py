@@ -8,6 +8,7 @@ comment, so that there is nothing to keep in step: `CROP_RATIOS = (0.15, 1.0)  #
 import argparse
 import difflib
 import io
+import math
 import re
 import tokenize
 from pathlib import Path
@@ -73,7 +74,7 @@ def read_command_line(namespace: dict, arguments: list[str] | None = None) -> di
         if isinstance(default, bool):
             parser.add_argument(option, dest=name, action=argparse.BooleanOptionalAction, help=text)
         elif isinstance(default, tuple):
-            kind = type(default[0])
+            kind = type(default[0]) if default else float
             parser.add_argument(option, dest=name, nargs="+", type=kind, metavar=kind.__name__.upper(), help=text)
         else:
             kind = type(default)
@@ -92,7 +93,22 @@ def require(condition: bool, name: str, value, expected: str) -> None:
         raise UsageError(f"{name} is {value}; it must be {expected}")
 
 
-def require_at_least(minimum: float, **values: float) -> None:
-    """Refuse settings that are too small: `require_at_least(1, EPOCHS=EPOCHS, FACES=FACES)`."""
+def require_whole(minimum: int, **values) -> None:
+    """Refuse settings that are no whole numbers of at least `minimum`: `require_whole(1, EPOCHS=EPOCHS)`."""
     for name, value in values.items():
-        require(value >= minimum, name, value, f"at least {minimum}")
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        require(whole and value >= minimum, name, repr(value), f"a whole number, at least {minimum}")
+
+
+def require_numbers(**values) -> None:
+    """Refuse settings that are no finite numbers."""
+    for name, value in values.items():
+        fine = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        require(fine, name, repr(value), "a number")
+
+
+def require_tuples(**values) -> None:
+    """Refuse settings that are no tuples of numbers."""
+    for name, value in values.items():
+        fine = isinstance(value, tuple) and all(isinstance(entry, int | float) for entry in value)
+        require(fine, name, repr(value), "numbers in parentheses with a comma behind a single one, as in (0.15,)")

@@ -1,8 +1,14 @@
 """Files and folders appear whole or not at all."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from leae.files import whole_file, whole_folder
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_file_is_complete_when_it_appears(tmp_path):
@@ -49,4 +55,14 @@ def test_after_a_failure_the_folder_is_what_it_was(tmp_path):
         (folder / "half").touch()
         raise ZeroDivisionError
     assert [p.name for p in path.iterdir()] == ["old"]
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_what_a_killed_process_left_behind_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    code = "import sys, pathlib, os, signal; sys.path.insert(0, sys.argv[2]); from leae.files import whole_folder\n"
+    code += "with whole_folder(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "data"), str(ROOT)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    with whole_folder(tmp_path / "data") as ours, whole_folder(tmp_path / "data") as other:
+        assert sorted(tmp_path.iterdir()) == sorted([ours, other])
     assert [p.name for p in tmp_path.iterdir()] == ["data"]

@@ -1,6 +1,7 @@
 """main.py as a user types it, at a size that trains in seconds."""
 
 import csv
+import json
 import re
 import runpy
 import subprocess
@@ -14,6 +15,7 @@ from PIL import Image
 
 import leae
 from leae.settings import read_command_line
+from tests.conftest import write_image
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -84,7 +86,7 @@ def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch
     )
     assert float(quality[1]) == pytest.approx(float(rows[-1]["psnr_clean"]), abs=0.006)
     assert float(quality[2]) == pytest.approx(float(rows[-1]["psnr_masked"]), abs=0.006)
-    assert "small run" in printed
+    assert "the model is small" in printed
     assert str(Path("runs") / "self-teaching-001" / "grids") in printed
     assert leae.load(folder / "checkpoints" / "100.pt").settings["latent_dim"] == 8
 
@@ -137,6 +139,9 @@ WRONG = [
     ("--device tpu", "DEVICE is 'tpu'.*choose"),
     ("--resume runs/none", "runs.none is not a run's folder"),
     ("--faces 0", "FACES is 0"),
+    ("--dataset faces --faces 64 --batch-size 65", "BATCH_SIZE is 65.*training images, 64"),
+    ("--seed 99999999999999999999", "SEED is"),
+    ("--device meta", "DEVICE is 'meta'.*choose"),
 ]
 
 
@@ -151,11 +156,51 @@ def test_a_wrong_constant_stops_before_any_work_with_one_line(workplace, monkeyp
     assert list(workplace.iterdir()) == []
 
 
-def test_too_few_images_for_a_batch_leave_no_run_behind(workplace, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "CROP_RATIOS = (0.15)",
+        "CROP_RATIOS = ()",
+        "EPOCHS = 1e1",
+        "EPOCHS = '5'",
+        "IMAGE_SIZE = 64.0",
+        "JUDGE_DECAY = '0.9'",
+    ],
+)
+def test_a_constant_edited_to_another_type_is_refused_by_name(workplace, monkeypatch, capsys, edit):
+    name = edit.split()[0]
+    script = re.sub(rf"^{name} = .*(?=  #)", edit, (ROOT / "main.py").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    (workplace / "main.py").write_text(script, encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["main.py"])
     with pytest.raises(SystemExit):
-        run_main(monkeypatch, *TINY, "--batch-size", "65")
-    assert "64 training images do not fill one batch of 65" in capsys.readouterr().err
+        runpy.run_path("main.py", run_name="__main__")
+    assert re.match(rf"main.py: {name} is|main.py: crop ratios are", capsys.readouterr().err)
     assert not (workplace / "runs").exists()
+
+
+def test_steps_are_limited_and_whole_numbers_among_the_crop_ratios_train(workplace, monkeypatch, capsys):
+    run_main(monkeypatch, *TINY, "--max-steps", "3", "--crop-ratios", "0.15", "1", "--held-out", "2")
+    assert "steps: 3, by MAX_STEPS; 2 epochs would be 16" in capsys.readouterr().out
+    rows = metrics_of(workplace / "runs" / "self-teaching-001")
+    assert [row["step"] for row in rows if row["split"] == "train"] == ["3"]  # the last step is always logged
+
+
+def test_a_run_goes_on_with_its_own_data_set_and_refuses_one_that_changed(workplace, monkeypatch, capsys):
+    for number in range(20):
+        write_image(workplace / "pictures" / f"{number}.png", number)
+    options = [*TINY, "--dataset", "pictures", "--epochs", "1"]
+    run_main(monkeypatch, *options)
+    run_main(monkeypatch, "--resume", "runs/self-teaching-001")
+    write_image(workplace / "pictures" / "7.png", 99)
+    with pytest.raises(SystemExit):
+        run_main(monkeypatch, "--resume", "runs/self-teaching-001")
+    assert "trained on images in pictures, which has changed since" in capsys.readouterr().err
+
+
+def test_auto_is_remembered_as_what_it_meant(workplace, monkeypatch):
+    run_main(monkeypatch, *TINY, "--dataset", "auto", "--max-steps", "1")
+    settings = json.loads((workplace / "runs" / "self-teaching-001" / "settings.json").read_text())["settings"]
+    assert settings["DATASET"] == "faces"
 
 
 def test_a_resumed_run_refuses_other_settings(workplace, monkeypatch, capsys):

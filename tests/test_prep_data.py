@@ -64,7 +64,7 @@ def test_one_image_cannot_be_split(workplace):
         prepared("pictures", 16)
 
 
-@pytest.mark.parametrize("name", ["mnits", "no/such/folder"])
+@pytest.mark.parametrize("name", ["mnits", "no/such/folder", ""])
 def test_an_unknown_data_set_is_refused_with_those_there_are(workplace, name):
     with pytest.raises(UsageError, match=f"{name}.*celeba.*faces.*folder"):
         prepared(name, 16)
@@ -134,6 +134,25 @@ def test_preparation_that_is_interrupted_leaves_nothing_that_would_be_trusted(wo
     assert sum(map(len, prepared("pictures", 16).images.values())) == 200
 
 
+def test_a_prepared_array_that_is_gone_is_prepared_again(workplace):
+    write_folder(workplace / "pictures", 20)
+    prepared("pictures", 16)
+    next((workplace / "data" / "prepared").glob("*/train.npy")).unlink()
+    assert sum(map(len, prepared("pictures", 16).images.values())) == 20
+
+
+def test_hidden_files_are_left_out(workplace):
+    write_folder(workplace / "pictures", 20)
+    (workplace / "pictures" / "a" / "._001.png").write_bytes(b"what macOS writes beside a file")
+    write_image(workplace / "pictures" / ".cache" / "1.png", 1)
+    assert sum(map(len, prepared("pictures", 16).images.values())) == 20
+
+
+def test_however_many_faces_are_trained_on_the_same_are_held_out(workplace):
+    few, many = (prepared("faces", 16, face_count=count) for count in (20, 40))
+    assert np.array_equal(few.images["test"], many.images["test"][:2])
+
+
 def test_a_half_written_manifest_is_not_trusted(workplace):
     write_folder(workplace / "pictures", 20)
     prepared("pictures", 16)
@@ -143,7 +162,8 @@ def test_a_half_written_manifest_is_not_trusted(workplace):
 
 
 def test_many_images_are_read_by_several_processes_in_order(workplace, monkeypatch):
-    monkeypatch.setattr(prep_data, "CHUNK", 1)
+    monkeypatch.setattr(prep_data, "CHUNK", 3)
+    monkeypatch.setattr(prep_data, "SERIAL_SECONDS", 0.0)
     write_folder(workplace / "pictures", 100)
     source = prep_data.folder_source(workplace / "pictures", 16)
     images = prepared("pictures", 16).images["train"]
@@ -157,7 +177,7 @@ def test_rendered_faces_come_with_their_attributes_and_share_no_face(workplace):
     dataset = prepared("faces", 32, face_count=30)
     assert dataset.attribute_names == ATTRIBUTES
     assert {split: len(images) for split, images in dataset.images.items()} == {"train": 30, "test": 3}
-    image, attributes = render_face(0, 31, 32)
+    image, attributes = render_face(0, prep_data.FIRST_HELD_OUT_FACE + 1, 32)
     assert np.array_equal(dataset.images["test"][1], image)
     assert np.array_equal(dataset.attributes["test"][1], attributes)
 

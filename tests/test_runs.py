@@ -1,5 +1,6 @@
 """A run's folder, and what is read back from it."""
 
+import contextlib
 import json
 import os
 
@@ -13,7 +14,7 @@ from leae.autoencoder import Autoencoder
 from leae.errors import UsageError
 from leae.runs import Run, draw_grid, milestones, read_checkpoint
 
-DATA = {"title": "pictures", "train": 20, "test": 2}
+DATA = {"title": "pictures", "fingerprint": "abc"}
 CPU = torch.device("cpu")
 
 
@@ -117,7 +118,7 @@ def test_metrics_after_the_last_checkpoint_are_dropped_on_resuming(workplace):
     run.save("last", make_model(), step=20)
     resumed = Run.resume(run.folder, "self-teaching")
     assert resumed.settings == run.settings
-    assert resumed.last(DATA, CPU)["step"] == 20
+    assert resumed.restore(make_model(), {}, CPU) == 20
     rows = resumed.read_metrics()
     assert [(row["split"], row["step"]) for row in rows] == [("train", "10"), ("train", "20"), ("test", "20")]
     assert rows[0]["loss"] == "0.1"
@@ -152,9 +153,42 @@ def test_a_resumed_run_keeps_its_settings_and_its_data(workplace):
     assert run.settings_with({"DEVICE": "cpu", "RESUME": "x", "EPOCHS": 3})["DEVICE"] == "cpu"
     with pytest.raises(UsageError, match=r"EPOCHS is 3 in .*, not 4"):
         run.settings_with({"EPOCHS": 4})
-    run.save("last", make_model(), step=1)
-    with pytest.raises(UsageError, match=r"'train': 20.*'train': 21"):
-        run.last({**DATA, "train": 21}, CPU)
+    run.check_data(DATA)
+    with pytest.raises(UsageError, match="trained on pictures, which has changed since"):
+        run.check_data({**DATA, "fingerprint": "abd"})
+
+
+def test_restoring_brings_everything_back_or_says_what_does_not_fit(workplace):
+    run, model = make_run(), make_model()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    model(torch.rand(4, 3, 16, 16)).sum().backward()
+    optimizer.step()
+    run.save("last", model, 7, {"optimizer": optimizer})
+    fresh = Autoencoder(**model.settings)
+    its_optimizer = torch.optim.AdamW(fresh.parameters(), 1e-3)
+    assert run.restore(fresh, {"optimizer": its_optimizer}, CPU) == 7
+    for mine, theirs in zip(fresh.parameters(), model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+        assert torch.equal(its_optimizer.state[mine]["exp_avg"], optimizer.state[theirs]["exp_avg"])
+
+    with pytest.raises(UsageError, match=r"last.pt does not fit this run"):
+        run.restore(make_model(latent_dim=5), {"optimizer": its_optimizer}, CPU)
+    run.save("last", model, 7)  # as a percent's checkpoint is: the model alone
+    with pytest.raises(UsageError, match=r"last.pt does not fit this run \('optimizer'\)"):
+        run.restore(fresh, {"optimizer": its_optimizer}, CPU)
+
+
+def test_a_checkpoint_with_a_damaged_byte_is_read_or_refused_and_nothing_else(workplace):
+    run = make_run()
+    run.save("100", make_model(), step=7)
+    path = run.folder / "checkpoints" / "100.pt"
+    content, draw = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[draw.integers(len(damaged))] ^= int(draw.integers(1, 256))
+        path.write_bytes(damaged)
+        with contextlib.suppress(UsageError):  # whatever else is raised would be a traceback for the user
+            read_checkpoint(path)
 
 
 def test_a_grid_shows_the_images_unchanged_under_their_labels(workplace):

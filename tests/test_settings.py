@@ -3,7 +3,15 @@
 import pytest
 
 from leae.errors import UsageError
-from leae.settings import comments_of, constants_of, read_command_line, require, require_at_least
+from leae.settings import (
+    comments_of,
+    constants_of,
+    read_command_line,
+    require,
+    require_numbers,
+    require_tuples,
+    require_whole,
+)
 
 SCRIPT = '''"""A script."""
 
@@ -73,7 +81,24 @@ def test_requirements_name_the_value_and_what_it_must_be():
     require(True, "EPOCHS", 1, "at least 1")
     with pytest.raises(UsageError, match="RATE is 2; it must be below 1"):
         require(False, "RATE", 2, "below 1")
-    require_at_least(1, EPOCHS=1, FACES=5)
-    for value in (0, float("nan")):
-        with pytest.raises(UsageError, match=f"FACES is {value}; it must be at least 1"):
-            require_at_least(1, EPOCHS=1, FACES=value)
+    require_whole(1, EPOCHS=1, FACES=5)
+    require_numbers(RATE=1e-3, WEIGHT=1)
+    require_tuples(RATIOS=(0.15, 1))
+
+
+@pytest.mark.parametrize("value", [0, 1.0, "1", None, True, float("nan")])
+def test_what_must_be_a_whole_number_is_refused_if_it_is_none(value):
+    with pytest.raises(UsageError, match=r"FACES is .*; it must be a whole number, at least 1"):
+        require_whole(1, EPOCHS=1, FACES=value)
+
+
+@pytest.mark.parametrize("value", ["1", None, True, float("nan"), float("inf"), (1,)])
+def test_what_must_be_a_number_is_refused_if_it_is_none(value):
+    with pytest.raises(UsageError, match=r"RATE is .*; it must be a number"):
+        require_numbers(RATE=value)
+
+
+@pytest.mark.parametrize("value", [0.15, "0.15", ("0.15",), None])
+def test_what_must_be_a_tuple_is_refused_if_it_is_none(value):
+    with pytest.raises(UsageError, match=r"RATIOS is .*\(0.15,\)"):
+        require_tuples(RATIOS=value)
