@@ -30,7 +30,17 @@ RUNS = Path("runs")
 FORMAT = 1  # of a checkpoint
 MILESTONES = (0, 20, 40, 60, 80, 100)  # percent of a run at which a checkpoint is kept
 MODELS = {"Autoencoder": Autoencoder}  # what a checkpoint's model may be
-UNREADABLE = (OSError, RuntimeError, EOFError, pickle.UnpicklingError, LookupError, TypeError, ValueError)
+# What PyTorch raises for a file that is no checkpoint, or a damaged one.
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+)
 TILE = 128  # smallest side in pixels at which an image is shown in a grid
 
 
