@@ -149,19 +149,20 @@ def main() -> None:
     def save(step: int) -> None:
         run.save("last", model, step, resumable)
 
-    def look(step: int) -> None:
+    def look(step: int) -> dict[str, float]:
         """Measure on the held-out images, draw grids and curves, keep the checkpoints that are due."""
-        run.log("test", step, step / batches.steps_per_epoch, held_out_psnr(model, test, MASK_RATIO, device))
+        quality = held_out_psnr(model, test, MASK_RATIO, device)
+        run.log("test", step, step / batches.steps_per_epoch, quality)
         run.plot_metrics()
         for split, images in samples.items():
             run.save_grid(split, step, grid_rows(model, images, MASK_RATIO))
         for name in keep.get(step, []):
             run.save(name, model, step)
         save(step)
+        return quality
 
     # --- training
-    if start == 0:
-        look(0)
+    quality = look(0) if start == 0 else None
     bar = tqdm(range(start, total_steps), initial=start, total=total_steps, mininterval=1, dynamic_ncols=True)
     saved = clock = time.perf_counter()  # when last.pt was written; since when `timed` steps have been made
     timed = 0
@@ -185,7 +186,7 @@ def main() -> None:
             bar.set_postfix_str(f"{speed:.0f} img/s, " + ", ".join(f"{name} {v:.3f}" for name, v in values.items()))
             timed, clock = 0, time.perf_counter()
         if done % GRID_EVERY == 0 or done in keep:
-            look(done)
+            quality = look(done)
             saved = clock = time.perf_counter()
             timed = 0
         elif time.perf_counter() - saved > 60 * SAVE_MINUTES:
@@ -193,7 +194,7 @@ def main() -> None:
             saved = time.perf_counter()
 
     # --- what came out
-    quality = held_out_psnr(model, test, MASK_RATIO, device)
+    quality = quality or held_out_psnr(model, test, MASK_RATIO, device)  # a finished run, resumed, made no step
     print(
         f"held-out PSNR: {quality['psnr_clean']:.2f} dB for clean, {quality['psnr_masked']:.2f} dB for masked images; "
         f"the training set's mean image scores {mean_image_psnr(train, test):.2f} dB"

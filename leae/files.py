@@ -82,5 +82,5 @@ def _is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # somebody else's
+        pass  # it is somebody else's
     return True

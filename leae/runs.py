@@ -194,7 +194,7 @@ class Run:
             model.load_state_dict(checkpoint["model"]["weights"])
             for key, other in others.items():
                 other.load_state_dict(checkpoint["others"][key])
-        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        except UNREADABLE as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"{path} does not fit this run ({reason}); start a new run") from error
         rows = [row for row in self.read_metrics() if int(row["step"]) <= checkpoint["step"]]
@@ -257,10 +257,10 @@ class Run:
 
     # --- grids -------------------------------------------------------------------------------------------------
 
-    def save_grid(self, split: str, step: int, rows: dict[str, Tensor], caption: str = "") -> Path:
+    def save_grid(self, split: str, step: int, rows: dict[str, Tensor]) -> Path:
         """Write grids/<split>-<step>.png; see `draw_grid`."""
         path = self.folder / "grids" / f"{split}-{step:06d}.png"
-        title = f"{self.folder.name} · {split} images · step {step}" + (f" · {caption}" if caption else "")
+        title = f"{self.folder.name} · {split} images · step {step}"
         with whole_file(path, "wb") as file:
             draw_grid(rows, title).save(file, format="PNG", optimize=True)
         return path
