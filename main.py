@@ -4,51 +4,47 @@
     uv run main.py --latent-dim 512 --epochs 5              set constants for one run
     uv run main.py --objective crop --latent spatial        best reconstructions
     uv run main.py --dataset path/to/images                 your own images
+    uv run main.py --model conv --dataset digits            the small model, on scikit-learn's digits
     uv run main.py --resume runs/self-teaching-001          go on with a run that was stopped
 
 Edit the constants and run again. Where a constant has two values, the first is for a GPU, and published unless the
 comment says otherwise; the second is for a CPU, where the run ends within minutes.
 """
 
-import time
-
 import torch
-from tqdm import tqdm
 
+from leae import conv_autoencoder
 from leae.autoencoder import Autoencoder
-from leae.device import device_name, find_device
+from leae.conv_autoencoder import ConvAutoencoder
+from leae.device import describe, device_name, find_device
 from leae.errors import run_command
-from leae.evaluate import grid_rows, held_out_psnr, mean_image_psnr
+from leae.evaluate import MaskedViews, grid_rows, held_out_psnr, summary
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
-from leae.prep_data import Batches, find_source, open_dataset, to_float
+from leae.pace import Pace
+from leae.prep_data import Batches, channels_of, find_source, open_dataset, to_float
 from leae.randomness import generator
-from leae.runs import Run, milestones
-from leae.schedule import SCHEDULES, learning_rate_factor
-from leae.settings import (
-    constants_of,
-    read_command_line,
-    require,
-    require_numbers,
-    require_tuples,
-    require_whole,
-)
+from leae.runs import Run, begin, milestones
+from leae.schedule import count_steps, learning_rate_factor
+from leae.settings import constants_of, decide, require_common, require_numbers, require_tuples
 
 KIND = "self-teaching"
 GPU = torch.cuda.is_available()
 
 # --- data
-DATASET = "auto"  # "celeba", "faces" (rendered), a folder of images, or "auto": celeba if it is there, else faces
-IMAGE_SIZE = 128 if GPU else 64  # side in pixels, a multiple of 8
+DATASET = "auto"  # celeba, faces (rendered), auto (one of these), mnist, fashion-mnist, cifar10, digits, or a folder
+IMAGE_SIZE = 128 if GPU else 64  # side in pixels, a multiple of 8; MODEL "conv" makes it 32
 FACES = 50_000 if GPU else 8_192  # rendered faces to train on, if it is those; a tenth as many are held out
 HELD_OUT = 20_000 if GPU else 1_000  # images of the test split that figures are taken on, at most
 
 # --- model
+MODEL = "residual"  # "residual", or "conv": the small one for 32×32 pixels
 LATENT = "pooled"  # "pooled": one vector per image; "spatial": a vector for every 8×8 pixels
 LATENT_DIM = 128  # numbers per image of a pooled latent; 128 and 512 published
 SPATIAL_DIM = 32  # numbers per 8×8 pixels of a spatial latent; divides 8 × HIDDEN_DIM
 HIDDEN_DIM = 128 if GPU else 32  # width of the convolutions
 MAP_CHANNELS = 128 if GPU else 32  # channels of the map under a pooled latent; divides 8 × HIDDEN_DIM
+CONV_LATENT_DIM = 32  # numbers per image of MODEL "conv"
 
 # --- objective
 OBJECTIVE = "symmetric"  # "symmetric": clean and masked views, three kinds of terms; "crop": clean crops only
@@ -62,7 +58,7 @@ JUDGE_RULER = (
 
 # --- optimisation
 BATCH_SIZE = 128 if GPU else 64  # images per step, at least 2
-EPOCHS = 50 if GPU else 5  # passes over the training images
+EPOCHS = 50  # passes over the training images
 MAX_STEPS = 0 if GPU else 640  # the run ends after so many steps if its epochs are longer; 0 is no limit
 LEARNING_RATE = 1e-3 if GPU else 2e-3  # AdamW's, at its peak
 WARMUP = 0.02  # share of the run in which the learning rate rises from zero, 0 to 1
@@ -81,92 +77,64 @@ RESUME = ""  # a run's folder to go on with; everything else is then as that run
 
 def main() -> None:
     # --- settings: the constants above, then the command line, or those of the run that is resumed
-    chosen = read_command_line(globals())
-    globals().update(chosen)
-    run = None
-    if RESUME:
-        run = Run.resume(RESUME, KIND)
-        globals().update(run.settings_with(chosen))
+    run, chosen = begin(globals(), KIND)
 
     # --- set-up; whatever can be refused is refused here, before any work
-    require_whole(0, SEED=SEED, MAX_STEPS=MAX_STEPS)
-    require_whole(1, IMAGE_SIZE=IMAGE_SIZE, FACES=FACES, HELD_OUT=HELD_OUT, EPOCHS=EPOCHS)
-    require_whole(1, LATENT_DIM=LATENT_DIM, SPATIAL_DIM=SPATIAL_DIM, HIDDEN_DIM=HIDDEN_DIM, MAP_CHANNELS=MAP_CHANNELS)
-    require_whole(1, LOG_EVERY=LOG_EVERY, GRID_EVERY=GRID_EVERY, GRID_IMAGES=GRID_IMAGES)
-    require_whole(2, BATCH_SIZE=BATCH_SIZE)  # a batch norm needs a batch
+    require_common(globals(), chosen)
     require_numbers(MASK_RATIO=MASK_RATIO, SIGREG_WEIGHT=SIGREG_WEIGHT, JUDGE_DECAY=JUDGE_DECAY)
-    require_numbers(LEARNING_RATE=LEARNING_RATE, WARMUP=WARMUP, WEIGHT_DECAY=WEIGHT_DECAY, SAVE_MINUTES=SAVE_MINUTES)
     require_tuples(CROP_RATIOS=CROP_RATIOS)
-    require(SEED < 2**63, "SEED", SEED, "below 2**63")
-    require(0 < LEARNING_RATE < 1, "LEARNING_RATE", LEARNING_RATE, "above 0 and below 1, say 0.001")
-    require(0 <= WEIGHT_DECAY < 1, "WEIGHT_DECAY", WEIGHT_DECAY, "at least 0 and below 1, say 0.01")
-    require(SAVE_MINUTES >= 0, "SAVE_MINUTES", SAVE_MINUTES, "at least 0")
-    require(0 <= WARMUP < 1, "WARMUP", WARMUP, "at least 0 and below 1, say 0.02")
-    require(SCHEDULE in SCHEDULES, "SCHEDULE", SCHEDULE, " or ".join(SCHEDULES))
     device = find_device(DEVICE)
     torch.manual_seed(SEED)
-    latent_dim = LATENT_DIM if LATENT == "pooled" else SPATIAL_DIM
-    model = Autoencoder(IMAGE_SIZE, 3, HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS)
+    channels = channels_of(DATASET)
+    if MODEL == "conv":
+        decide(globals(), chosen, "MODEL conv", IMAGE_SIZE=conv_autoencoder.IMAGE_SIZE)
+        model = ConvAutoencoder(channels, CONV_LATENT_DIM, batch_norm=True)
+    else:
+        latent_dim = LATENT_DIM if LATENT == "pooled" else SPATIAL_DIM
+        model = Autoencoder(IMAGE_SIZE, channels, HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS)
     model = model.to(device, memory_format=torch.channels_last)
     judge = Judge(model.encoder, JUDGE_DECAY, JUDGE_RULER)
     objective = SelfTeachingObjective(IMAGE_SIZE, OBJECTIVE, MASK_RATIO, CROP_RATIOS, SIGREG_WEIGHT)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    resumable = {"judge": judge, "optimizer": optimizer}
 
+    # --- data
     source = find_source(DATASET, IMAGE_SIZE, FACES)
-    count = len(source.splits.get("train", ()))
-    require(count >= BATCH_SIZE, "BATCH_SIZE", BATCH_SIZE, f"at most the number of training images, {count}")
-    data = {"title": source.title, "fingerprint": source.fingerprint}
+    source.require_batch(BATCH_SIZE)
     if run is not None:
-        run.check_data(data)
-
-    small = "; the model is small, on a GPU it has the published size" if device.type == "cpu" else ""
-    print(f"device: {device_name(device)}{small}")
+        run.check_data(source.identity)
+    print(describe(device))
     dataset = open_dataset(source)
     train, test = dataset.images["train"], dataset.images["test"][:HELD_OUT]
     batches = Batches(train, BATCH_SIZE, SEED, device)
-    total_steps = EPOCHS * batches.steps_per_epoch
-    if MAX_STEPS and total_steps > MAX_STEPS:
-        print(f"steps: {MAX_STEPS:,}, by MAX_STEPS; {EPOCHS} epochs would be {total_steps:,}")
-        total_steps = MAX_STEPS
-    samples = {"train": to_float(train[:GRID_IMAGES], device), "test": to_float(test[:GRID_IMAGES], device)}
+    total_steps = count_steps(EPOCHS, batches.steps_per_epoch, MAX_STEPS)
+    shown = {"train": to_float(train[:GRID_IMAGES], device), "test": to_float(test[:GRID_IMAGES], device)}
+    views = MaskedViews(MASK_RATIO)
 
-    resumable = {"judge": judge, "optimizer": optimizer}
+    # --- the run's folder
+    start = 0
     if run is None:
-        start = 0
-        settings = {name: value for name, value in constants_of(globals()).items() if name != "RESUME"}
-        settings["DATASET"] = source.name  # what "auto" meant
-        run = Run.create(KIND, settings, objective.term_names, data, device_name(device))
+        measures = ["psnr_clean", "psnr_masked"]
+        constants = constants_of(globals())
+        run = Run.create(KIND, constants, objective.term_names, measures, source.identity, device_name(device))
     else:
         start = run.restore(model, resumable, device)
-
     print(f"data: {dataset.title}, {len(train):,} images to train on, {len(test):,} held out, {IMAGE_SIZE} pixels wide")
-    print(f"model: {LATENT} latent, {model.numbers_per_image:,} numbers an image, {model.compression:.0f}× compression")
+    print(f"model: {model.numbers_per_image:,} numbers an image, {model.compression:.0f}× compression")
     print(f"run: steps {start:,} to {total_steps:,} of {BATCH_SIZE} images; if it is stopped, --resume {run.folder}")
-
-    # --- what is done besides training
     keep = milestones(total_steps)
 
-    def save(step: int) -> None:
-        run.save("last", model, step, resumable)
-
     def look(step: int) -> dict[str, float]:
-        """Measure on the held-out images, draw grids and curves, keep the checkpoints that are due."""
-        quality = held_out_psnr(model, test, MASK_RATIO, device)
-        run.log("test", step, step / batches.steps_per_epoch, quality)
-        run.plot_metrics()
-        for split, images in samples.items():
-            run.save_grid(split, step, grid_rows(model, images, MASK_RATIO))
-        for name in keep.get(step, []):
-            run.save(name, model, step)
-        save(step)
+        """Measure on the held-out images; write figures, curves, grids and the checkpoints that are due."""
+        quality = held_out_psnr(model, test, views, device)
+        grids = {split: grid_rows(model, images, views) for split, images in shown.items()}
+        run.look(step, step / batches.steps_per_epoch, quality, grids, model, resumable, keep.get(step, []))
         return quality
 
     # --- training
     quality = look(0) if start == 0 else None
-    bar = tqdm(range(start, total_steps), initial=start, total=total_steps, mininterval=1, dynamic_ncols=True)
-    saved = clock = time.perf_counter()  # when last.pt was written; since when `timed` steps have been made
-    timed = 0
-    for step in bar:
+    pace = Pace(start, total_steps, BATCH_SIZE)
+    for step in pace:
         images = batches.at(step)
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * learning_rate_factor(step, total_steps, WARMUP, SCHEDULE)
@@ -178,27 +146,18 @@ def main() -> None:
         judge.follow(model.encoder)
 
         done = step + 1
-        timed += 1
         if done % LOG_EVERY == 0 or done == total_steps:
-            values = {name: term.item() for name, term in terms.items()}
-            speed = timed * BATCH_SIZE / (time.perf_counter() - clock)
-            run.log("train", done, done / batches.steps_per_epoch, {"images_per_second": speed, **values})
-            bar.set_postfix_str(f"{speed:.0f} img/s, " + ", ".join(f"{name} {v:.3f}" for name, v in values.items()))
-            timed, clock = 0, time.perf_counter()
+            run.log("train", done, done / batches.steps_per_epoch, pace.measure(terms))
         if done % GRID_EVERY == 0 or done in keep:
             quality = look(done)
-            saved = clock = time.perf_counter()
-            timed = 0
-        elif time.perf_counter() - saved > 60 * SAVE_MINUTES:
-            save(done)
-            saved = time.perf_counter()
+            pace.rest()
+        elif pace.minutes_since_rest > SAVE_MINUTES:
+            run.save("last", model, done, resumable)
+            pace.rest()
 
     # --- what came out
-    quality = quality or held_out_psnr(model, test, MASK_RATIO, device)  # a finished run, resumed, made no step
-    print(
-        f"held-out PSNR: {quality['psnr_clean']:.2f} dB for clean, {quality['psnr_masked']:.2f} dB for masked images; "
-        f"the training set's mean image scores {mean_image_psnr(train, test):.2f} dB"
-    )
+    quality = quality or held_out_psnr(model, test, views, device)  # a finished run, resumed, made no step
+    print(summary(quality, train, test, views))
     print(f"grids: {run.folder / 'grids'}, the last: {run.folder / 'grids' / f'test-{total_steps:06d}.png'}")
 
 

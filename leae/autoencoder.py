@@ -3,8 +3,11 @@
     images [N, C, S, S] in [0, 1] → latent [N, D] (pooled) or [N, D, S/8, S/8] (spatial) → images [N, C, S, S]
 
 Two residual blocks halve the image after a stem that has halved it already (total stride 8), two double it
-again before a head that doubles it once more. Read from the small parts to the whole.
+again before a head that doubles it once more. Read from the small parts to the whole. What every autoencoder here
+has in common, and what makes one variational, stands first: the small one shares it.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,112 @@ from torch import Tensor, nn
 from leae.errors import UsageError
 
 STRIDE = 8  # image pixels per position of the encoder's map, along one side
+OUTPUTS = ("sigmoid", "linear")
+
+
+class BaseAutoencoder(nn.Module):
+    """What every autoencoder does with its encoder and its decoder. Images are in [0, 1] on either side of it.
+
+    A subclass sets `encoder`, which maps images to codes in two parts, `project` and `norm`, and `decoder`, which
+    maps codes to a raw output of the images' shape. What the raw output means is `output`:
+
+    - "sigmoid": logits of pixels in [0, 1].
+    - "linear": pixels in [−1, 1]; the encoder sees them scaled to that range as well.
+
+    Args:
+        image_shape: (C, S, S).
+        latent_shape: of one image's code.
+        output: "sigmoid" or "linear".
+        settings: the constructor's arguments by name, from which a checkpoint makes the model again.
+
+    Raises:
+        UsageError: an output that is neither, or a size below 1.
+    """
+
+    variational = False  # see `Variational`
+
+    def __init__(self, image_shape: tuple[int, ...], latent_shape: tuple[int, ...], output: str, settings: dict):
+        super().__init__()
+        if output not in OUTPUTS:
+            raise UsageError(f"output is {output!r}; choose {' or '.join(OUTPUTS)}")
+        self.image_shape = image_shape
+        self.latent_shape = latent_shape
+        self.output = output
+        self.settings = settings
+
+    @property
+    def numbers_per_image(self) -> int:
+        """How many numbers the latent of one image holds."""
+        return math.prod(self.latent_shape)
+
+    @property
+    def compression(self) -> float:
+        """Numbers in an image divided by numbers in its latent."""
+        return math.prod(self.image_shape) / self.numbers_per_image
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Codes of images: float [N, C, S, S] in [0, 1] → float [N, *latent_shape].
+
+        In training mode a batch norm uses the statistics of exactly this batch and moves its running statistics;
+        in evaluation mode it uses the running statistics.
+
+        Raises:
+            UsageError: the images have another shape than the model was built for.
+        """
+        return self.encoder.norm(self.project(images))
+
+    def encode_views(self, *views: Tensor) -> tuple[Tensor, ...]:
+        """`encode` of each view, in order, in one pass through the convolutions.
+
+        Only the batch norm ties the images of a batch together, and it is applied to each view by itself, so the
+        codes are those of one `encode` call a view.
+        """
+        codes = self.project(torch.cat(views)).split([len(view) for view in views])
+        return tuple(self.encoder.norm(code) for code in codes)
+
+    def project(self, images: Tensor) -> Tensor:
+        """What the encoder makes of images before its `norm`; takes what `encode` takes."""
+        if images.shape[1:] != self.image_shape:
+            expected = ", ".join(map(str, self.image_shape))
+            raise UsageError(f"images have the shape {list(images.shape)}; this model takes [N, {expected}]")
+        return self.encoder.project(images if self.output == "sigmoid" else 2 * images - 1)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Images from codes: [N, *latent_shape] → float [N, C, S, S] in [0, 1]."""
+        raw = self.decoder(latent)
+        return torch.sigmoid(raw) if self.output == "sigmoid" else ((raw + 1) / 2).clamp(0, 1)
+
+    def decode_views(self, *latents: Tensor) -> tuple[Tensor, ...]:
+        """`decode` of each latent, in order, in one pass (no decoder has a batch norm to keep apart)."""
+        return self.decode(torch.cat(latents)).split([len(latent) for latent in latents])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Reconstructions of images: [N, C, S, S] → [N, C, S, S], both in [0, 1]."""
+        return self.decode(self.encode(images))
+
+
+class Variational:
+    """What makes an autoencoder variational: `class VariationalX(Variational, X)`.
+
+    The encoder's last layer is twice as wide and gives a diagonal Gaussian, the posterior over an image's codes.
+    `encode`, and so `forward`, take its mean for the code: what is random is drawn where the model is trained. There
+    is no batch norm; the KL divergence keeps the codes near N(0, I). After Kingma and Welling (2013),
+    arXiv 1312.6114.
+    """
+
+    variational = True
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the codes of images: float [N, C, S, S] in [0, 1] → two of [N, *latent_shape]."""
+        mean, log_variance = self.project(images).chunk(2, dim=1)
+        return mean, log_variance
+
+
+class PosteriorMean(nn.Module):
+    """In the place of the batch norm of a variational encoder: [N, 2D, …] → [N, D, …], the first half, the mean."""
+
+    def forward(self, parameters: Tensor) -> Tensor:
+        return parameters.chunk(2, dim=1)[0]
 
 
 class UpsampledConv(nn.Conv2d):
@@ -92,7 +201,7 @@ class UpBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images to codes. `project` stops before the batch norm, so that a caller may choose what normalises."""
+    """Images to codes. `project` stops before `norm`, so that a caller may choose what normalises."""
 
     def __init__(
         self,
@@ -102,19 +211,25 @@ class Encoder(nn.Module):
         latent_dim: int,
         map_channels: int,
         pooled: bool,
+        variational: bool,
     ):
         super().__init__()
         self.stem = nn.Conv2d(image_channels, hidden_dim, kernel_size=4, stride=2, padding=1)
         self.down1 = DownBlock(hidden_dim, 2 * hidden_dim)
         self.down2 = DownBlock(2 * hidden_dim, map_channels)
-        map_size = image_size // STRIDE
-        self.to_latent = (
-            nn.Sequential(nn.Flatten(), nn.Linear(map_channels * map_size**2, latent_dim)) if pooled else nn.Identity()
-        )
-        self.norm = nn.BatchNorm1d(latent_dim) if pooled else nn.BatchNorm2d(latent_dim)
+        if pooled:
+            outputs = 2 * latent_dim if variational else latent_dim
+            inputs = map_channels * (image_size // STRIDE) ** 2
+            self.to_latent = nn.Sequential(nn.Flatten(), nn.Linear(inputs, outputs))
+        else:
+            self.to_latent = nn.Identity()
+        if variational:
+            self.norm = PosteriorMean()
+        else:
+            self.norm = nn.BatchNorm1d(latent_dim) if pooled else nn.BatchNorm2d(latent_dim)
 
     def project(self, images: Tensor) -> Tensor:
-        """Codes before normalisation: [N, C, S, S] → [N, D] or [N, D, S/8, S/8]."""
+        """Codes before `norm`: [N, C, S, S] → [N, D] or [N, D, S/8, S/8], twice the D if variational."""
         return self.to_latent(self.down2(self.down1(F.silu(self.stem(images)))))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -122,7 +237,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Codes to images in [0, 1]."""
+    """Codes to the raw output: what becomes pixels by `BaseAutoencoder.decode`."""
 
     def __init__(
         self,
@@ -144,15 +259,15 @@ class Decoder(nn.Module):
             if pooled
             else nn.Identity()
         )
-        self.up1 = UpBlock(map_channels, 2 * hidden_dim)
+        self.up1 = UpBlock(map_channels if pooled else latent_dim, 2 * hidden_dim)
         self.up2 = UpBlock(2 * hidden_dim, hidden_dim)
         self.head = UpsampledConv(hidden_dim, image_channels)
 
     def forward(self, latent: Tensor) -> Tensor:
-        return torch.sigmoid(self.head(self.up2(self.up1(self.from_latent(latent)))))
+        return self.head(self.up2(self.up1(self.from_latent(latent))))
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(BaseAutoencoder):
     """The residual autoencoder, with a pooled latent (one vector an image) or a spatial one (a map of codes).
 
     Args:
@@ -163,6 +278,7 @@ class Autoencoder(nn.Module):
         latent_dim: numbers per image (pooled), or channels of the latent map (spatial).
         map_channels: channels of the map before the pooled latent's linear layer; a divisor of 8h. A spatial
             latent is that map itself, so there `latent_dim` is used and this is ignored.
+        output: "sigmoid" or "linear"; see `BaseAutoencoder`.
 
     Raises:
         UsageError: a size that cannot be built, with the nearest ones that can.
@@ -176,8 +292,8 @@ class Autoencoder(nn.Module):
         latent: str = "pooled",
         latent_dim: int = 128,
         map_channels: int = 128,
+        output: str = "sigmoid",
     ):
-        super().__init__()
         if latent not in ("pooled", "spatial"):
             raise UsageError(f"latent is {latent!r}; choose 'pooled' or 'spatial'")
         if image_size < STRIDE or image_size % STRIDE:
@@ -186,84 +302,51 @@ class Autoencoder(nn.Module):
                 f"image_size is {image_size}; it must be a multiple of {STRIDE} and at least that: "
                 f"{below} and {below + STRIDE} are the nearest sizes that work"
             )
-        for name, value in (
-            ("image_channels", image_channels),
-            ("hidden_dim", hidden_dim),
-            ("latent_dim", latent_dim),
-        ):
-            if value < 1:
-                raise UsageError(f"{name} is {value}; it must be at least 1")
+        require_positive(image_channels=image_channels, hidden_dim=hidden_dim, latent_dim=latent_dim)
         pooled = latent == "pooled"
-        name, width = ("map_channels", map_channels) if pooled else ("latent_dim", latent_dim)
+        if pooled:
+            width, name = map_channels, f"map_channels is {map_channels}, which does"
+        elif self.variational:  # the map holds mean and log-variance
+            width, name = 2 * latent_dim, f"latent_dim of a spatial latent is {latent_dim}, the double of which does"
+        else:
+            width, name = latent_dim, f"latent_dim of a spatial latent is {latent_dim}, which does"
         if width < 1 or 8 * hidden_dim % width:
-            divisors = [d for d in range(1, 8 * hidden_dim + 1) if 8 * hidden_dim % d == 0]
-            nearest = sorted(sorted(divisors, key=lambda d: abs(d - width))[:3])
-            kind = "" if pooled else " of a spatial latent"
+            share = width // latent_dim if not pooled else 1
+            divisors = [d for d in range(1, 8 * hidden_dim // share + 1) if 8 * hidden_dim % (share * d) == 0]
+            nearest = sorted(sorted(divisors, key=lambda d: abs(share * d - width))[:3])
             raise UsageError(
-                f"{name}{kind} is {width}, which does not divide 8 × hidden_dim = {8 * hidden_dim}; "
-                f"{', '.join(map(str, nearest))} are the nearest that do"
+                f"{name} not divide 8 × hidden_dim = {8 * hidden_dim}; "
+                f"{', '.join(map(str, nearest))} are the nearest that work"
             )
-        self.settings = {
+        settings = {
             "image_size": image_size,
             "image_channels": image_channels,
             "hidden_dim": hidden_dim,
             "latent": latent,
             "latent_dim": latent_dim,
             "map_channels": width,
+            "output": output,
         }
+        latent_shape = (latent_dim,) if pooled else (latent_dim, image_size // STRIDE, image_size // STRIDE)
+        super().__init__((image_channels, image_size, image_size), latent_shape, output, settings)
         sizes = (image_size, image_channels, hidden_dim, latent_dim, width, pooled)
-        self.encoder = Encoder(*sizes)
+        self.encoder = Encoder(*sizes, self.variational)
         self.decoder = Decoder(*sizes)
 
-    @property
-    def numbers_per_image(self) -> int:
-        """How many numbers the latent of one image holds."""
-        positions = (self.settings["image_size"] // STRIDE) ** 2 if self.settings["latent"] == "spatial" else 1
-        return self.settings["latent_dim"] * positions
 
-    @property
-    def compression(self) -> float:
-        """Numbers in an image divided by numbers in its latent."""
-        return self.settings["image_size"] ** 2 * self.settings["image_channels"] / self.numbers_per_image
+class VariationalAutoencoder(Variational, Autoencoder):
+    """The residual autoencoder with a Gaussian posterior in the place of its code; the arguments are the same.
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Codes of images: float [N, C, S, S] in [0, 1] → float [N, D] (pooled) or [N, D, S/8, S/8] (spatial).
+    A spatial latent's map holds the means and the log-variances, so there twice latent_dim divides 8h.
+    """
 
-        In training mode the batch norm uses the statistics of exactly this batch and moves its running
-        statistics; in evaluation mode it uses the running statistics.
 
-        Raises:
-            UsageError: the images have another shape than the model was built for.
-        """
-        self._check(images)
-        return self.encoder(images)
+def require_positive(**sizes: int) -> None:
+    """Refuse sizes below 1.
 
-    def encode_views(self, *views: Tensor) -> tuple[Tensor, ...]:
-        """`encode` of each view, in order, in one pass through the convolutions.
-
-        Only the batch norm ties the images of a batch together, and it is applied to each view by itself, so the
-        codes are those of one `encode` call a view.
-        """
-        for view in views:
-            self._check(view)
-        codes = self.encoder.project(torch.cat(views)).split([len(view) for view in views])
-        return tuple(self.encoder.norm(code) for code in codes)
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """Images from codes: [N, D] or [N, D, S/8, S/8] → float [N, C, S, S] in [0, 1]."""
-        return self.decoder(latent)
-
-    def decode_views(self, *latents: Tensor) -> tuple[Tensor, ...]:
-        """`decode` of each latent, in order, in one pass (the decoder has no batch norm to keep apart)."""
-        return self.decoder(torch.cat(latents)).split([len(latent) for latent in latents])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Reconstructions of images: [N, C, S, S] → [N, C, S, S], both in [0, 1]."""
-        return self.decode(self.encode(images))
-
-    def _check(self, images: Tensor) -> None:
-        size, channels = self.settings["image_size"], self.settings["image_channels"]
-        if images.shape[1:] != (channels, size, size):
-            raise UsageError(
-                f"images have the shape {list(images.shape)}; this model takes [N, {channels}, {size}, {size}]"
-            )
+    Raises:
+        UsageError: the first of them.
+    """
+    for name, value in sizes.items():
+        if value < 1:
+            raise UsageError(f"{name} is {value}; it must be at least 1")

@@ -30,3 +30,9 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def describe(device: torch.device) -> str:
+    """A line that says where a run trains, and what that means for the model."""
+    small = "; the model is small, on a GPU it has the published size" if device.type == "cpu" else ""
+    return f"device: {device_name(device)}{small}"

@@ -1,10 +1,13 @@
 """How well a model reconstructs images that it was not trained on."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from leae.masking import draw_boxes, fill_squares, mask_side
+from leae.autoencoder import BaseAutoencoder
+from leae.masking import add_noise, draw_boxes, fill_squares, mask_side
 from leae.prep_data import to_float
 from leae.randomness import generator
 
@@ -24,19 +27,49 @@ def psnr(images: Tensor, references: Tensor) -> Tensor:
     return -10 * torch.log10((images - references).square().mean(dim=(1, 2, 3)))
 
 
-def mask_for_evaluation(images: Tensor, mask_ratio: float, first: int = 0) -> Tensor:
+class MaskedViews:
     """The masked views that every evaluation uses: an image's square is the same for every run and every seed.
 
     Args:
-        images: float [N, C, S, S], in the order of their split.
         mask_ratio: share of the area that is masked.
-        first: number in the split of the first image.
     """
-    size = images.shape[-1]
-    side = mask_side(size, mask_ratio)
-    corners = draw_boxes(DRAWN, side, size, generator(0, "evaluation"))
-    corners = corners[torch.arange(first, first + len(images)) % DRAWN]
-    return fill_squares(images, corners.to(images.device), side)
+
+    name = "masked"
+
+    def __init__(self, mask_ratio: float):
+        self.mask_ratio = mask_ratio
+
+    def __call__(self, images: Tensor, first: int = 0) -> Tensor:
+        """The views of images [N, C, S, S] in the order of their split, of which the first has the number `first`."""
+        size = images.shape[-1]
+        side = mask_side(size, self.mask_ratio)
+        corners = draw_boxes(DRAWN, side, size, generator(0, "evaluation"))
+        corners = corners[torch.arange(first, first + len(images)) % DRAWN]
+        return fill_squares(images, corners.to(images.device), side)
+
+
+class NoisyViews:
+    """The noisy views that every evaluation uses: an image's noise is the same for every run and every seed.
+
+    Args:
+        deviation: σ of the noise, in the units of the pixels.
+    """
+
+    name = "noisy"
+
+    def __init__(self, deviation: float):
+        self.deviation = deviation
+
+    def __call__(self, images: Tensor, first: int = 0) -> Tensor:
+        """The views of images [N, C, S, S] in the order of their split, of which the first has the number `first`."""
+        views = [
+            add_noise(image, self.deviation, generator(0, "noise", first + number))
+            for number, image in enumerate(images.cpu())
+        ]
+        return torch.stack(views).to(images.device)
+
+
+Views = MaskedViews | NoisyViews
 
 
 @torch.no_grad()
@@ -49,41 +82,75 @@ def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
     return reconstructions
 
 
-def grid_rows(model: nn.Module, images: Tensor, mask_ratio: float) -> dict[str, Tensor]:
-    """The rows of a grid: originals, their masked views, and the model's reconstructions of both."""
-    masked = mask_for_evaluation(images, mask_ratio)
+def grid_rows(model: nn.Module, images: Tensor, views: Views) -> dict[str, Tensor]:
+    """The rows of a grid: originals, their masked or noisy views, and the model's reconstructions of both."""
+    corrupted = views(images)
     return {
         "original": images,
-        "masked": masked,
+        views.name: corrupted,
         "reconstruction": reconstruct(model, images),
-        "from masked": reconstruct(model, masked),
+        f"from {views.name}": reconstruct(model, corrupted),
     }
 
 
-def held_out_psnr(model: nn.Module, images: np.ndarray, mask_ratio: float, device: torch.device) -> dict[str, float]:
-    """Mean PSNR of the reconstructions of clean and of masked views, against the images themselves.
+@torch.no_grad()
+def samples(model: BaseAutoencoder, count: int, seed: int, device: torch.device) -> Tensor:
+    """Images decoded from codes of N(0, I), the same codes at every call: float [count, C, S, S] in [0, 1]."""
+    training = model.training
+    model.eval()
+    latent = torch.randn(count, *model.latent_shape, generator=generator(seed, "samples")).to(device)
+    images = model.decode(latent)
+    model.train(training)
+    return images
+
+
+def held_out_psnr(model: nn.Module, images: np.ndarray, views: Views, device: torch.device) -> dict[str, float]:
+    """Mean PSNR of the reconstructions of clean images and of their corrupted views, against the images themselves.
 
     Args:
         model: images to reconstructions.
         images: uint8 [N, S, S, C].
-        mask_ratio: share of the area that is masked.
+        views: masks or noise.
         device: where the model is.
 
     Returns:
-        "psnr_clean" and "psnr_masked", in decibels.
+        "psnr_clean" and "psnr_masked" or "psnr_noisy", in decibels.
     """
-    totals = {"psnr_clean": 0.0, "psnr_masked": 0.0}
-    for start in range(0, len(images), BATCH):
-        target = to_float(images[start : start + BATCH], device)
-        masked = mask_for_evaluation(target, mask_ratio, start)
-        totals["psnr_clean"] += psnr(reconstruct(model, target), target).sum().item()
-        totals["psnr_masked"] += psnr(reconstruct(model, masked), target).sum().item()
-    return {name: total / len(images) for name, total in totals.items()}
+    return {
+        "psnr_clean": _mean_psnr(images, lambda batch, first: reconstruct(model, batch), device),
+        f"psnr_{views.name}": _mean_psnr(images, lambda batch, first: reconstruct(model, views(batch, first)), device),
+    }
 
 
-def mean_image_psnr(train: np.ndarray, test: np.ndarray) -> float:
-    """Mean PSNR, in decibels, of answering every test image with the training set's mean image."""
-    mean = sum(train[start : start + 4096].sum(axis=0, dtype=np.float64) for start in range(0, len(train), 4096))
-    mean = torch.from_numpy(mean / len(train)).permute(2, 0, 1).float() / 255
-    total = sum(psnr(mean, to_float(test[i : i + BATCH])).sum().item() for i in range(0, len(test), BATCH))
-    return total / len(test)
+def mean_image(images: np.ndarray) -> Tensor:
+    """The mean of images uint8 [N, S, S, C]: float [C, S, S] in [0, 1]."""
+    total = sum(images[i : i + 4096].sum(axis=0, dtype=np.float64) for i in range(0, len(images), 4096))
+    return torch.from_numpy(total / len(images)).permute(2, 0, 1).float() / 255
+
+
+def summary(quality: dict[str, float], train: np.ndarray, test: np.ndarray, views: Views) -> str:
+    """A line with a model's held-out PSNR beside that of two answers which need no model.
+
+    Args:
+        quality: of the model, from `held_out_psnr`.
+        train: uint8 [N, S, S, C], of which the mean image is one of these answers.
+        test: uint8 [N, S, S, C], the held-out images.
+        views: masks or noise; a corrupted image as it is, is the other answer.
+    """
+    mean = mean_image(train)
+    return (
+        f"held-out PSNR: {quality['psnr_clean']:.2f} dB for clean, {quality[f'psnr_{views.name}']:.2f} dB for "
+        f"{views.name} images; the {views.name} images as they are {_mean_psnr(test, views):.2f} dB, "
+        f"the training set's mean image {_mean_psnr(test, lambda batch, first: mean):.2f} dB"
+    )
+
+
+def _mean_psnr(
+    images: np.ndarray, answer: Callable[[Tensor, int], Tensor], device: torch.device | str = "cpu"
+) -> float:
+    """Mean PSNR of `answer`, a function of a batch and of its first image's number, against the images."""
+    total = 0.0
+    for first in range(0, len(images), BATCH):
+        batch = to_float(images[first : first + BATCH], device)
+        total += psnr(answer(batch, first), batch).sum().item()
+    return total / len(images)

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leae.autoencoder import Encoder
 from leae.errors import UsageError
 
 RULERS = ("shared", "own")
@@ -24,20 +23,23 @@ class Judge(nn.Module):
       contrast, that the codes of the reconstructions have in common.
 
     Args:
-        encoder: E; copied, and left as it is.
+        encoder: E, whose `project` maps images to codes and whose `norm` is the batch norm behind it; copied, and
+            left as it is.
         decay: T ← decay · T + (1 − decay) · E at every `follow`, in [0, 1). 0 is the step-frozen judge.
         ruler: "shared" or "own".
 
     Raises:
-        UsageError: decay or ruler is none of these.
+        UsageError: decay or ruler is none of these, or the encoder does not end in a batch norm.
     """
 
-    def __init__(self, encoder: Encoder, decay: float = 0.99, ruler: str = "shared"):
+    def __init__(self, encoder: nn.Module, decay: float = 0.99, ruler: str = "shared"):
         super().__init__()
         if not 0 <= decay < 1:
             raise UsageError(f"judge decay is {decay}; it must be at least 0 (step-frozen) and below 1, say 0.99")
         if ruler not in RULERS:
             raise UsageError(f"judge ruler is {ruler!r}; choose one of {', '.join(RULERS)}")
+        if not isinstance(encoder.norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            raise UsageError(f"the judge's encoder ends in {type(encoder.norm).__name__}; it must end in a batch norm")
         self.decay = decay
         self.ruler = ruler
         self.encoder = copy.deepcopy(encoder).requires_grad_(False)
@@ -71,6 +73,6 @@ class Judge(nn.Module):
         return F.batch_norm(codes, mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps)
 
     @torch.no_grad()
-    def follow(self, encoder: Encoder) -> None:
+    def follow(self, encoder: nn.Module) -> None:
         """Move toward the encoder: T ← decay · T + (1 − decay) · E."""
         torch._foreach_lerp_(list(self.encoder.parameters()), list(encoder.parameters()), 1 - self.decay)

@@ -1,4 +1,4 @@
-"""Views of images: square masks filled with the image's own mean colour, crop boxes, crop-and-resize.
+"""Views of images: square masks filled with the image's own mean colour, noise, crop boxes, crop-and-resize.
 
 Positions are drawn on the images' device, for the whole batch at once, from a generator that the caller makes.
 """
@@ -74,6 +74,37 @@ def fill_squares(images: Tensor, corners: Tensor, side: int) -> Tensor:
     inside_rows, inside_columns = ((offset >= 0) & (offset < side)).unbind(1)  # [N, S] each
     inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]  # [N, 1, S, S]
     return torch.where(inside, images.mean(dim=(2, 3), keepdim=True), images)
+
+
+def mask_squares(images: Tensor, mask_ratio: float, generator: torch.Generator) -> Tensor:
+    """The masked view: one square per image, at a random place, filled with that image's own mean colour.
+
+    Args:
+        images: float [N, C, S, S].
+        mask_ratio: share of the image's area that is masked, in (0, 1).
+        generator: draws the places; lives on the images' device.
+
+    Raises:
+        UsageError: see `mask_side`.
+    """
+    size = images.shape[-1]
+    side = mask_side(size, mask_ratio)
+    return fill_squares(images, draw_boxes(len(images), side, size, generator), side)
+
+
+def add_noise(images: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
+    """The noisy view: clamp(x + σ · noise, 0, 1), the noise standard Gaussian in every channel of every pixel.
+
+    Args:
+        images: float [N, C, S, S] in [0, 1].
+        deviation: σ, at least 0, in the units of the pixels.
+        generator: draws the noise; lives on the images' device.
+
+    Returns:
+        float [N, C, S, S] in [0, 1].
+    """
+    noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+    return (images + deviation * noise).clamp(0, 1)
 
 
 def crop_and_resize(images: Tensor, corners: Tensor, side: int) -> Tensor:

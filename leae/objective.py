@@ -22,10 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from leae.autoencoder import Autoencoder
+from leae.autoencoder import BaseAutoencoder
 from leae.errors import UsageError
 from leae.judge import Judge
-from leae.masking import crop_and_resize, crop_side, draw_boxes, fill_squares, mask_side
+from leae.masking import crop_and_resize, crop_side, draw_boxes, mask_side, mask_squares
 from leae.sigreg import sigreg
 
 OBJECTIVES = ("symmetric", "crop")
@@ -76,7 +76,7 @@ class SelfTeachingObjective:
         return ["loss", "latent", "sigreg", *terms]
 
     def __call__(
-        self, model: Autoencoder, judge: Judge, images: Tensor, generator: torch.Generator
+        self, model: BaseAutoencoder, judge: Judge, images: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """The loss of one batch, and every term of it by name.
 
@@ -95,9 +95,7 @@ class SelfTeachingObjective:
         return self._symmetric(model, judge, images, generator)
 
     def _symmetric(self, model, judge, images, generator) -> dict[str, Tensor]:
-        hidden = mask_side(self.image_size, self.mask_ratio)
-        masked = fill_squares(images, draw_boxes(len(images), hidden, self.image_size, generator), hidden)
-        z_clean, z_masked = model.encode_views(images, masked)
+        z_clean, z_masked = model.encode_views(images, mask_squares(images, self.mask_ratio, generator))
         x_clean, x_masked = model.decode_views(z_clean, z_masked)
 
         terms = {}

@@ -3,9 +3,10 @@
     uv run --extra celeba -m leae.prep_data celeba              fetch CelebA if it is not here, and prepare it
     uv run -m leae.prep_data path/to/images                     prepare a folder of images
     uv run -m leae.prep_data faces --faces 20000                render and prepare faces
+    uv run -m leae.prep_data mnist --image-size 32              fetch and prepare MNIST; also fashion-mnist, cifar10
 
 A data set is read once, on all cores, and kept under data/prepared/ as one uint8 array per split
-[N, S, S, 3] beside its attributes and a manifest; afterwards the arrays are mapped into memory. It is prepared
+[N, S, S, C] beside its attributes and a manifest; afterwards the arrays are mapped into memory. It is prepared
 again when its source has changed.
 """
 
@@ -31,12 +32,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from leae import celeba, faces
+from leae import celeba, faces, small_sets
 from leae.errors import UsageError, run_command
 from leae.files import whole_file, whole_folder
 from leae.images import SUFFIXES, UNREADABLE, TooSmall, read_square
 from leae.randomness import generator
-from leae.settings import Parser, require_whole
+from leae.settings import Parser, require, require_whole
 
 DATA = Path("data")
 FORMAT = 1  # of the prepared folder; another number is prepared again
@@ -55,7 +56,7 @@ SERIAL_SECONDS = 10.0  # of work for one process below which starting others wou
 class Source:
     """A data set before it is prepared.
 
-    `read` takes some of a split's items and returns, for each, uint8 [S, S, 3] with its attributes, or the reason
+    `read` takes some of a split's items and returns, for each, uint8 [S, S, C] with its attributes, or the reason
     why it cannot be used. It is called in other processes.
     """
 
@@ -68,6 +69,21 @@ class Source:
     read: Callable[[list], list]
     attribute_names: tuple[str, ...] = ()
     attributes: dict[str, np.ndarray] = field(default_factory=dict)  # by split; empty if `read` brings them
+    channels: int = 3
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a run keeps of the data set that it is trained on."""
+        return {"name": self.name, "title": self.title, "fingerprint": self.fingerprint}
+
+    def require_batch(self, batch_size: int) -> None:
+        """Refuse a batch of more images than there are to train on.
+
+        Raises:
+            UsageError: there are fewer.
+        """
+        count = len(self.splits.get("train", ()))
+        require(count >= batch_size, "BATCH_SIZE", batch_size, f"at most the number of training images, {count}")
 
 
 def read_files(root: Path, size: int, crop: int | None, items: list[str]) -> list:
@@ -124,6 +140,24 @@ def faces_source(size: int, count: int, seed: int = 0) -> Source:
         splits=splits,
         read=partial(render, seed, size),
         attribute_names=faces.ATTRIBUTES,
+    )
+
+
+def small_source(name: str, size: int) -> Source:
+    """MNIST, Fashion-MNIST, CIFAR-10 or scikit-learn's digits; downloaded if it is not here. See `leae.small_sets`."""
+    small = small_sets.SMALL_SETS[name]
+    parts, classes = small_sets.load(name, DATA)
+    contents = [array.tobytes() for part in parts.values() for array in (part.images, part.labels)]
+    return Source(
+        name=name,
+        key=f"{name}-{size}",
+        title=small.title,
+        image_size=size,
+        fingerprint=_digest(*(hashlib.sha256(content).hexdigest() for content in contents)),
+        splits={split: [(split, number) for number in range(len(part.images))] for split, part in parts.items()},
+        read=partial(small_sets.read, name, DATA, size),
+        attribute_names=classes,
+        channels=small.channels,
     )
 
 
@@ -192,8 +226,9 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
     """The source that a data set's name means. Nothing is prepared yet.
 
     Args:
-        name: "celeba", "faces", "auto" (CelebA if it lies under data/celeba, else faces), or a folder's path. A
-            folder that has CelebA's layout is read as such, any other as a plain folder of images.
+        name: "celeba", "faces", "auto" (CelebA if it lies under data/celeba, else faces), one of the small sets
+            "mnist", "fashion-mnist", "cifar10" and "digits", or a folder's path. A folder that has CelebA's layout is
+            read as such, any other as a plain folder of images.
         image_size: side in pixels that images are to be cut and scaled to.
         face_count: how many faces to render for training, should it come to that.
 
@@ -218,12 +253,18 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
                 f"{celeba.IMAGES}.zip, {celeba.PARTITION}.txt and {celeba.ATTRIBUTES}.txt there"
             )
         return celeba_source(root, image_size)
+    if name in small_sets.SMALL_SETS:
+        return small_source(name, image_size)
     path = Path(name)
     if not name or not path.is_dir():
-        raise UsageError(
-            f"there is no data set {name!r}; choose auto, celeba, faces, or the path of a folder of images"
-        )
+        known = ", ".join(("auto", "celeba", "faces", *small_sets.SMALL_SETS))
+        raise UsageError(f"there is no data set {name!r}; choose {known}, or the path of a folder of images")
     return celeba_source(path, image_size) if celeba.looks_like_celeba(path) else folder_source(path, image_size)
+
+
+def channels_of(name: str) -> int:
+    """How many channels the images of a data set have: 1 for the grey small sets, 3 for everything else."""
+    return small_sets.SMALL_SETS[name].channels if name in small_sets.SMALL_SETS else 3
 
 
 def _slug(root: Path) -> str:
@@ -249,7 +290,7 @@ class Dataset:
 
     Attributes:
         title: what it is, for people.
-        images: uint8 [N, S, S, 3] by split; "train" and "test" are always there, CelebA has "valid" as well.
+        images: uint8 [N, S, S, C] by split; "train" and "test" are always there, CelebA has "valid" as well.
         attributes: bool [N, A] by split, empty if the source has none.
         attribute_names: the names of the A attributes.
     """
@@ -288,9 +329,8 @@ def _prepare(source: Source, folder: Path) -> None:
         tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar,
     ):
         for split, items in source.splits.items():
-            images = np.lib.format.open_memmap(
-                temporary / f"{split}.npy", "w+", np.uint8, (len(items), source.image_size, source.image_size, 3)
-            )
+            shape = (len(items), source.image_size, source.image_size, source.channels)
+            images = np.lib.format.open_memmap(temporary / f"{split}.npy", "w+", np.uint8, shape)
             attributes = source.attributes.get(split)
             kept, kept_attributes = 0, []
             for number, (item, result) in enumerate(zip(items, _read_all(source.read, items), strict=True)):
@@ -371,11 +411,10 @@ def _read_manifest(folder: Path) -> dict | None:
     """What a prepared folder says of itself; None if it is not complete or of another format."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        complete = manifest["format"] == FORMAT and all((folder / name).is_file() for name in manifest["files"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        return None
-    return manifest if all((folder / name).is_file() for name in manifest["files"]) else None
+    return manifest if complete else None
 
 
 def _open(folder: Path, manifest: dict) -> Dataset:
@@ -439,7 +478,9 @@ class Batches:
 def main() -> None:
     gpu = torch.cuda.is_available()  # the defaults are those of main.py
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", help="celeba, faces, or the path of a folder of images")
+    parser.add_argument(
+        "dataset", help="celeba, faces, mnist, fashion-mnist, cifar10, digits, or the path of a folder of images"
+    )
     parser.add_argument("--image-size", type=int, default=128 if gpu else 64, help="side in pixels [%(default)s]")
     parser.add_argument("--faces", type=int, default=50_000 if gpu else 8_192, help="faces to train on [%(default)s]")
     chosen = parser.parse_args()

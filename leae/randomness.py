@@ -7,7 +7,7 @@ number alone.
 import numpy as np
 import torch
 
-PURPOSES = ("order", "step", "evaluation")
+PURPOSES = ("order", "step", "evaluation", "noise", "samples")
 
 
 def generator(seed: int, purpose: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

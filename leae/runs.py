@@ -22,14 +22,20 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from leae.autoencoder import Autoencoder
+from leae.autoencoder import Autoencoder, VariationalAutoencoder
+from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.errors import UsageError
 from leae.files import whole_file
+from leae.settings import read_command_line
 
 RUNS = Path("runs")
 FORMAT = 1  # of a checkpoint
 MILESTONES = (0, 20, 40, 60, 80, 100)  # percent of a run at which a checkpoint is kept
-MODELS = {"Autoencoder": Autoencoder}  # what a checkpoint's model may be
+# What a checkpoint's model may be.
+MODELS = {
+    model.__name__: model
+    for model in (Autoencoder, VariationalAutoencoder, ConvAutoencoder, VariationalConvAutoencoder)
+}
 # What PyTorch raises for a file that is no checkpoint, or a damaged one.
 UNREADABLE = (
     OSError,
@@ -52,33 +58,62 @@ def milestones(total_steps: int) -> dict[int, list[str]]:
     return steps
 
 
+def begin(namespace: dict, *kinds: str) -> tuple["Run | None", dict]:
+    """Give a script's constants the values of this run: the command line's or, with --resume, those it began with.
+
+    Args:
+        namespace: the script's `globals()`, of which the constants are set.
+        *kinds: the kinds of runs that the script goes on with.
+
+    Returns:
+        The run that is resumed, or None; and the constants that the command line sets.
+
+    Raises:
+        UsageError: a wrong command line, or a run that cannot be resumed like this.
+    """
+    chosen = read_command_line(namespace)
+    namespace.update(chosen)
+    if not namespace["RESUME"]:
+        return None, chosen
+    run = Run.resume(namespace["RESUME"], *kinds)
+    namespace.update(run.settings_with(chosen))
+    return run, chosen
+
+
 class Run:
     """A run's folder. Make one with `Run.create` or, to go on with a run, `Run.resume`.
 
     Attributes:
         folder: where everything is written.
+        kind: what the run is called.
         settings: the constants of the run by name.
         terms: the names of the loss terms that are logged.
+        measures: the names of the held-out figures that are logged.
         data: title and fingerprint of the data set.
     """
 
-    def __init__(self, folder: Path, settings: dict, terms: list[str], data: dict):
+    def __init__(self, folder: Path, kind: str, settings: dict, terms: list[str], measures: list[str], data: dict):
         self.folder = folder
+        self.kind = kind
         self.settings = settings
         self.terms = terms
+        self.measures = measures
         self.data = data
 
     @classmethod
-    def create(cls, kind: str, settings: dict, terms: list[str], data: dict, device: str) -> "Run":
+    def create(cls, kind: str, settings: dict, terms: list[str], measures: list[str], data: dict, device: str) -> "Run":
         """A new folder runs/<kind>-001, or the next number that is free.
 
         Args:
             kind: what the run is called.
             settings: the script's constants.
             terms: the names of the loss terms that will be logged.
-            data: title and fingerprint of the data set.
+            measures: the names of the held-out figures that will be logged.
+            data: name, title and fingerprint of the data set.
             device: what the run is trained on.
         """
+        settings = {name: value for name, value in settings.items() if name != "RESUME"}
+        settings["DATASET"] = data["name"]  # what "auto" meant
         RUNS.mkdir(exist_ok=True)
         names = [re.fullmatch(rf"{kind}-(\d+)", path.name) for path in RUNS.iterdir()]
         number = max((int(name[1]) for name in names if name), default=0) + 1
@@ -97,6 +132,7 @@ class Run:
             "kind": kind,
             "settings": settings,
             "terms": terms,
+            "measures": measures,
             "data": data,
             "device": device,
             "versions": versions,
@@ -105,31 +141,32 @@ class Run:
         }
         with whole_file(folder / "settings.json") as file:
             json.dump(content, file, indent=2)
-        return cls(folder, settings, terms, data)
+        return cls(folder, kind, settings, terms, measures, data)
 
     @classmethod
-    def resume(cls, folder: str | Path, kind: str) -> "Run":
+    def resume(cls, folder: str | Path, *kinds: str) -> "Run":
         """The run in a folder.
 
         Raises:
-            UsageError: the folder is not a run of this kind, or has no last.pt.
+            UsageError: the folder is not a run of one of these kinds, or has no last.pt.
         """
         folder = Path(folder)
         try:
             content = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-            found, settings = content["kind"], content["settings"]
-            terms, data = content["terms"], content["data"]
+            kind, settings, data = content["kind"], content["settings"], content["data"]
+            terms, measures = content["terms"], content.get("measures", ["psnr_clean", "psnr_masked"])
         except (OSError, ValueError, TypeError, KeyError) as error:
             known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
             raise UsageError(
                 f"{folder} is not a run's folder (no settings.json of a run); runs here: {known}"
             ) from error
-        if found != kind:
-            raise UsageError(f"{folder} is a {found} run, not a {kind} run; resume it with the script that began it")
+        if kind not in kinds:
+            expected = f"{', '.join(kinds[:-1])} or {kinds[-1]}" if len(kinds) > 1 else kinds[0]
+            raise UsageError(f"{folder} is a {kind} run, not a {expected} run; resume it with the script that began it")
         if not (folder / "checkpoints" / "last.pt").is_file():
             raise UsageError(f"{folder} has no checkpoints/last.pt to resume from; start a new run")
         settings = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
-        return cls(folder, settings, terms, data)
+        return cls(folder, kind, settings, terms, measures, data)
 
     def settings_with(self, chosen: dict) -> dict:
         """The run's settings, for a command line that asks for `chosen`; only the device may change.
@@ -216,12 +253,12 @@ class Run:
             split: "train" or "test".
             step: how many optimizer steps have been made.
             epoch: how often the training images have been seen.
-            values: loss terms, "images_per_second", "psnr_clean" and "psnr_masked"; what is missing stays empty.
+            values: loss terms and "images_per_second", or measures; what is missing stays empty.
         """
         path = self.folder / "metrics.csv"
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
-            columns = ["split", "step", "epoch", "images_per_second", *self.terms, "psnr_clean", "psnr_masked"]
+            columns = ["split", "step", "epoch", "images_per_second", *self.terms, *self.measures]
             writer = csv.DictWriter(file, columns)
             if new:
                 writer.writeheader()
@@ -239,9 +276,10 @@ class Run:
     def plot_metrics(self) -> None:
         """Draw metrics.png: the loss terms of training, and the held-out PSNR."""
         rows = self.read_metrics()
-        figure = Figure(figsize=(11, 4.5), layout="constrained")
-        losses, quality = figure.subplots(1, 2)
-        for axes, names in ((losses, self.terms), (quality, ["psnr_clean", "psnr_masked"])):
+        figure = Figure(figsize=(11, 4.5))
+        margins = {"left": 0.08, "right": 0.99, "bottom": 0.11, "top": 0.93}  # a layout engine would draw it twice
+        losses, quality = figure.subplots(1, 2, gridspec_kw=margins)
+        for axes, names in ((losses, self.terms), (quality, self.measures)):
             for name in names:
                 points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
                 if points:
@@ -257,10 +295,38 @@ class Run:
 
     # --- grids -------------------------------------------------------------------------------------------------
 
-    def save_grid(self, split: str, step: int, rows: dict[str, Tensor]) -> Path:
-        """Write grids/<split>-<step>.png; see `draw_grid`."""
-        path = self.folder / "grids" / f"{split}-{step:06d}.png"
-        title = f"{self.folder.name} · {split} images · step {step}"
+    def look(
+        self,
+        step: int,
+        epoch: float,
+        quality: dict[str, float],
+        grids: dict[str, dict[str, Tensor]],
+        model: nn.Module,
+        others: dict,
+        keep: list[str],
+    ) -> None:
+        """Write down what a look at the model gave: a row of metrics, curves, grids and checkpoints.
+
+        Args:
+            step: how many optimizer steps have been made.
+            epoch: how often the training images have been seen.
+            quality: the measures.
+            grids: by the name of the grid, its rows; see `draw_grid`.
+            model, others: what is kept; see `save`.
+            keep: names of checkpoints that are due besides "last".
+        """
+        self.log("test", step, epoch, quality)
+        self.plot_metrics()
+        for name, rows in grids.items():
+            self.save_grid(name, step, rows)
+        for name in keep:
+            self.save(name, model, step)
+        self.save("last", model, step, others)
+
+    def save_grid(self, name: str, step: int, rows: dict[str, Tensor]) -> Path:
+        """Write grids/<name>-<step>.png; see `draw_grid`."""
+        path = self.folder / "grids" / f"{name}-{step:06d}.png"
+        title = f"{self.folder.name} · {name} · step {step}"
         with whole_file(path, "wb") as file:
             draw_grid(rows, title).save(file, format="PNG", optimize=True)
         return path

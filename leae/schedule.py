@@ -1,4 +1,4 @@
-"""The learning rate over a run, as a function of the step alone."""
+"""How long a run is, and the learning rate over it, as a function of the step alone."""
 
 import math
 
@@ -20,3 +20,12 @@ def learning_rate_factor(step: int, total_steps: int, warmup: float, schedule: s
     if schedule == "constant":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / (total_steps - rising)))
+
+
+def count_steps(epochs: int, steps_per_epoch: int, max_steps: int) -> int:
+    """The steps of a run of so many epochs, or max_steps if that is fewer, which is said; 0 is no limit."""
+    steps = epochs * steps_per_epoch
+    if max_steps and steps > max_steps:
+        print(f"steps: {max_steps:,}, by MAX_STEPS; {epochs} epochs would be {steps:,}")
+        return max_steps
+    return steps

@@ -12,10 +12,13 @@ import math
 import re
 import tokenize
 from pathlib import Path
+from types import SimpleNamespace
 
 from leae.errors import UsageError
+from leae.schedule import SCHEDULES
 
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
+MODELS = ("residual", "conv")
 
 
 class Parser(argparse.ArgumentParser):
@@ -112,3 +115,68 @@ def require_tuples(**values) -> None:
     for name, value in values.items():
         fine = isinstance(value, tuple) and all(isinstance(entry, int | float) for entry in value)
         require(fine, name, repr(value), "numbers in parentheses with a comma behind a single one, as in (0.15,)")
+
+
+def decide(namespace: dict, chosen: dict, reason: str, **values) -> None:
+    """Set constants that another one decides: `decide(globals(), chosen, "MODEL conv", IMAGE_SIZE=32)`.
+
+    Raises:
+        UsageError: the command line, which set `chosen`, asks for another value.
+    """
+    for name, value in values.items():
+        require(chosen.get(name, value) == value, name, chosen.get(name), f"{value} for {reason}")
+        namespace[name] = value
+
+
+def require_effect(constants: dict, chosen: dict, **idle: dict[str, tuple[str, ...]]) -> None:
+    """Refuse options that another constant makes idle, so that nobody waits for an effect of theirs.
+
+    Args:
+        constants: the constants of this run.
+        chosen: those of them that the command line sets.
+        **idle: by constant and value, the names without effect: `LATENT={"pooled": ("SPATIAL_DIM",)}`.
+
+    Raises:
+        UsageError: an option has no effect.
+    """
+    for choice, names_by_value in idle.items():
+        value = constants[choice]
+        for name in names_by_value.get(value, ()):
+            if name in chosen:
+                raise UsageError(f"{name} has no effect where {choice} is {value}; leave it out, or choose another")
+
+
+def require_common(constants: dict, chosen: dict) -> None:
+    """Refuse wrong values of the constants that both training scripts have.
+
+    What a room checks itself (the data set's name, the device, the sizes that a model can have) is left to it.
+
+    Args:
+        constants: the constants of this run.
+        chosen: those of them that the command line sets.
+    """
+    c = SimpleNamespace(**constants)
+    require_whole(0, SEED=c.SEED, MAX_STEPS=c.MAX_STEPS)
+    require_whole(1, IMAGE_SIZE=c.IMAGE_SIZE, FACES=c.FACES, HELD_OUT=c.HELD_OUT, EPOCHS=c.EPOCHS)
+    require_whole(1, LATENT_DIM=c.LATENT_DIM, SPATIAL_DIM=c.SPATIAL_DIM, CONV_LATENT_DIM=c.CONV_LATENT_DIM)
+    require_whole(1, HIDDEN_DIM=c.HIDDEN_DIM, MAP_CHANNELS=c.MAP_CHANNELS)
+    require_whole(1, LOG_EVERY=c.LOG_EVERY, GRID_EVERY=c.GRID_EVERY, GRID_IMAGES=c.GRID_IMAGES)
+    require_whole(2, BATCH_SIZE=c.BATCH_SIZE)  # a batch norm needs a batch
+    require_numbers(MASK_RATIO=c.MASK_RATIO, LEARNING_RATE=c.LEARNING_RATE, WARMUP=c.WARMUP)
+    require_numbers(WEIGHT_DECAY=c.WEIGHT_DECAY, SAVE_MINUTES=c.SAVE_MINUTES)
+    require(c.MODEL in MODELS, "MODEL", c.MODEL, " or ".join(MODELS))
+    require(c.SEED < 2**63, "SEED", c.SEED, "below 2**63")
+    require(0 < c.LEARNING_RATE < 1, "LEARNING_RATE", c.LEARNING_RATE, "above 0 and below 1, say 0.001")
+    require(0 <= c.WEIGHT_DECAY < 1, "WEIGHT_DECAY", c.WEIGHT_DECAY, "at least 0 and below 1, say 0.01")
+    require(c.SAVE_MINUTES >= 0, "SAVE_MINUTES", c.SAVE_MINUTES, "at least 0")
+    require(0 <= c.WARMUP < 1, "WARMUP", c.WARMUP, "at least 0 and below 1, say 0.02")
+    require(c.SCHEDULE in SCHEDULES, "SCHEDULE", c.SCHEDULE, " or ".join(SCHEDULES))
+    require_effect(
+        constants,
+        chosen,
+        MODEL={
+            "conv": ("LATENT", "LATENT_DIM", "SPATIAL_DIM", "HIDDEN_DIM", "MAP_CHANNELS"),
+            "residual": ("CONV_LATENT_DIM",),
+        },
+        LATENT={"pooled": ("SPATIAL_DIM",), "spatial": ("LATENT_DIM", "MAP_CHANNELS")},
+    )

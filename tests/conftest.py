@@ -1,5 +1,8 @@
-"""What several tests share: an empty working folder, and small data sets on disk."""
+"""What several tests share: an empty working folder, small data sets on disk, short training runs."""
 
+import csv
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +10,14 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+SHORT = [  # a training run of seconds
+    *["--dataset", "faces", "--faces", "64", "--device", "cpu"],
+    *["--batch-size", "8", "--epochs", "2", "--log-every", "4", "--grid-every", "6", "--grid-images", "3"],
+]
+SMALL = ["--image-size", "16", "--hidden-dim", "4", "--map-channels", "4", "--latent-dim", "8"]
+TINY = [*SHORT, *SMALL]
 
 # The same examples at every run: a test that fails does so for everybody.
 settings.register_profile("repeatable", derandomize=True)
@@ -36,3 +47,32 @@ def write_image(path: Path, number: int, size: tuple[int, int] = (40, 32)) -> No
 def number_of(image: np.ndarray) -> int:
     """The number that `write_image` wrote into an image."""
     return round(float(image[..., 0].mean()) / 2)
+
+
+def run_script(monkeypatch, script: str, *options: str) -> None:
+    """Run a training script in this process, as `python main.py --option` would in its own."""
+    monkeypatch.setattr(sys, "argv", [script, *options])
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+def metrics_of(folder):
+    """The rows of metrics.csv without the column that measures time."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
+
+
+def assert_same(one, other):
+    """Two state dicts, nested as they may be, are the same to the bit."""
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for first, second in zip(one, other, strict=True):
+            assert_same(first, second)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other

@@ -4,7 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from leae.autoencoder import Autoencoder, DownBlock, SpaceToDepthShortcut, UpBlock, UpsampledConv
+from leae.autoencoder import (
+    Autoencoder,
+    DownBlock,
+    SpaceToDepthShortcut,
+    UpBlock,
+    UpsampledConv,
+    VariationalAutoencoder,
+)
 from leae.errors import UsageError
 
 
@@ -116,6 +123,7 @@ def test_evaluation_does_not_depend_on_the_other_images_of_the_batch():
         ({"hidden_dim": 128, "map_channels": 100}, ["map_channels", "100", "128"]),
         ({"hidden_dim": 32, "latent": "spatial", "latent_dim": 30}, ["latent_dim", "30", "32"]),
         ({"map_channels": 0}, ["map_channels"]),
+        ({"output": "tanh"}, ["output", "tanh", "sigmoid or linear"]),
     ],
 )
 def test_impossible_sizes_are_refused_with_sizes_that_work(settings, mentions):
@@ -129,3 +137,39 @@ def test_images_of_another_shape_are_refused():
     for wrong in (images(size=40), images(channels=1)):
         with pytest.raises(UsageError, match=r"takes \[N, 3, 32, 32\]"):
             model.encode(wrong)
+
+
+@pytest.mark.parametrize("latent", ["pooled", "spatial"])
+def test_the_variational_one_has_twice_the_codes_and_no_batch_norm(latent):
+    sizes = {"image_size": 32, "hidden_dim": 8, "latent": latent, "latent_dim": 8, "map_channels": 16}
+    model = VariationalAutoencoder(**sizes).double()
+    mean, log_variance = model.posterior(images())
+    both = model.encoder.project(images())
+    assert mean.shape == log_variance.shape == (5, *model.latent_shape)
+    assert both.shape[1] == 16
+    batch = images(4)
+    mean, log_variance = model.posterior(batch)
+    torch.testing.assert_close(torch.cat([mean, log_variance], dim=1), model.encoder.project(batch))
+    torch.testing.assert_close(model.encode(batch), mean)
+    torch.testing.assert_close(model.train()(batch)[:1], model(batch[:1]))  # nothing ties a batch together
+    assert model.numbers_per_image == Autoencoder(**sizes).numbers_per_image
+    assert not [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)]
+
+
+def test_a_spatial_variational_map_that_cannot_be_is_refused_with_those_that_can():
+    with pytest.raises(UsageError, match=r"is 96, the double of which does not divide .* 64, 128 are the nearest"):
+        VariationalAutoencoder(32, hidden_dim=32, latent="spatial", latent_dim=96)
+    for latent_dim in (64, 128):
+        VariationalAutoencoder(32, hidden_dim=32, latent="spatial", latent_dim=latent_dim)
+
+
+def test_a_linear_output_works_on_pixels_scaled_to_minus_1_to_1():
+    linear, sigmoid = small(output="linear").eval(), small().eval()
+    sigmoid.load_state_dict(linear.state_dict())
+    batch = images()
+    torch.testing.assert_close(linear.encode(batch), sigmoid.encoder(2 * batch - 1))
+    codes = 20 * torch.randn(5, 6, dtype=torch.float64)  # far enough for values beyond the pixels' range
+    raw = linear.decoder(codes)
+    assert raw.abs().max() > 1
+    torch.testing.assert_close(linear.decode(codes), ((raw + 1) / 2).clamp(0, 1))
+    torch.testing.assert_close(sigmoid.decode(codes), torch.sigmoid(raw))

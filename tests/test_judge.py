@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from leae.autoencoder import Autoencoder
+from leae.conv_autoencoder import ConvAutoencoder
 from leae.errors import UsageError
 from leae.judge import Judge
 
@@ -113,3 +114,18 @@ def test_it_is_a_copy():
 def test_impossible_judges_are_refused(decay, ruler):
     with pytest.raises(UsageError, match="judge"):
         Judge(encoder(), decay, ruler)
+
+
+def test_an_encoder_without_a_batch_norm_cannot_be_a_judge():
+    with pytest.raises(UsageError, match="ends in Identity; it must end in a batch norm"):
+        Judge(ConvAutoencoder().encoder)
+
+
+def test_a_batch_norm_without_parameters_serves_as_well():
+    source = ConvAutoencoder(3, 4, batch_norm=True).double().encoder
+    real, clean = (torch.rand(6, 3, 32, 32, dtype=torch.float64) for _ in range(2))
+    codes, shown = source.project(real), source.project(clean)
+    spread = (codes.var(dim=0, correction=0) + source.norm.eps).sqrt()
+    target, judged = Judge(source)(real, clean)
+    torch.testing.assert_close(target, (codes - codes.mean(dim=0)) / spread)
+    torch.testing.assert_close(judged, (shown - codes.mean(dim=0)) / spread)

@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leae.errors import UsageError
-from leae.masking import crop_and_resize, crop_side, draw_boxes, fill_squares, mask_side
+from leae.masking import (
+    add_noise,
+    crop_and_resize,
+    crop_side,
+    draw_boxes,
+    fill_squares,
+    mask_side,
+    mask_squares,
+)
 
 SEEDS = st.integers(0, 2**31)
 
@@ -34,6 +42,31 @@ def test_mask_ratio_is_the_share_of_the_area():
     for ratio in (0.1, 0.35, 0.5, 0.75):
         assert mask_side(128, ratio) ** 2 / 128**2 == pytest.approx(ratio, abs=0.01)
     assert mask_side(128, 0.35) == 76
+
+
+def test_masked_views_hide_their_share_at_places_of_their_own():
+    images = torch.rand(500, 3, 32, 32, dtype=torch.float64)
+    masked = mask_squares(images, 0.35, torch.Generator().manual_seed(0))
+    hidden = (masked != images).any(dim=1)
+    assert set(hidden.sum(dim=(1, 2)).tolist()) == {19**2}  # √0.35 · 32 is 18.9
+    tops, lefts = hidden.any(dim=2).int().argmax(dim=1), hidden.any(dim=1).int().argmax(dim=1)
+    assert len(set(zip(tops.tolist(), lefts.tolist(), strict=True))) > 150  # of 14 × 14 places
+    again = mask_squares(images, 0.35, torch.Generator().manual_seed(0))
+    assert torch.equal(masked, again)
+
+
+def test_noise_is_gaussian_with_its_deviation_in_every_channel_and_clamped():
+    images = torch.full((100, 3, 32, 32), 0.5, dtype=torch.float64)
+    noise = add_noise(images, 0.1, torch.Generator().manual_seed(0)) - images  # 5 σ from either end
+    count = noise.numel()
+    assert abs(noise.mean()) < 5 * 0.1 / count**0.5
+    assert abs(noise.std() / 0.1 - 1) < 5 / (2 * count) ** 0.5
+    assert abs((noise.abs() < 0.1).double().mean() - 0.6827) < 5 * 0.5 / count**0.5
+    channels = torch.corrcoef(noise.transpose(0, 1).flatten(1)) - torch.eye(3)
+    assert channels.abs().max() < 5 / (count / 3) ** 0.5
+    assert (add_noise(images, 5.0, torch.Generator().manual_seed(0)).aminmax()) == (0, 1)
+    dark = add_noise(torch.zeros_like(images), 0.2, torch.Generator().manual_seed(0))
+    assert abs((dark == 0).double().mean() - 0.5) < 5 * 0.5 / count**0.5  # half of the noise is cut off
 
 
 def test_boxes_lie_inside_and_reach_every_position_evenly():

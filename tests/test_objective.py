@@ -67,7 +67,7 @@ def plain_sigreg(codes, generator):
 def plain_objective(objective, model, judge, images, generator):
     """The design's formulas, each view by itself. Draws come in the order: mask, boxes of each ratio, directions."""
     count, symmetric = len(images), objective.kind == "symmetric"
-    E, D, T = model.encoder, model.decoder, judge.encoder
+    E, D, T = model.encoder, model.decode, judge.encoder
     z = {"clean": plain_norm(E.project(images), E.project(images), E.norm)}
     if symmetric:
         side = mask_side(SIZE, objective.mask_ratio)

@@ -14,12 +14,14 @@ from leae.autoencoder import Autoencoder
 from leae.errors import UsageError
 from leae.runs import Run, draw_grid, milestones, read_checkpoint
 
-DATA = {"title": "pictures", "fingerprint": "abc"}
+DATA = {"name": "folder", "title": "pictures", "fingerprint": "abc"}
+MEASURES = ["psnr_clean", "psnr_masked"]
 CPU = torch.device("cpu")
 
 
 def make_run(**settings):
-    return Run.create("self-teaching", {"EPOCHS": 3, "CROP_RATIOS": (0.15, 1.0), **settings}, ["loss"], DATA, "cpu")
+    settings = {"EPOCHS": 3, "CROP_RATIOS": (0.15, 1.0), "DATASET": "auto", "RESUME": "", **settings}
+    return Run.create("self-teaching", settings, ["loss"], MEASURES, DATA, "cpu")
 
 
 def make_model(**settings):
@@ -31,7 +33,7 @@ def test_every_run_has_a_folder_of_its_own_with_its_settings(workplace):
     first, second = make_run(), make_run(EPOCHS=5)
     assert [run.folder.name for run in (first, second)] == ["self-teaching-001", "self-teaching-002"]
     content = json.loads((second.folder / "settings.json").read_text())
-    assert content["settings"] == {"EPOCHS": 5, "CROP_RATIOS": [0.15, 1.0]}
+    assert content["settings"] == {"EPOCHS": 5, "CROP_RATIOS": [0.15, 1.0], "DATASET": "folder"}
     assert content["data"] == DATA
     assert content["versions"]["torch"] == torch.__version__
     assert {path.name for path in first.folder.iterdir()} == {"settings.json", "grids", "checkpoints"}
@@ -141,11 +143,11 @@ def test_a_folder_that_is_not_a_run_to_resume_is_refused(workplace, what):
         (run.folder / "settings.json").write_text("[1]")
         says = "is not a run's folder"
     elif what == "kind":
-        kind, says = "masked", "self-teaching run, not a masked run"
+        kind, says = "masked", "self-teaching run, not a plain or masked run"
     elif what == "checkpoint":
         says = "no checkpoints/last.pt"
     with pytest.raises(UsageError, match=says):
-        Run.resume(target, kind)
+        Run.resume(target, "plain", kind)
 
 
 def test_a_resumed_run_keeps_its_settings_and_its_data(workplace):

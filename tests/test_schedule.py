@@ -1,11 +1,11 @@
-"""The learning rate over a run."""
+"""The length of a run, and the learning rate over it."""
 
 import itertools
 import math
 
 import pytest
 
-from leae.schedule import learning_rate_factor
+from leae.schedule import count_steps, learning_rate_factor
 
 
 def factors(steps=200, warmup=0.1, schedule="cosine"):
@@ -28,3 +28,11 @@ def test_without_warmup_it_begins_at_the_peak():
 
 def test_constant_stays_at_the_peak():
     assert set(factors(schedule="constant")[20:]) == {1.0}
+
+
+def test_a_run_ends_with_its_epochs_or_its_limit_and_says_which(capsys):
+    assert count_steps(epochs=5, steps_per_epoch=20, max_steps=0) == 100
+    assert count_steps(5, 20, max_steps=100) == 100
+    assert capsys.readouterr().out == ""
+    assert count_steps(5, 2000, max_steps=64) == 64
+    assert "steps: 64, by MAX_STEPS; 5 epochs would be 10,000" in capsys.readouterr().out

@@ -6,8 +6,10 @@ from leae.errors import UsageError
 from leae.settings import (
     comments_of,
     constants_of,
+    decide,
     read_command_line,
     require,
+    require_effect,
     require_numbers,
     require_tuples,
     require_whole,
@@ -102,3 +104,20 @@ def test_what_must_be_a_number_is_refused_if_it_is_none(value):
 def test_what_must_be_a_tuple_is_refused_if_it_is_none(value):
     with pytest.raises(UsageError, match=r"RATIOS is .*\(0.15,\)"):
         require_tuples(RATIOS=value)
+
+
+def test_an_option_that_another_constant_makes_idle_is_refused():
+    constants, idle = {"LATENT": "spatial", "LATENT_DIM": 8, "SPATIAL_DIM": 4}, {"spatial": ("LATENT_DIM",)}
+    require_effect(constants, {"SPATIAL_DIM": 4}, LATENT=idle)
+    require_effect({**constants, "LATENT": "pooled"}, {"LATENT_DIM": 8}, LATENT=idle)
+    with pytest.raises(UsageError, match="LATENT_DIM has no effect where LATENT is spatial"):
+        require_effect(constants, {"LATENT_DIM": 8}, LATENT=idle)
+
+
+def test_a_constant_that_another_one_decides_is_set_unless_the_command_line_asks_for_more():
+    namespace = {"IMAGE_SIZE": 64}
+    decide(namespace, {"EPOCHS": 3}, "MODEL conv", IMAGE_SIZE=32)
+    decide(namespace, {"IMAGE_SIZE": 32}, "MODEL conv", IMAGE_SIZE=32)
+    assert namespace == {"IMAGE_SIZE": 32}
+    with pytest.raises(UsageError, match="IMAGE_SIZE is 48; it must be 32 for MODEL conv"):
+        decide(namespace, {"IMAGE_SIZE": 48}, "MODEL conv", IMAGE_SIZE=32)

@@ -1,0 +1,94 @@
+"""The small convolutional autoencoder for 32×32 images, the one that textbooks begin with, and its variational sibling.
+
+    images [N, C, 32, 32] in [0, 1] → latent [N, D] → images [N, C, 32, 32]
+
+Three convolutions of stride 2 and a linear layer, and the same backwards: 390,273 parameters for one channel and 32
+numbers an image. `encode`, `decode` and `forward` are those of every autoencoder here; see `leae.autoencoder`.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from leae.autoencoder import BaseAutoencoder, PosteriorMean, Variational, require_positive
+from leae.errors import UsageError
+
+IMAGE_SIZE = 32  # side in pixels; 28×28 digits are padded by 2
+MAP_SIZE = IMAGE_SIZE // 8
+WIDTHS = (32, 64, 128)  # channels after each convolution
+
+
+class ConvEncoder(nn.Module):
+    """Images to codes. `project` stops before `norm`, as the residual encoder's does."""
+
+    def __init__(self, image_channels: int, outputs: int, norm: nn.Module):
+        super().__init__()
+        first, second, third = WIDTHS
+        self.conv1 = nn.Conv2d(image_channels, first, kernel_size=3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(first, second, kernel_size=3, stride=2, padding=1)
+        self.conv3 = nn.Conv2d(second, third, kernel_size=3, stride=2, padding=1)
+        self.to_latent = nn.Linear(third * MAP_SIZE**2, outputs)
+        self.norm = norm
+
+    def project(self, images: Tensor) -> Tensor:
+        """Codes before `norm`: [N, C, 32, 32] → [N, D], twice the D if variational."""
+        maps = F.relu(self.conv3(F.relu(self.conv2(F.relu(self.conv1(images))))))  # [N, 128, 4, 4]
+        return self.to_latent(maps.flatten(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.norm(self.project(images))
+
+
+class ConvDecoder(nn.Module):
+    """Codes to the raw output: what becomes pixels by `BaseAutoencoder.decode`."""
+
+    def __init__(self, image_channels: int, latent_dim: int):
+        super().__init__()
+        first, second, third = WIDTHS
+        self.from_latent = nn.Linear(latent_dim, third * MAP_SIZE**2)
+        self.conv1 = nn.ConvTranspose2d(third, second, kernel_size=4, stride=2, padding=1)
+        self.conv2 = nn.ConvTranspose2d(second, first, kernel_size=4, stride=2, padding=1)
+        self.conv3 = nn.ConvTranspose2d(first, image_channels, kernel_size=4, stride=2, padding=1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        maps = F.relu(self.from_latent(latent)).unflatten(1, (WIDTHS[-1], MAP_SIZE, MAP_SIZE))
+        return self.conv3(F.relu(self.conv2(F.relu(self.conv1(maps)))))
+
+
+class ConvAutoencoder(BaseAutoencoder):
+    """The small convolutional autoencoder.
+
+    Args:
+        image_channels: channels of the images, any number (1 for grey, 3 for RGB).
+        latent_dim: D, numbers per image.
+        output: "sigmoid" or "linear"; see `BaseAutoencoder`.
+        batch_norm: whether a batch norm without parameters ends the encoder, as the self-teaching objective needs
+            it; the textbooks have none.
+
+    Raises:
+        UsageError: a size below 1, or a batch norm in the variational one.
+    """
+
+    def __init__(
+        self, image_channels: int = 1, latent_dim: int = 32, output: str = "sigmoid", batch_norm: bool = False
+    ):
+        require_positive(image_channels=image_channels, latent_dim=latent_dim)
+        settings = {
+            "image_channels": image_channels,
+            "latent_dim": latent_dim,
+            "output": output,
+            "batch_norm": batch_norm,
+        }
+        super().__init__((image_channels, IMAGE_SIZE, IMAGE_SIZE), (latent_dim,), output, settings)
+        if self.variational and batch_norm:
+            raise UsageError("a variational encoder has no batch norm; leave batch_norm False")
+        norm = nn.BatchNorm1d(latent_dim, affine=False) if batch_norm else nn.Identity()
+        self.encoder = (
+            ConvEncoder(image_channels, 2 * latent_dim, PosteriorMean())
+            if self.variational
+            else ConvEncoder(image_channels, latent_dim, norm)
+        )
+        self.decoder = ConvDecoder(image_channels, latent_dim)
+
+
+class VariationalConvAutoencoder(Variational, ConvAutoencoder):
+    """The small autoencoder with a Gaussian posterior for its code; only the encoder's last layer differs."""

@@ -1,0 +1,96 @@
+"""What the reconstruction baselines are asked for: the reconstruction losses, and what a variational one adds.
+
+After Vincent et al. (2008), "Extracting and composing robust features with denoising autoencoders", and Kingma and
+Welling (2013), "Auto-encoding variational Bayes", arXiv 1312.6114.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from leae.autoencoder import OUTPUTS
+from leae.errors import UsageError
+
+LOSSES = ("mse", "bce")
+
+
+@dataclass(frozen=True)
+class ReconstructionLoss:
+    """How far a decoder's raw output is from the images; call it on both.
+
+    | kind | output    | the raw output is          | loss                                           |
+    |------|-----------|----------------------------|------------------------------------------------|
+    | mse  | "sigmoid" | logits of pixels in [0, 1] | (sigmoid(raw) − x)²                            |
+    | mse  | "linear"  | pixels in [−1, 1]          | (raw − (2x − 1))²                              |
+    | bce  | "sigmoid" | logits of pixels in [0, 1] | −x · log sigmoid(raw) − (1 − x) · log sigmoid(−raw) |
+
+    The binary cross-entropy is computed from the logits, so that it stays finite however sure the decoder is. Pixels
+    between 0 and 1 make it positive even for a perfect reconstruction: there it is their entropy.
+
+    Args:
+        kind: "mse" or "bce".
+        output: "sigmoid" or "linear", the model's.
+
+    Raises:
+        UsageError: none of these, or bce of a linear output, which is no probability.
+    """
+
+    kind: str = "mse"
+    output: str = "sigmoid"
+
+    def __post_init__(self):
+        if self.kind not in LOSSES:
+            raise UsageError(f"reconstruction loss is {self.kind!r}; choose {' or '.join(LOSSES)}")
+        if self.output not in OUTPUTS:
+            raise UsageError(f"output is {self.output!r}; choose {' or '.join(OUTPUTS)}")
+        if self.kind == "bce" and self.output == "linear":
+            raise UsageError("reconstruction loss bce needs output sigmoid, for a linear output is no probability")
+
+    def __call__(self, raw: Tensor, images: Tensor) -> Tensor:
+        """The loss, averaged over images, channels and pixels.
+
+        Args:
+            raw: float [N, C, S, S], the decoder's output.
+            images: float [N, C, S, S] in [0, 1].
+
+        Returns:
+            A scalar.
+        """
+        if self.kind == "bce":
+            return F.binary_cross_entropy_with_logits(raw, images)
+        if self.output == "linear":
+            return F.mse_loss(raw, 2 * images - 1)
+        return F.mse_loss(torch.sigmoid(raw), images)
+
+
+def draw_latent(mean: Tensor, log_variance: Tensor, generator: torch.Generator) -> Tensor:
+    """A code from the posterior, z = μ + σ · ε with ε from N(0, I): gradients flow to μ and to σ.
+
+    Args:
+        mean, log_variance: float [N, D] or [N, D, H, W].
+        generator: draws ε; lives on the same device.
+    """
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    return mean + torch.exp(log_variance / 2) * noise
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(μ, σ²) ‖ N(0, I)) of diagonal Gaussians in nats: ½ · Σ (μ² + σ² − 1 − log σ²).
+
+    Summed over the dimensions of a code and averaged over the batch. The reconstruction loss beside it has to be
+    summed over the pixels likewise: only then is reconstruction + KL a bound on the images' negative log-likelihood,
+    and β = 1 that bound. Were both averaged over their dimensions, β would silently be multiplied by the ratio of
+    pixels to code numbers, some hundred times, and the codes would collapse onto N(0, I), whatever the image.
+
+    A sum of squared errors is, up to a constant, the negative log-likelihood of pixels with Gaussian noise of variance
+    ½ around the reconstruction.
+
+    Args:
+        mean, log_variance: float [N, D] or [N, D, H, W].
+
+    Returns:
+        A scalar.
+    """
+    return (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(dim=1).mean() / 2

@@ -1,0 +1,131 @@
+"""The small data sets of the textbooks: MNIST, Fashion-MNIST, CIFAR-10, and the digits that scikit-learn ships.
+
+    mnist          60,000 + 10,000 grey images of 28×28 pixels    data/MNIST/raw/
+    fashion-mnist  60,000 + 10,000 grey images of 28×28 pixels    data/FashionMNIST/raw/
+    cifar10        50,000 + 10,000 colour images of 32×32 pixels  data/cifar-10-batches-py/
+    digits          1,618 +    179 grey images of 8×8 pixels      nothing to download
+
+The first three are read, and downloaded where they are missing, by torchvision, in the folders that torchvision uses.
+"""
+
+import http.client
+import tarfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from leae.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SmallSet:
+    """What is known of a set without reading it."""
+
+    title: str
+    channels: int
+    reader: str = ""  # torchvision's class
+    folder: str = ""  # where that class keeps its files, below the data folder
+    files: str = ""  # what belongs there
+
+
+_IDX = "the four files train-images-idx3-ubyte.gz, train-labels-…, t10k-images-… and t10k-labels-…"
+SMALL_SETS = {
+    "mnist": SmallSet("MNIST", 1, "MNIST", "MNIST/raw", _IDX),
+    "fashion-mnist": SmallSet("Fashion-MNIST", 1, "FashionMNIST", "FashionMNIST/raw", _IDX),
+    "cifar10": SmallSet("CIFAR-10", 3, "CIFAR10", "", "cifar-10-python.tar.gz"),
+    "digits": SmallSet("scikit-learn's digits", 1),
+}
+HELD_OUT = 10  # the last tenth of the digits is held out: other writers than those of the first, mostly
+
+# What torchvision and what it reads with raise when files are missing, damaged or cannot be had.
+UNREADABLE = (OSError, RuntimeError, EOFError, AssertionError, ValueError, tarfile.TarError, http.client.HTTPException)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split: uint8 images [N, s, s, C] and int64 labels [N], which count the classes' names."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@lru_cache(maxsize=1)
+def load(name: str, data: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
+    """The "train" and the "test" part of a small set, and the names of its classes.
+
+    Args:
+        name: one of SMALL_SETS.
+        data: the data folder. What lies there is read without asking the network; what is missing is downloaded.
+
+    Raises:
+        UsageError: it is not there and cannot be downloaded, or is damaged; the message says what to put where.
+    """
+    parts, classes = _load_digits() if name == "digits" else _load_from_torchvision(SMALL_SETS[name], data)
+    for split, part in parts.items():
+        if len(part.images) != len(part.labels) or not np.isin(part.labels, range(len(classes))).all():
+            raise UsageError(
+                f"{SMALL_SETS[name].title}: the {split} labels do not fit the images; delete "
+                f"{data / SMALL_SETS[name].folder} and try again"
+            )
+    return parts, classes
+
+
+def _load_digits():
+    from sklearn.datasets import load_digits  # takes seconds to import, and only this set needs it
+
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]  # 16 is white
+    cut = len(images) - len(images) // HELD_OUT
+    parts = {"train": Part(images[:cut], digits.target[:cut]), "test": Part(images[cut:], digits.target[cut:])}
+    return parts, tuple(map(str, digits.target_names))
+
+
+def _load_from_torchvision(small: SmallSet, data: Path):
+    from torchvision import datasets  # takes seconds to import, and only these sets need it
+
+    try:
+        readers = {
+            split: getattr(datasets, small.reader)(data, train=split == "train", download=True)
+            for split in ("train", "test")
+        }
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(
+            f"{small.title} can neither be read from {data / small.folder} nor downloaded ({reason}); delete what is "
+            f"damaged and try again online, or put {small.files} into {data / small.folder} by hand"
+        ) from error
+    parts = {}
+    for split, reader in readers.items():
+        images = np.asarray(reader.data)
+        images = images[..., None] if images.ndim == 3 else images
+        parts[split] = Part(images, np.asarray(reader.targets))
+    classes = readers["train"].classes  # MNIST's are "0 - zero" and so on
+    return parts, tuple(name.split(" - ")[0] for name in classes)
+
+
+def read(name: str, data: Path, size: int, items: list[tuple[str, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Images by split and number: for each uint8 [size, size, C], and its class as bool [number of classes]."""
+    parts, classes = load(name, data)
+    one_hot = np.eye(len(classes), dtype=bool)
+    return [(fit(parts[split].images[i], size), one_hot[parts[split].labels[i]]) for split, i in items]
+
+
+def fit(image: np.ndarray, size: int) -> np.ndarray:
+    """An image brought to another size: 28×28 is padded by 2 black pixels on every side, then all are scaled.
+
+    Args:
+        image: uint8 [s, s, C].
+        size: side of the result in pixels.
+
+    Returns:
+        uint8 [size, size, C].
+    """
+    if len(image) == 28:
+        image = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    if len(image) == size:
+        return image
+    scaled = Image.fromarray(image.squeeze()).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(scaled).reshape(size, size, -1)

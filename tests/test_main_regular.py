@@ -1,0 +1,243 @@
+"""main_regular.py as a user types it, at sizes that train in seconds."""
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import leae
+from leae.autoencoder import Autoencoder, VariationalAutoencoder
+from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
+from leae.evaluate import MaskedViews, NoisyViews, reconstruct
+from leae.prep_data import find_source, open_dataset, to_float
+from leae.settings import constants_of
+from tests.conftest import ROOT, SHORT, SMALL, TINY, assert_same, metrics_of, run_script
+
+OBJECTIVES = ["masked", "plain", "denoising", "variational"]
+CPU = torch.device("cpu")
+
+
+def run_regular(monkeypatch, *options):
+    run_script(monkeypatch, "main_regular.py", *options)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("model", ["residual", "conv"])
+def test_every_objective_trains_both_models_and_the_checkpoint_comes_back_to_the_bit(
+    workplace, monkeypatch, objective, model
+):
+    monkeypatch.setattr(torch, "save", keep_last(torch.save))
+    sizes = SMALL if model == "residual" else ["--model", "conv", "--conv-latent-dim", "8"]
+    run_regular(monkeypatch, *SHORT, *sizes, "--objective", objective, "--max-steps", "6")
+    folder = workplace / "runs" / f"{objective}-001"
+    loaded = leae.load(folder / "checkpoints" / "100.pt")
+    classes = {
+        ("residual", False): Autoencoder,
+        ("residual", True): VariationalAutoencoder,
+        ("conv", False): ConvAutoencoder,
+        ("conv", True): VariationalConvAutoencoder,
+    }
+    assert type(loaded) is classes[model, objective == "variational"]
+
+    trained = type(loaded)(**loaded.settings)
+    trained.load_state_dict(keep_last.weights)
+    size = 16 if model == "residual" else 32
+    test = to_float(open_dataset(find_source("faces", size, 64)).images["test"])
+    assert torch.equal(reconstruct(loaded, test), reconstruct(trained, test))
+    grids = {path.name for path in (folder / "grids").iterdir()}
+    rows = 5 if objective == "variational" else 4
+    assert Image.open(folder / "grids" / "test-000006.png").height == 32 + rows * 132
+    assert ("samples-000006.png" in grids) == (objective == "variational")
+
+
+def keep_last(save):
+    """torch.save, which remembers the weights that it was last given."""
+
+    def saving(checkpoint, file):
+        keep_last.weights = {name: value.clone() for name, value in checkpoint["model"]["weights"].items()}
+        save(checkpoint, file)
+
+    return saving
+
+
+def test_the_first_step_is_that_of_the_formula(workplace, monkeypatch):
+    """One step without warm-up or decay, of plain autoencoding, against Adam's first step written down."""
+    options = ["--objective", "plain", "--model", "conv", "--conv-latent-dim", "4", "--batch-size", "64"]
+    options += ["--warmup", "0", "--schedule", "constant", "--weight-decay", "0", "--learning-rate", "0.001"]
+    run_regular(monkeypatch, *SHORT, *options, "--max-steps", "1")
+    folder = workplace / "runs" / "plain-001"
+    before, after = (leae.load(folder / "checkpoints" / f"{name}.pt").double() for name in ("000", "100"))
+    images = to_float(open_dataset(find_source("faces", 32, 64)).images["train"]).double()  # a batch of all
+    loss = ((before(images) - images) ** 2).mean()
+    row = next(row for row in metrics_of(folder) if row["split"] == "train")
+    assert float(row["loss"]) == pytest.approx(loss.item(), rel=1e-5)
+    gradients = torch.autograd.grad(loss, list(before.parameters()))
+    for old, new, gradient in zip(before.parameters(), after.parameters(), gradients, strict=True):
+        certain = gradient.abs() > 1e-5  # where float32 cannot mistake the sign
+        step = -0.001 * gradient / (gradient.abs() + 1e-8)
+        torch.testing.assert_close((new - old)[certain], step[certain], rtol=0, atol=2e-6)
+
+
+def test_the_variational_loss_is_summed_over_an_image_and_weighs_kl_by_beta(workplace, monkeypatch):
+    options = [*SHORT, *SMALL, "--objective", "variational", "--max-steps", "4", "--log-every", "1"]
+    run_regular(monkeypatch, *options, "--beta", "3.5")
+    rows = [row for row in metrics_of(workplace / "runs" / "variational-001") if row["split"] == "train"]
+    assert len(rows) == 4
+    for row in rows:
+        assert float(row["loss"]) == pytest.approx(float(row["reconstruction"]) + 3.5 * float(row["kl"]), rel=1e-4)
+    assert 16 * 16 * 3 * 0.01 < float(rows[0]["reconstruction"]) < 16 * 16 * 3 * 0.25  # a sum, not a mean
+
+
+def test_denoising_figures_are_taken_on_noisy_views(workplace, monkeypatch, capsys):
+    run_regular(monkeypatch, *TINY, "--objective", "denoising", "--max-steps", "3")
+    rows = metrics_of(workplace / "runs" / "denoising-001")
+    model = leae.load(workplace / "runs" / "denoising-001" / "checkpoints" / "100.pt")
+    test = to_float(open_dataset(find_source("faces", 16, 64)).images["test"])
+    noisy = NoisyViews(0.2)(test)
+    errors = (reconstruct(model, noisy) - test).square().mean(dim=(1, 2, 3))
+    assert float(rows[-1]["psnr_noisy"]) == pytest.approx((-10 * errors.log10()).mean().item(), abs=1e-3)
+    assert "psnr_masked" not in rows[-1]
+    itself = -10 * (noisy - test).square().mean(dim=(1, 2, 3)).log10()
+    assert f"the noisy images as they are {itself.mean():.2f} dB" in capsys.readouterr().out
+
+
+def test_the_masked_baseline_is_measured_as_the_self_teaching_run_is(workplace, monkeypatch):
+    run_regular(monkeypatch, *TINY, "--max-steps", "3")
+    model = leae.load(workplace / "runs" / "masked-001" / "checkpoints" / "100.pt")
+    test = to_float(open_dataset(find_source("faces", 16, 64)).images["test"])
+    row = metrics_of(workplace / "runs" / "masked-001")[-1]
+    for column, view in (("psnr_clean", test), ("psnr_masked", MaskedViews(0.35)(test))):
+        errors = (reconstruct(model, view) - test).square().mean(dim=(1, 2, 3))
+        assert float(row[column]) == pytest.approx((-10 * errors.log10()).mean().item(), abs=1e-3)
+
+
+def test_a_fair_pair_begins_with_the_same_weights_on_the_same_data(workplace, monkeypatch):
+    for sizes in (SMALL, ["--model", "conv"]):
+        run_script(monkeypatch, "main.py", *SHORT, *sizes, "--max-steps", "1")
+        run_regular(monkeypatch, *SHORT, *sizes, "--max-steps", "1")
+    for number in ("001", "002"):
+        ours, theirs = (workplace / "runs" / f"{kind}-{number}" for kind in ("masked", "self-teaching"))
+        first, second = (torch.load(run / "checkpoints" / "000.pt", weights_only=True) for run in (ours, theirs))
+        assert_same(first, second)
+        one, other = (json.loads((run / "settings.json").read_text()) for run in (ours, theirs))
+        assert one["data"] == other["data"]
+
+
+def test_constants_that_both_scripts_have_are_the_same(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for gpu in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        ours, theirs = (
+            constants_of(runpy.run_path(str(ROOT / script), run_name="not main"))
+            for script in ("main_regular.py", "main.py")
+        )
+        shared = (ours.keys() & theirs.keys()) - {"OBJECTIVE"}
+        assert len(shared) > 20
+        assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--dataset", "digits", *SMALL],  # grey images under the residual model
+        ["--dataset", "digits", *SMALL, "--objective", "variational", "--reconstruction-loss", "bce"],
+        ["--dataset", "faces", "--model", "conv"],  # colour under the small one
+        [*SMALL, "--reconstruction-loss", "bce"],
+        [*SMALL, "--output", "linear"],
+        ["--model", "conv", "--output", "linear", "--objective", "variational"],
+        [*SMALL[:4], "--latent", "spatial", "--spatial-dim", "4", "--objective", "variational"],
+    ],
+    ids=" ".join,
+)
+def test_loss_goes_down_in_every_combination(workplace, monkeypatch, options):
+    whole = ["--batch-size", "64", "--log-every", "1", "--max-steps", "12"]  # of the faces: every step sees all
+    rate = ["--learning-rate", "0.01", "--schedule", "constant", "--warmup", "0"]
+    run_regular(monkeypatch, *SHORT, *whole, *rate, *options, "--epochs", "12")
+    (folder,) = (workplace / "runs").iterdir()
+    losses = [float(row["loss"]) for row in metrics_of(folder) if row["split"] == "train"]
+    assert len(losses) == 12
+    assert sum(losses[-3:]) < 0.99 * sum(losses[:3])
+
+
+def test_a_baseline_that_was_killed_and_resumed_is_the_one_that_was_not(workplace, monkeypatch):
+    options = [*TINY, "--objective", "variational", "--save-minutes", "0"]
+    run_regular(monkeypatch, *options)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "main_regular.py"), *options],
+        cwd=workplace,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    whole, killed = (workplace / "runs" / f"variational-00{number}" for number in (1, 2))
+    while process.poll() is None:
+        if (killed / "metrics.csv").exists() and "train,8" in (killed / "metrics.csv").read_text():
+            process.kill()
+        time.sleep(0.01)
+    assert process.wait() == -9
+    run_regular(monkeypatch, "--resume", str(killed))
+    assert metrics_of(killed) == metrics_of(whole)
+    first, second = (torch.load(run / "checkpoints" / "last.pt", weights_only=True) for run in (whole, killed))
+    assert_same(first, second)
+
+
+def test_a_run_is_resumed_by_the_script_that_began_it(workplace, monkeypatch, capsys):
+    run_script(monkeypatch, "main.py", *TINY, "--max-steps", "1")
+    with pytest.raises(SystemExit):
+        run_regular(monkeypatch, "--resume", "runs/self-teaching-001")
+    expected = "is a self-teaching run, not a masked, plain, denoising or variational run"
+    assert expected in capsys.readouterr().err
+
+
+WRONG = [
+    ("--objective pixels", "OBJECTIVE is pixels; it must be masked, plain, denoising or variational"),
+    ("--reconstruction-loss bce --output linear", "bce needs output sigmoid"),
+    ("--reconstruction-loss mae", "reconstruction loss is 'mae'.*mse or bce"),
+    ("--output tanh", "output is 'tanh'.*sigmoid or linear"),
+    ("--objective denoising --noise 0", "NOISE is 0.0.*say 0.2"),
+    ("--objective denoising --noise nan", "NOISE is nan"),
+    ("--objective variational --beta -1", "BETA is -1.0.*at least 0"),
+    ("--noise 0.1", "NOISE has no effect where OBJECTIVE is masked"),
+    ("--objective plain --beta 2", "BETA has no effect where OBJECTIVE is plain"),
+    ("--objective denoising --mask-ratio 0.5", "MASK_RATIO has no effect where OBJECTIVE is denoising"),
+    ("--mask-ratio 1.5", "mask ratio is 1.5"),
+    ("--model conv --image-size 28", "IMAGE_SIZE is 28; it must be 32 for MODEL conv"),
+    ("--image-size 28", "image_size is 28.*24 and 32"),
+    ("--conv-latent-dim 16", "CONV_LATENT_DIM has no effect where MODEL is residual"),
+    ("--model conv --conv-latent-dim 0", "CONV_LATENT_DIM is 0"),
+    ("--dataset mnits", "no data set 'mnits'.*mnist"),
+    ("--dataset digits --batch-size 1619", "BATCH_SIZE is 1619.*training images, 1618"),
+    ("--resume runs/none", "runs.none is not a run's folder"),
+]
+
+
+@pytest.mark.parametrize(("options", "says"), WRONG, ids=[options for options, _ in WRONG])
+def test_a_wrong_constant_stops_before_any_work_with_one_line(workplace, monkeypatch, capsys, options, says):
+    with pytest.raises(SystemExit) as stop:
+        run_regular(monkeypatch, *options.split())
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert re.match(f"main_regular.py: .*{says}", printed.err)
+    assert (printed.out + printed.err).count("\n") == 1
+    assert list(workplace.iterdir()) == []
+
+
+def test_grey_images_come_in_any_size_the_residual_model_takes(workplace, monkeypatch):
+    options = ["--dataset", "digits", "--image-size", "128", "--hidden-dim", "4", "--map-channels", "4"]
+    run_regular(monkeypatch, *SHORT, *options, "--max-steps", "1", "--held-out", "4")
+    model = leae.load(workplace / "runs" / "masked-001" / "checkpoints" / "100.pt")
+    assert model(torch.rand(1, 1, 128, 128)).shape == (1, 1, 128, 128)
+    assert Path("data/prepared/digits-128").is_dir()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_it_trains_on_a_gpu(workplace, monkeypatch, objective):
+    run_regular(monkeypatch, *TINY, "--device", "cuda", "--objective", objective)
+    assert (workplace / "runs" / f"{objective}-001" / "checkpoints" / "100.pt").exists()

@@ -1,0 +1,52 @@
+"""Counting and timing steps."""
+
+import time
+
+import pytest
+import torch
+
+from leae.pace import Pace
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a test sets; seconds."""
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_it_counts_from_the_first_step_to_the_last():
+    assert list(Pace(3, 7, batch_size=1)) == [3, 4, 5, 6]
+    assert list(Pace(7, 7, batch_size=1)) == []
+
+
+def test_speed_is_images_per_second_since_the_last_measurement_and_without_rests(clock):
+    pace = Pace(0, 100, batch_size=8)
+    steps = iter(pace)
+
+    def make(count, seconds):
+        for _ in range(count):
+            next(steps)
+            clock[0] += seconds
+
+    make(10, 0.5)
+    measured = pace.measure({"loss": torch.tensor(2.5)})
+    assert measured == {"images_per_second": 16.0, "loss": 2.5}
+    make(4, 2.0)
+    assert pace.measure({})["images_per_second"] == 4.0
+    make(3, 1.0)
+    clock[0] += 1000  # a look
+    pace.rest()
+    make(2, 0.25)
+    assert pace.measure({})["images_per_second"] == 32.0
+    assert list(measured) == ["images_per_second", "loss"]
+
+
+def test_minutes_are_counted_since_the_last_rest_not_the_last_measurement(clock):
+    pace = Pace(0, 100, batch_size=8)
+    clock[0] += 90
+    pace.measure({})
+    assert pace.minutes_since_rest == 1.5
+    pace.rest()
+    assert pace.minutes_since_rest == 0

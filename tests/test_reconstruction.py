@@ -1,0 +1,107 @@
+"""Reconstruction losses and the KL divergence against closed forms and torch.distributions."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Bernoulli, Normal, kl_divergence
+
+from leae.errors import UsageError
+from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
+
+SHAPE = (3, 2, 8, 8)
+
+
+def example(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    raw = 2 * torch.randn(SHAPE, dtype=torch.float64, generator=generator)
+    return raw, torch.rand(SHAPE, dtype=torch.float64, generator=generator)
+
+
+def test_squared_error_of_a_sigmoid_output():
+    raw, images = example()
+    expected = ((1 / (1 + torch.exp(-raw)) - images) ** 2).sum() / raw.numel()
+    torch.testing.assert_close(ReconstructionLoss("mse", "sigmoid")(raw, images), expected)
+
+
+def test_squared_error_of_a_linear_output_is_that_of_pixels_scaled_to_minus_1_to_1():
+    raw, images = example()
+    loss = ReconstructionLoss("mse", "linear")
+    torch.testing.assert_close(loss(raw, images), ((raw - (images * 2 - 1)) ** 2).sum() / raw.numel())
+    assert loss(2 * images - 1, images) == 0
+
+
+def test_cross_entropy_is_the_mean_negative_log_likelihood_of_a_bernoulli():
+    raw, images = example()
+    black_and_white = images.round()
+    expected = -Bernoulli(logits=raw).log_prob(black_and_white).mean()
+    torch.testing.assert_close(ReconstructionLoss("bce")(raw, black_and_white), expected)
+    grey = -images * torch.log(torch.sigmoid(raw)) - (1 - images) * torch.log(1 - torch.sigmoid(raw))
+    torch.testing.assert_close(ReconstructionLoss("bce")(raw, images), grey.mean())
+
+
+def test_cross_entropy_and_its_gradient_stay_finite_however_sure_the_decoder_is():
+    raw = torch.tensor([-1e4, 1e4]).view(2, 1, 1, 1).requires_grad_()
+    wrong = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1)
+    loss = ReconstructionLoss("bce")(raw, wrong)
+    assert loss == 1e4
+    assert torch.autograd.grad(loss, raw)[0].flatten().tolist() == [-0.5, 0.5]
+    assert ReconstructionLoss("bce")(raw, 1 - wrong) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("bce", "linear"), "bce needs output sigmoid"),
+        (("mae", "sigmoid"), "loss is 'mae'; choose mse or bce"),
+        (("mse", "tanh"), "output is 'tanh'; choose sigmoid or linear"),
+    ],
+)
+def test_impossible_pairs_are_refused(arguments, says):
+    with pytest.raises(UsageError, match=says):
+        ReconstructionLoss(*arguments)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 3, 2, 2)])
+def test_kl_is_that_of_torch_distributions_summed_over_a_code_and_averaged_over_the_batch(shape):
+    mean, log_variance = torch.randn(2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    posterior = Normal(mean, (log_variance / 2).exp())
+    expected = kl_divergence(posterior, Normal(torch.zeros_like(mean), torch.ones_like(mean))).sum() / len(mean)
+    torch.testing.assert_close(gaussian_kl(mean, log_variance), expected)
+
+
+def test_kl_of_known_gaussians():
+    zeros = torch.zeros(4, 6)
+    assert gaussian_kl(zeros, zeros) == 0
+    assert gaussian_kl(zeros + 2, zeros) == 6 * 2**2 / 2
+    assert gaussian_kl(zeros, zeros + math.log(4.0)) == pytest.approx(6 * (4 - 1 - math.log(4)) / 2)
+
+
+def test_reconstruction_and_kl_together_are_the_negative_evidence_bound_up_to_a_constant():
+    """β = 1 is the bound only if both are sums: per image, Gaussian pixels of variance ½, from torch.distributions."""
+    raw, images = example()
+    mean, log_variance = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    ours = images[0].numel() * ReconstructionLoss()(raw, images) + gaussian_kl(mean, log_variance)
+    pixels = Normal(torch.sigmoid(raw), torch.tensor(0.5**0.5, dtype=torch.float64))
+    prior = Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    bound = [
+        pixels.log_prob(images)[i].sum() - kl_divergence(Normal(mean, (log_variance / 2).exp()), prior)[i].sum()
+        for i in range(3)
+    ]
+    constant = images[0].numel() * math.log(math.pi) / 2  # of the Gaussian's normalisation, per pixel ½ log 2πσ²
+    torch.testing.assert_close(ours, -torch.stack(bound).mean() - constant)
+
+
+def test_drawn_codes_have_the_posteriors_mean_and_deviation():
+    mean, log_variance = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, math.log(0.25)]])
+    count = 100_000
+    codes = draw_latent(mean.expand(count, 2), log_variance.expand(count, 2), torch.Generator().manual_seed(0))
+    deviation = torch.tensor([1.0, 0.5])
+    assert ((codes.mean(dim=0) - mean[0]).abs() < 5 * deviation / count**0.5).all()
+    assert ((codes.std(dim=0) / deviation - 1).abs() < 5 / (2 * count) ** 0.5).all()
+
+
+def test_gradients_flow_through_a_drawn_code_to_mean_and_variance():
+    mean, log_variance = torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    inputs = (mean.requires_grad_(), log_variance.requires_grad_())
+    assert torch.autograd.gradcheck(lambda m, v: draw_latent(m, v, torch.Generator().manual_seed(5)), inputs)
