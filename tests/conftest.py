@@ -1,8 +1,11 @@
 """What several tests share: an empty working folder, small data sets on disk, short training runs."""
 
 import csv
+import re
 import runpy
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +56,28 @@ def run_script(monkeypatch, script: str, *options: str) -> None:
     """Run a training script in this process, as `python main.py --option` would in its own."""
     monkeypatch.setattr(sys, "argv", [script, *options])
     runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+def assert_refused(monkeypatch, capsys, script: str, options: str, says: str) -> None:
+    """The script answers these options with one line, before it has written anything here."""
+    with pytest.raises(SystemExit) as stop:
+        run_script(monkeypatch, script, *options.split())
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert re.match(f"{script}: .*{says}", printed.err)
+    assert (printed.out + printed.err).count("\n") == 1
+    assert list(Path().iterdir()) == []
+
+
+def kill_once_logged(script: str, options: list[str], folder: Path, row: str) -> None:
+    """Start a run in a process of its own, and end it by SIGKILL once its metrics have a certain row."""
+    command = [sys.executable, str(ROOT / script), *options]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        if (folder / "metrics.csv").exists() and row in (folder / "metrics.csv").read_text():
+            process.kill()
+        time.sleep(0.01)
+    assert process.wait() == -9
 
 
 def metrics_of(folder):

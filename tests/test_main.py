@@ -3,9 +3,7 @@
 import json
 import re
 import runpy
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,18 @@ from PIL import Image
 
 import leae
 from leae.settings import read_command_line
-from tests.conftest import ROOT, SHORT, SMALL, TINY, assert_same, metrics_of, run_script, write_image
+from tests.conftest import (
+    ROOT,
+    SHORT,
+    SMALL,
+    TINY,
+    assert_refused,
+    assert_same,
+    kill_once_logged,
+    metrics_of,
+    run_script,
+    write_image,
+)
 
 
 def run_main(monkeypatch, *options):
@@ -58,14 +67,8 @@ def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch
 
 def test_a_run_that_was_killed_and_resumed_is_the_run_that_was_not(workplace, monkeypatch):
     run_main(monkeypatch, *TINY, "--save-minutes", "0")
-    command = [sys.executable, str(ROOT / "main.py"), *TINY, "--save-minutes", "0"]
-    process = subprocess.Popen(command, cwd=workplace, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     whole, killed = (workplace / "runs" / f"self-teaching-00{number}" for number in (1, 2))
-    while process.poll() is None:  # kill it once it has logged beyond its first epoch
-        if (killed / "metrics.csv").exists() and "train,12" in (killed / "metrics.csv").read_text():
-            process.kill()
-        time.sleep(0.01)
-    assert process.wait() == -9
+    kill_once_logged("main.py", [*TINY, "--save-minutes", "0"], killed, row="train,12")  # beyond its first epoch
     run_main(monkeypatch, "--resume", str(killed), "--device", "cpu")
     assert metrics_of(killed) == metrics_of(whole)
     for name in ("100.pt", "last.pt"):
@@ -126,13 +129,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("options", "says"), WRONG, ids=[options for options, _ in WRONG])
 def test_a_wrong_constant_stops_before_any_work_with_one_line(workplace, monkeypatch, capsys, options, says):
-    with pytest.raises(SystemExit) as stop:
-        run_main(monkeypatch, *options.split())
-    assert stop.value.code == 2
-    printed = capsys.readouterr()
-    assert re.match(f"main.py: .*{says}", printed.err)
-    assert (printed.out + printed.err).count("\n") == 1
-    assert list(workplace.iterdir()) == []
+    assert_refused(monkeypatch, capsys, "main.py", options, says)
 
 
 @pytest.mark.parametrize(
@@ -195,10 +192,12 @@ def test_it_trains_on_a_gpu(workplace, monkeypatch):
     assert (workplace / "runs" / "self-teaching-001" / "checkpoints" / "100.pt").exists()
 
 
-def test_the_readmes_commands_are_understood():
-    namespace = runpy.run_path(str(ROOT / "main.py"), run_name="not main")
-    lines = re.findall(r"uv run main\.py(.*?)(?:`|#|\n)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert len(lines) >= 4
+@pytest.mark.parametrize(("script", "at_least"), [("main.py", 4), ("main_regular.py", 6)])
+def test_the_readmes_commands_are_understood(script, at_least):
+    namespace = runpy.run_path(str(ROOT / script), run_name="not main")
+    pattern = rf"uv run {re.escape(script)}(.*?)(?:`|#|\n)"
+    lines = re.findall(pattern, (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(lines) >= at_least
     for line in lines:
         if line.strip() != "--help":
             read_command_line(namespace, line.split())

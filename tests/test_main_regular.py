@@ -1,11 +1,7 @@
 """main_regular.py as a user types it, at sizes that train in seconds."""
 
 import json
-import re
 import runpy
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +14,17 @@ from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.evaluate import MaskedViews, NoisyViews, reconstruct
 from leae.prep_data import find_source, open_dataset, to_float
 from leae.settings import constants_of
-from tests.conftest import ROOT, SHORT, SMALL, TINY, assert_same, metrics_of, run_script
+from tests.conftest import (
+    ROOT,
+    SHORT,
+    SMALL,
+    TINY,
+    assert_refused,
+    assert_same,
+    kill_once_logged,
+    metrics_of,
+    run_script,
+)
 
 OBJECTIVES = ["masked", "plain", "denoising", "variational"]
 CPU = torch.device("cpu")
@@ -169,18 +175,8 @@ def test_loss_goes_down_in_every_combination(workplace, monkeypatch, options):
 def test_a_baseline_that_was_killed_and_resumed_is_the_one_that_was_not(workplace, monkeypatch):
     options = [*TINY, "--objective", "variational", "--save-minutes", "0"]
     run_regular(monkeypatch, *options)
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "main_regular.py"), *options],
-        cwd=workplace,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
     whole, killed = (workplace / "runs" / f"variational-00{number}" for number in (1, 2))
-    while process.poll() is None:
-        if (killed / "metrics.csv").exists() and "train,8" in (killed / "metrics.csv").read_text():
-            process.kill()
-        time.sleep(0.01)
-    assert process.wait() == -9
+    kill_once_logged("main_regular.py", options, killed, row="train,8")
     run_regular(monkeypatch, "--resume", str(killed))
     assert metrics_of(killed) == metrics_of(whole)
     first, second = (torch.load(run / "checkpoints" / "last.pt", weights_only=True) for run in (whole, killed))
@@ -219,13 +215,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("options", "says"), WRONG, ids=[options for options, _ in WRONG])
 def test_a_wrong_constant_stops_before_any_work_with_one_line(workplace, monkeypatch, capsys, options, says):
-    with pytest.raises(SystemExit) as stop:
-        run_regular(monkeypatch, *options.split())
-    assert stop.value.code == 2
-    printed = capsys.readouterr()
-    assert re.match(f"main_regular.py: .*{says}", printed.err)
-    assert (printed.out + printed.err).count("\n") == 1
-    assert list(workplace.iterdir()) == []
+    assert_refused(monkeypatch, capsys, "main_regular.py", options, says)
 
 
 def test_grey_images_come_in_any_size_the_residual_model_takes(workplace, monkeypatch):
