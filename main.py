@@ -6,6 +6,7 @@
     uv run main.py --dataset path/to/images                 your own images
     uv run main.py --model conv --dataset digits            the small model, on scikit-learn's digits
     uv run main.py --resume runs/self-teaching-001          go on with a run that was stopped
+    uv run torchrun --nproc-per-node 8 main.py              on eight GPUs
 
 Edit the constants and run again. Where a constant has two values, the first is for a GPU, and published unless the
 comment says otherwise; the second is for a CPU, where the run ends within minutes.
@@ -16,12 +17,13 @@ import torch
 from leae import conv_autoencoder
 from leae.autoencoder import Autoencoder
 from leae.conv_autoencoder import ConvAutoencoder
-from leae.device import describe, device_name, find_device
+from leae.device import autocast, compile_if_it_works, describe, device_name, find_device
 from leae.errors import run_command
 from leae.evaluate import MaskedViews, grid_rows, held_out_psnr, summary
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
 from leae.pace import Pace
+from leae.parallel import join, share_gradients
 from leae.prep_data import Batches, channels_of, find_source, open_dataset, to_float
 from leae.randomness import generator
 from leae.runs import Run, begin, milestones
@@ -68,6 +70,7 @@ WEIGHT_DECAY = 0.01  # AdamW's
 # --- the run
 SEED = 0  # of everything random: weights, order, masks, boxes, directions
 DEVICE = "cuda" if GPU else "cpu"  # where to train
+COMPILE = GPU  # compile the convolutions: faster steps after a minute; without a compiler they stay as they are
 LOG_EVERY = 10  # steps between rows of metrics.csv
 GRID_EVERY = 2000 if GPU else 200  # steps between grids and held-out figures
 GRID_IMAGES = 10  # images in a grid
@@ -83,7 +86,7 @@ def main() -> None:
     require_common(globals(), chosen)
     require_numbers(MASK_RATIO=MASK_RATIO, SIGREG_WEIGHT=SIGREG_WEIGHT, JUDGE_DECAY=JUDGE_DECAY)
     require_tuples(CROP_RATIOS=CROP_RATIOS)
-    device = find_device(DEVICE)
+    device = join(find_device(DEVICE))
     torch.manual_seed(SEED)
     channels = channels_of(DATASET)
     if MODEL == "conv":
@@ -132,6 +135,9 @@ def main() -> None:
         return quality
 
     # --- training
+    if COMPILE:
+        compile_if_it_works(model.encoder, model.decoder, judge.encoder)
+    compute_terms = share_gradients(objective, model)
     quality = look(0) if start == 0 else None
     pace = Pace(start, total_steps, BATCH_SIZE)
     for step in pace:
@@ -139,7 +145,8 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * learning_rate_factor(step, total_steps, WARMUP, SCHEDULE)
 
-        terms = objective(model, judge, images, generator(SEED, "step", step, device))
+        with autocast(device):
+            terms = compute_terms(judge, images, generator(SEED, "step", step, device))
         optimizer.zero_grad()
         terms["loss"].backward()
         optimizer.step()

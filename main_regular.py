@@ -4,6 +4,7 @@
     uv run main_regular.py --objective denoising                        or plain, or variational
     uv run main_regular.py --model conv --dataset mnist                 the small model of the textbooks
     uv run main_regular.py --resume runs/masked-001                     go on with a run that was stopped
+    uv run torchrun --nproc-per-node 8 main_regular.py                  on eight GPUs
 
 A batch, a corruption, a model, a reconstruction loss. Edit the constants and run again. Where a constant has two
 values, the first is for a GPU, the second for a CPU, where the run ends within minutes. Those that main.py has too
@@ -11,16 +12,17 @@ have the same values there, so that a run of each is a fair pair.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from leae import conv_autoencoder
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
-from leae.device import describe, device_name, find_device
+from leae.device import autocast, compile_if_it_works, describe, device_name, find_device
 from leae.errors import run_command
 from leae.evaluate import MaskedViews, NoisyViews, grid_rows, held_out_psnr, samples, summary
-from leae.masking import add_noise, mask_side, mask_squares
+from leae.masking import add_noise, draw_gaussian, mask_side, mask_squares
 from leae.pace import Pace
+from leae.parallel import join, share_gradients
 from leae.prep_data import Batches, channels_of, find_source, open_dataset, to_float
 from leae.randomness import generator
 from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
@@ -67,6 +69,7 @@ WEIGHT_DECAY = 0.01  # AdamW's; with 0 it is Adam
 # --- the run
 SEED = 0  # of everything random: weights, order, masks, noise
 DEVICE = "cuda" if GPU else "cpu"  # where to train
+COMPILE = GPU  # compile the convolutions: faster steps after a minute; without a compiler they stay as they are
 LOG_EVERY = 10  # steps between rows of metrics.csv
 GRID_EVERY = 2000 if GPU else 200  # steps between grids and held-out figures
 GRID_IMAGES = 10  # images in a grid
@@ -79,7 +82,7 @@ def corrupt(images: Tensor, draws: torch.Generator) -> Tensor:
     if OBJECTIVE == "masked":
         return mask_squares(images, MASK_RATIO, draws)
     if OBJECTIVE == "denoising":
-        return add_noise(images, NOISE, draws)
+        return add_noise(images, NOISE, draw_gaussian(images, draws))
     return images
 
 
@@ -95,7 +98,7 @@ def main() -> None:
     require(BETA >= 0, "BETA", BETA, "at least 0")
     idle = {"masked": ("NOISE", "BETA"), "plain": ("NOISE", "BETA"), "denoising": ("MASK_RATIO", "BETA")}
     require_effect(globals(), chosen, OBJECTIVE={**idle, "variational": ("NOISE",)})
-    device = find_device(DEVICE)
+    device = join(find_device(DEVICE))
     torch.manual_seed(SEED)
     channels = channels_of(DATASET)
     variational = OBJECTIVE == "variational"
@@ -153,7 +156,23 @@ def main() -> None:
         run.look(step, step / batches.steps_per_epoch, quality, grids, model, resumable, keep.get(step, []))
         return quality
 
+    def loss_terms(model: nn.Module, images: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
+        """The loss of a batch, and what it is the sum of."""
+        given = corrupt(images, draws)
+        if not variational:
+            raw = model.decoder(model.encode(given))
+            return {"loss": reconstruction_loss(raw, images)}
+        mean, log_variance = model.posterior(given)
+        raw = model.decoder(draw_latent(mean, log_variance, draws))
+        # Both are summed over an image's dimensions and averaged over the batch; see `gaussian_kl`.
+        reconstruction = images[0].numel() * reconstruction_loss(raw, images)
+        kl = gaussian_kl(mean, log_variance)
+        return {"loss": reconstruction + BETA * kl, "reconstruction": reconstruction, "kl": kl}
+
     # --- training
+    if COMPILE:
+        compile_if_it_works(model.encoder, model.decoder)
+    compute_terms = share_gradients(loss_terms, model)
     quality = look(0) if start == 0 else None
     pace = Pace(start, total_steps, BATCH_SIZE)
     for step in pace:
@@ -161,18 +180,8 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * learning_rate_factor(step, total_steps, WARMUP, SCHEDULE)
 
-        draws = generator(SEED, "step", step, device)
-        given = corrupt(images, draws)
-        if variational:
-            mean, log_variance = model.posterior(given)
-            raw = model.decoder(draw_latent(mean, log_variance, draws))
-            # Both are summed over an image's dimensions and averaged over the batch; see `gaussian_kl`.
-            reconstruction = images[0].numel() * reconstruction_loss(raw, images)
-            kl = gaussian_kl(mean, log_variance)
-            terms = {"loss": reconstruction + BETA * kl, "reconstruction": reconstruction, "kl": kl}
-        else:
-            raw = model.decoder(model.encode(given))
-            terms = {"loss": reconstruction_loss(raw, images)}
+        with autocast(device):
+            terms = compute_terms(images, generator(SEED, "step", step, device))
         optimizer.zero_grad()
         terms["loss"].backward()
         optimizer.step()

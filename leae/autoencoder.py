@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leae.errors import UsageError
+from leae.normalisation import BatchNorm1d, BatchNorm2d, at_least_float32
 
 STRIDE = 8  # image pixels per position of the encoder's map, along one side
 OUTPUTS = ("sigmoid", "linear")
@@ -88,7 +89,7 @@ class BaseAutoencoder(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Images from codes: [N, *latent_shape] → float [N, C, S, S] in [0, 1]."""
-        raw = self.decoder(latent)
+        raw = at_least_float32(self.decoder(latent))
         return torch.sigmoid(raw) if self.output == "sigmoid" else ((raw + 1) / 2).clamp(0, 1)
 
     def decode_views(self, *latents: Tensor) -> tuple[Tensor, ...]:
@@ -113,7 +114,7 @@ class Variational:
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the codes of images: float [N, C, S, S] in [0, 1] → two of [N, *latent_shape]."""
-        mean, log_variance = self.project(images).chunk(2, dim=1)
+        mean, log_variance = at_least_float32(self.project(images)).chunk(2, dim=1)
         return mean, log_variance
 
 
@@ -226,7 +227,7 @@ class Encoder(nn.Module):
         if variational:
             self.norm = PosteriorMean()
         else:
-            self.norm = nn.BatchNorm1d(latent_dim) if pooled else nn.BatchNorm2d(latent_dim)
+            self.norm = BatchNorm1d(latent_dim) if pooled else BatchNorm2d(latent_dim)
 
     def project(self, images: Tensor) -> Tensor:
         """Codes before `norm`: [N, C, S, S] → [N, D] or [N, D, S/8, S/8], twice the D if variational."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from leae.autoencoder import BaseAutoencoder, PosteriorMean, Variational, require_positive
 from leae.errors import UsageError
+from leae.normalisation import BatchNorm1d
 
 IMAGE_SIZE = 32  # side in pixels; 28×28 digits are padded by 2
 MAP_SIZE = IMAGE_SIZE // 8
@@ -81,7 +82,7 @@ class ConvAutoencoder(BaseAutoencoder):
         super().__init__((image_channels, IMAGE_SIZE, IMAGE_SIZE), (latent_dim,), output, settings)
         if self.variational and batch_norm:
             raise UsageError("a variational encoder has no batch norm; leave batch_norm False")
-        norm = nn.BatchNorm1d(latent_dim, affine=False) if batch_norm else nn.Identity()
+        norm = BatchNorm1d(latent_dim, affine=False) if batch_norm else nn.Identity()
         self.encoder = (
             ConvEncoder(image_channels, 2 * latent_dim, PosteriorMean())
             if self.variational

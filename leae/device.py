@@ -1,8 +1,10 @@
 """The device that a run trains on."""
 
 import platform
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
 
 from leae.errors import UsageError
 
@@ -22,7 +24,31 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32: 10 bits of mantissa, summed in float32
         torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True  # the shapes of a step never change
     return device
+
+
+def autocast(device: torch.device) -> AbstractContextManager:
+    """What the convolutions and linear layers of a step are computed in: bfloat16 on a GPU, else float32.
+
+    Codes and pixels come out in float32: batch norm, SIGReg and the losses see nothing coarser.
+    """
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def compile_if_it_works(*encoders_and_decoders: nn.Module) -> None:
+    """Compile the convolutional parts of modules that have a `project`, or a `forward` alone, in place.
+
+    Where PyTorch's compiler does not work (no Triton, no C++ compiler), that is said and they stay as they are.
+    """
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=next(encoders_and_decoders[0].parameters()).device))
+    except (RuntimeError, ImportError, OSError) as error:
+        print(f"torch.compile does not work here ({str(error).strip().splitlines()[0]}); going on without it")
+        return
+    for module in encoders_and_decoders:
+        name = "project" if hasattr(module, "project") else "forward"
+        setattr(module, name, torch.compile(getattr(module, name)))
 
 
 def device_name(device: torch.device) -> str:

@@ -1,5 +1,6 @@
 """The one exception for something the user gave that cannot be used."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,8 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except UsageError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of several processes that share a run, one says it
+            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)

@@ -62,11 +62,9 @@ class NoisyViews:
 
     def __call__(self, images: Tensor, first: int = 0) -> Tensor:
         """The views of images [N, C, S, S] in the order of their split, of which the first has the number `first`."""
-        views = [
-            add_noise(image, self.deviation, generator(0, "noise", first + number))
-            for number, image in enumerate(images.cpu())
-        ]
-        return torch.stack(views).to(images.device)
+        numbers = range(first, first + len(images))
+        noise = [torch.randn(images.shape[1:], generator=generator(0, "noise", number)) for number in numbers]
+        return add_noise(images, self.deviation, torch.stack(noise).to(images.device))
 
 
 Views = MaskedViews | NoisyViews

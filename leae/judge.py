@@ -3,10 +3,10 @@
 import copy
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leae.errors import UsageError
+from leae.normalisation import normalise
 
 RULERS = ("shared", "own")
 
@@ -44,33 +44,28 @@ class Judge(nn.Module):
         self.ruler = ruler
         self.encoder = copy.deepcopy(encoder).requires_grad_(False)
 
-    def forward(self, real: Tensor, *reconstructions: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, real: Tensor | None, *reconstructions: Tensor) -> tuple[Tensor | None, ...]:
         """T(real), which is a target, and T of each of the reconstructions that are compared with it.
 
         All reconstructions share one pass through the convolutions; each is normalised as its own batch.
 
         Args:
-            real: float [N, C, S, S], views of images.
+            real: float [N, C, S, S], views of images; None where reconstructions are compared with each other alone
+                and each is its own ruler.
             *reconstructions: float [N, C, S, S] each, the same views of reconstructions of these images.
 
         Returns:
             Codes in the same order. No gradient flows to `real`, neither from its own codes nor from those of
             the reconstructions that are measured by its ruler.
         """
-        with torch.no_grad():
-            real_codes = self.encoder.project(real)
-            target = self._normalise(real_codes, ruler=real_codes)
+        norm, target = self.encoder.norm, None
+        if real is not None:
+            with torch.no_grad():
+                real_codes = self.encoder.project(real)
+                target = normalise(real_codes, real_codes, norm)
         judged = self.encoder.project(torch.cat(reconstructions)).split([len(view) for view in reconstructions])
-        return target, *(self._normalise(codes, real_codes if self.ruler == "shared" else codes) for codes in judged)
-
-    def _normalise(self, codes: Tensor, ruler: Tensor) -> Tensor:
-        """The encoder's batch norm, applied to `codes` with the batch statistics of `ruler`."""
-        norm = self.encoder.norm
-        if ruler is codes:
-            return F.batch_norm(codes, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
-        over = [0, *range(2, ruler.dim())]  # the batch, and for a spatial latent the positions
-        variance, mean = torch.var_mean(ruler, dim=over, correction=0)
-        return F.batch_norm(codes, mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps)
+        rulers = [real_codes] * len(judged) if self.ruler == "shared" else judged
+        return target, *(normalise(codes, ruler, norm) for codes, ruler in zip(judged, rulers, strict=True))
 
     @torch.no_grad()
     def follow(self, encoder: nn.Module) -> None:

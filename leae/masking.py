@@ -1,6 +1,7 @@
 """Views of images: square masks filled with the image's own mean colour, noise, crop boxes, crop-and-resize.
 
-Positions are drawn on the images' device, for the whole batch at once, from a generator that the caller makes.
+What is random is drawn on the images' device from a generator that the caller makes, for the whole batch at once: where
+several processes share a batch, each draws for all and takes what is for its rows.
 """
 
 import math
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from leae.errors import UsageError
+from leae.parallel import my_rows, processes
 
 
 def mask_side(image_size: int, mask_ratio: float) -> int:
@@ -89,22 +91,27 @@ def mask_squares(images: Tensor, mask_ratio: float, generator: torch.Generator) 
     """
     size = images.shape[-1]
     side = mask_side(size, mask_ratio)
-    return fill_squares(images, draw_boxes(len(images), side, size, generator), side)
+    return fill_squares(images, my_rows(draw_boxes(len(images) * processes(), side, size, generator)), side)
 
 
-def add_noise(images: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
-    """The noisy view: clamp(x + σ · noise, 0, 1), the noise standard Gaussian in every channel of every pixel.
+def add_noise(images: Tensor, deviation: float, noise: Tensor) -> Tensor:
+    """The noisy view: clamp(x + σ · noise, 0, 1).
 
     Args:
         images: float [N, C, S, S] in [0, 1].
         deviation: σ, at least 0, in the units of the pixels.
-        generator: draws the noise; lives on the images' device.
+        noise: standard Gaussian numbers of the same shape, as `draw_gaussian` draws them.
 
     Returns:
         float [N, C, S, S] in [0, 1].
     """
-    noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
     return (images + deviation * noise).clamp(0, 1)
+
+
+def draw_gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard Gaussian numbers for every entry of a batch, of its shape, dtype and device."""
+    shape = (len(like) * processes(), *like.shape[1:])
+    return my_rows(torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype))
 
 
 def crop_and_resize(images: Tensor, corners: Tensor, side: int) -> Tensor:
@@ -135,4 +142,5 @@ def crop_and_resize(images: Tensor, corners: Tensor, side: int) -> Tensor:
         3, place[:, :, None, :].expand(-1, -1, size, -1), hat.expand(len(images), 2, -1, -1)
     )
     rows, columns = weights.unbind(1)  # [N, S, S] each: output position × input position
-    return rows[:, None] @ images @ columns[:, None].mT
+    with torch.autocast(images.device.type, enabled=False):  # pixels in bfloat16 would be coarser than they are shown
+        return rows[:, None] @ images @ columns[:, None].mT

@@ -26,6 +26,7 @@ from leae.autoencoder import BaseAutoencoder
 from leae.errors import UsageError
 from leae.judge import Judge
 from leae.masking import crop_and_resize, crop_side, draw_boxes, mask_side, mask_squares
+from leae.parallel import my_rows, processes
 from leae.sigreg import sigreg
 
 OBJECTIVES = ("symmetric", "crop")
@@ -78,7 +79,7 @@ class SelfTeachingObjective:
     def __call__(
         self, model: BaseAutoencoder, judge: Judge, images: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """The loss of one batch, and every term of it by name.
+        """The loss of one batch, or of this process's rows of it, and every term of it by name.
 
         Args:
             model: E and D, in training mode, where its batch norm uses the statistics of each view's batch.
@@ -102,7 +103,8 @@ class SelfTeachingObjective:
         # Consistency compares whole reconstructions, and a crop ratio of 1 asks for the very same codes.
         for ratio in dict.fromkeys((WHOLE, *self.crop_ratios)):
             crop = self._draw_crop(ratio, len(images), generator)
-            target, t_clean, t_masked = judge(crop(images), crop(x_clean), crop(x_masked))
+            wanted = judge.ruler == "shared" or ratio in self.crop_ratios
+            target, t_clean, t_masked = judge(crop(images) if wanted else None, crop(x_clean), crop(x_masked))
             if ratio == WHOLE:
                 terms["consistency"] = F.mse_loss(t_clean, t_masked)
             if ratio in self.crop_ratios:
@@ -125,7 +127,9 @@ class SelfTeachingObjective:
     def _draw_crop(self, ratio: float, count: int, generator: torch.Generator):
         """`crop` of the formulas: a function that cuts the same boxes out of whatever it is given."""
         side = crop_side(self.image_size, ratio)
-        corners = draw_boxes(count, side, self.image_size, generator)
+        if side == self.image_size:
+            return lambda images: images
+        corners = my_rows(draw_boxes(count * processes(), side, self.image_size, generator))
         return lambda images: crop_and_resize(images, corners, side)
 
     def _sum(self, terms: dict[str, Tensor], gaussian: Tensor) -> dict[str, Tensor]:

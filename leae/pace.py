@@ -3,8 +3,11 @@
 import time
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
+
+from leae.parallel import mean_of_all, rank
 
 
 class Pace:
@@ -18,7 +21,8 @@ class Pace:
 
     def __init__(self, start: int, total_steps: int, batch_size: int):
         self.batch_size = batch_size
-        self.bar = tqdm(range(start, total_steps), initial=start, total=total_steps, mininterval=1, dynamic_ncols=True)
+        steps, quiet = range(start, total_steps), rank() > 0
+        self.bar = tqdm(steps, initial=start, total=total_steps, mininterval=1, dynamic_ncols=True, disable=quiet)
         self.rest()
 
     def __iter__(self) -> Iterator[int]:
@@ -36,8 +40,12 @@ class Pace:
         return (time.perf_counter() - self.rested) / 60
 
     def measure(self, terms: dict[str, Tensor]) -> dict[str, float]:
-        """The terms as numbers, after "images_per_second" since the last measurement or rest; shown on the bar, too."""
-        values = {name: term.item() for name, term in terms.items()}  # waits for the device
+        """The terms as numbers, after "images_per_second" since the last measurement or rest; shown on the bar, too.
+
+        Where several processes share the batch, each has its rows' terms and gets their mean.
+        """
+        together = mean_of_all(torch.stack([term.detach() for term in terms.values()]))
+        values = dict(zip(terms, together.tolist(), strict=True))  # waits for the device, once
         speed = self.timed * self.batch_size / (time.perf_counter() - self.clock)
         self.timed, self.clock = 0, time.perf_counter()
         self.bar.set_postfix_str(f"{speed:.0f} img/s, " + ", ".join(f"{name} {v:.3f}" for name, v in values.items()))

@@ -13,6 +13,7 @@ again when its source has changed.
 import argparse
 import hashlib
 import json
+import mmap
 import multiprocessing
 import os
 import signal
@@ -22,7 +23,7 @@ import time
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from leae import celeba, faces, small_sets
 from leae.errors import UsageError, run_command
 from leae.files import whole_file, whole_folder
 from leae.images import SUFFIXES, UNREADABLE, TooSmall, read_square
+from leae.parallel import first_before_others, processes, rank
 from leae.randomness import generator
 from leae.settings import Parser, require, require_whole
 
@@ -46,6 +48,7 @@ HELD_OUT = 10  # one in so many images is held out where the source says nothing
 FIRST_HELD_OUT_FACE = 1_000_000_000  # so that however many are trained on, the same are held out
 BAD_SHARE = 0.01  # more unusable images than this are an error
 CHUNK = 32  # images that a worker reads at a time
+MAPPED_BYTES = 2**30  # a prepared array of more is read image by image, so that it does not fill the memory
 SERIAL_SECONDS = 10.0  # of work for one process below which starting others would take longer
 
 
@@ -146,7 +149,8 @@ def faces_source(size: int, count: int, seed: int = 0) -> Source:
 def small_source(name: str, size: int) -> Source:
     """MNIST, Fashion-MNIST, CIFAR-10 or scikit-learn's digits; downloaded if it is not here. See `leae.small_sets`."""
     small = small_sets.SMALL_SETS[name]
-    parts, classes = small_sets.load(name, DATA)
+    with first_before_others():  # which may download it
+        parts, classes = small_sets.load(name, DATA)
     contents = [array.tobytes() for part in parts.values() for array in (part.images, part.labels)]
     return Source(
         name=name,
@@ -308,12 +312,13 @@ def open_dataset(source: Source) -> Dataset:
         UsageError: it cannot be prepared; the message says what is wrong.
     """
     folder = DATA / "prepared" / source.key
-    manifest = _read_manifest(folder)
-    if manifest is None or manifest["fingerprint"] != source.fingerprint:
-        if manifest is not None:
-            print(f"{source.title}: changed since it was prepared; preparing it again")
-        _prepare(source, folder)
+    with first_before_others():
         manifest = _read_manifest(folder)
+        if manifest is None or manifest["fingerprint"] != source.fingerprint:
+            if manifest is not None:
+                print(f"{source.title}: changed since it was prepared; preparing it again")
+            _prepare(source, folder)
+            manifest = _read_manifest(folder)
     return _open(folder, manifest)
 
 
@@ -441,21 +446,28 @@ class Batches:
     """Shuffled training batches, cut on the device. A step's batch is a function of (seed, step) alone.
 
     Every epoch goes through all images once, in an order drawn from (seed, epoch); the last images that do not
-    fill a batch are left out of that epoch.
+    fill a batch are left out of that epoch. Where several processes share a batch, each cuts its own rows.
+
+    The whole array is kept on a GPU that has room for it. Otherwise batches are read from its file, for a GPU one step
+    ahead and by another thread; of a file beyond MAPPED_BYTES nothing but the batches is in memory.
 
     Args:
         images: uint8 [N, S, S, C].
-        batch_size: images per batch.
+        batch_size: images per batch, of all processes together.
         seed: of the order.
-        device: where batches are wanted; the whole array is kept there if it is a GPU with room for it.
+        device: where batches are wanted.
 
     Raises:
-        UsageError: fewer images than one batch.
+        UsageError: fewer images than one batch, or a batch that the processes cannot share evenly.
     """
 
     def __init__(self, images: np.ndarray, batch_size: int, seed: int, device: torch.device):
         if len(images) < batch_size:
             raise UsageError(f"{len(images)} training images do not fill one batch of {batch_size}; lower BATCH_SIZE")
+        if batch_size % processes():
+            raise UsageError(
+                f"BATCH_SIZE is {batch_size}, which {processes()} processes cannot share evenly; make it a multiple"
+            )
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
@@ -463,16 +475,44 @@ class Batches:
         resident = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
         self.images = torch.from_numpy(np.array(images)).to(device) if resident else images
         self.epoch, self.order = None, None
+        self.ahead = ThreadPoolExecutor(1) if device.type == "cuda" and not resident else None
+        self.reading = {}  # step → what the other thread reads for it
+        streamed = isinstance(images.base, mmap.mmap) and images.nbytes > MAPPED_BYTES and hasattr(os, "preadv")
+        self.file = open(images.filename, "rb", buffering=0) if streamed and not resident else None  # noqa: SIM115
 
     def at(self, step: int) -> Tensor:
-        """The batch of a step: float32 [batch_size, C, S, S] in [0, 1] on the device."""
+        """The batch of a step, or this process's rows of it: float32 [n, C, S, S] in [0, 1] on the device."""
+        if isinstance(self.images, Tensor):
+            return to_float(self.images[self._chosen(step)], self.device)
+        if self.ahead is None:
+            return to_float(self._read(self._chosen(step)), self.device)
+        rows = self.reading.pop(step, None) or self.ahead.submit(self._read_pinned, self._chosen(step))
+        self.reading = {step + 1: self.ahead.submit(self._read_pinned, self._chosen(step + 1))}
+        return to_float(rows.result().to(self.device, non_blocking=True), self.device)
+
+    def _chosen(self, step: int) -> np.ndarray | Tensor:
+        """The numbers of the images of a step, as the array wants them."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         if epoch != self.epoch:
             order = torch.randperm(len(self.images), generator=generator(self.seed, "order", epoch))
             self.order = order.to(self.device) if isinstance(self.images, Tensor) else order.numpy()
             self.epoch = epoch
-        chosen = self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
-        return to_float(self.images[chosen], self.device)
+        size = self.batch_size // processes()
+        first = batch * self.batch_size + rank() * size
+        return self.order[first : first + size]
+
+    def _read(self, chosen: np.ndarray) -> np.ndarray:
+        if self.file is None:
+            return self.images[chosen]
+        rows = np.empty((len(chosen), *self.images.shape[1:]), np.uint8)
+        for row, number in zip(rows, chosen.tolist(), strict=True):
+            if os.preadv(self.file.fileno(), [row], self.images.offset + number * row.nbytes) < row.nbytes:
+                raise UsageError(f"{self.images.filename} has become shorter; delete its folder to prepare it again")
+        return rows
+
+    def _read_pinned(self, chosen: np.ndarray) -> Tensor:
+        """Rows in memory that the GPU can copy by itself."""
+        return torch.from_numpy(self._read(chosen)).pin_memory()
 
 
 def main() -> None:

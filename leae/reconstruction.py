@@ -12,6 +12,8 @@ from torch import Tensor
 
 from leae.autoencoder import OUTPUTS
 from leae.errors import UsageError
+from leae.masking import draw_gaussian
+from leae.normalisation import at_least_float32
 
 LOSSES = ("mse", "bce")
 
@@ -58,6 +60,7 @@ class ReconstructionLoss:
         Returns:
             A scalar.
         """
+        raw = at_least_float32(raw)
         if self.kind == "bce":
             return F.binary_cross_entropy_with_logits(raw, images)
         if self.output == "linear":
@@ -72,8 +75,7 @@ def draw_latent(mean: Tensor, log_variance: Tensor, generator: torch.Generator) 
         mean, log_variance: float [N, D] or [N, D, H, W].
         generator: draws ε; lives on the same device.
     """
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-    return mean + torch.exp(log_variance / 2) * noise
+    return mean + torch.exp(log_variance / 2) * draw_gaussian(mean, generator)
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:

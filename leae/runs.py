@@ -26,6 +26,7 @@ from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.errors import UsageError
 from leae.files import whole_file
+from leae.parallel import rank
 from leae.settings import read_command_line
 
 RUNS = Path("runs")
@@ -83,6 +84,8 @@ def begin(namespace: dict, *kinds: str) -> tuple["Run | None", dict]:
 class Run:
     """A run's folder. Make one with `Run.create` or, to go on with a run, `Run.resume`.
 
+    Of several processes that share a run only the first writes; the methods of the others' do nothing.
+
     Attributes:
         folder: where everything is written.
         kind: what the run is called.
@@ -114,6 +117,8 @@ class Run:
         """
         settings = {name: value for name, value in settings.items() if name != "RESUME"}
         settings["DATASET"] = data["name"]  # what "auto" meant
+        if rank() > 0:
+            return cls(RUNS / kind, kind, settings, terms, measures, data)
         RUNS.mkdir(exist_ok=True)
         names = [re.fullmatch(rf"{kind}-(\d+)", path.name) for path in RUNS.iterdir()]
         number = max((int(name[1]) for name in names if name), default=0) + 1
@@ -199,8 +204,9 @@ class Run:
             "step": step,
             "others": {key: other.state_dict() for key, other in (others or {}).items()},
         }
-        with whole_file(self.folder / "checkpoints" / f"{name}.pt", "wb") as file:
-            torch.save(checkpoint, file)
+        if rank() == 0:
+            with whole_file(self.folder / "checkpoints" / f"{name}.pt", "wb") as file:
+                torch.save(checkpoint, file)
 
     def check_data(self, data: dict) -> None:
         """Refuse to go on with another data set than the run began with.
@@ -235,6 +241,8 @@ class Run:
             reason = str(error).splitlines()[0]
             raise UsageError(f"{path} does not fit this run ({reason}); start a new run") from error
         rows = [row for row in self.read_metrics() if int(row["step"]) <= checkpoint["step"]]
+        if rank() > 0:
+            return checkpoint["step"]
         if rows:
             with whole_file(self.folder / "metrics.csv") as file:
                 writer = csv.DictWriter(file, rows[0].keys())
@@ -255,6 +263,8 @@ class Run:
             epoch: how often the training images have been seen.
             values: loss terms and "images_per_second", or measures; what is missing stays empty.
         """
+        if rank() > 0:
+            return
         path = self.folder / "metrics.csv"
         new = not path.exists()
         with path.open("a", newline="", encoding="utf-8") as file:
@@ -315,6 +325,8 @@ class Run:
             model, others: what is kept; see `save`.
             keep: names of checkpoints that are due besides "last".
         """
+        if rank() > 0:
+            return
         self.log("test", step, epoch, quality)
         self.plot_metrics()
         for name, rows in grids.items():

@@ -164,6 +164,7 @@ def require_common(constants: dict, chosen: dict) -> None:
     require_whole(2, BATCH_SIZE=c.BATCH_SIZE)  # a batch norm needs a batch
     require_numbers(MASK_RATIO=c.MASK_RATIO, LEARNING_RATE=c.LEARNING_RATE, WARMUP=c.WARMUP)
     require_numbers(WEIGHT_DECAY=c.WEIGHT_DECAY, SAVE_MINUTES=c.SAVE_MINUTES)
+    require(isinstance(c.COMPILE, bool), "COMPILE", repr(c.COMPILE), "True or False")
     require(c.MODEL in MODELS, "MODEL", c.MODEL, " or ".join(MODELS))
     require(c.SEED < 2**63, "SEED", c.SEED, "below 2**63")
     require(0 < c.LEARNING_RATE < 1, "LEARNING_RATE", c.LEARNING_RATE, "above 0 and below 1, say 0.001")

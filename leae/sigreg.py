@@ -7,6 +7,8 @@ arXiv 2511.08544).
 import torch
 from torch import Tensor
 
+from leae.parallel import mean_of_all, processes, sum_of_all
+
 DIRECTIONS = 256  # random unit directions per call
 KNOTS = 17  # evenly spaced points t on [0, LAST_KNOT] where the characteristic functions are compared
 LAST_KNOT = 3.0
@@ -26,23 +28,55 @@ def epps_pulley(projections: Tensor) -> Tensor:
     by the trapezoid rule on KNOTS knots over [0, LAST_KNOT], doubled for the symmetric half.
 
     Args:
-        projections: float [..., N, K].
+        projections: float [..., N, K], in every process its own rows of the N codes of the global batch.
 
     Returns:
         float [..., K]. About 1 for N(0, 1) samples at any N; proportional to N for any other distribution.
     """
-    count = projections.shape[-2]
-    knots = torch.linspace(0, LAST_KNOT, KNOTS, device=projections.device, dtype=projections.dtype)
-    gaussian = torch.exp(-knots.square() / 2)  # the target's characteristic function, and the window as well
-    weights = gaussian * (2 * LAST_KNOT / (KNOTS - 1))
-    weights[[0, -1]] /= 2  # the trapezoid rule's ends
+    return _EppsPulley.apply(projections)
 
-    statistic = torch.zeros_like(projections[..., 0, :])
-    for t, target, weight in zip(knots, gaussian, weights, strict=True):  # one knot at a time: memory N·K, not N·K·17
-        real = torch.cos(t * projections).mean(dim=-2)
-        imaginary = torch.sin(t * projections).mean(dim=-2)
-        statistic = statistic + weight * ((real - target).square() + imaginary.square())
-    return count * statistic
+
+class _EppsPulley(torch.autograd.Function):
+    """The statistic with one sine and one cosine per projection, and its gradient in closed form.
+
+    The knots t_k = k·δ are evenly spaced, so that exp(i·t_k·x) is the k-th power of z = exp(i·δ·x): a product a knot.
+    With e_k = φ̂(t_k) − exp(−t_k²/2) and the weights w_k, the statistic's derivative by a sample x is
+
+        Re Σ_k 2·w_k · conj(e_k) · i·t_k · z^k,
+
+    a polynomial in z, by Horner's rule another product a knot. Nothing but z and the e_k is kept for it.
+    """
+
+    @staticmethod
+    def forward(ctx, projections: Tensor) -> Tensor:
+        knots = torch.linspace(0, LAST_KNOT, KNOTS, device=projections.device, dtype=projections.dtype)
+        gaussian = torch.exp(-knots.square() / 2)  # the target's characteristic function, and the window as well
+        weights = gaussian * (2 * LAST_KNOT / (KNOTS - 1))
+        weights[[0, -1]] /= 2  # the trapezoid rule's ends
+
+        angles = projections * knots[1]
+        z = torch.complex(angles.cos(), angles.sin())  # [..., N, K]
+        power, empirical = torch.ones_like(z), []
+        for knot in range(KNOTS):
+            if knot:
+                power *= z
+            empirical.append(power.mean(dim=-2))
+        column = (KNOTS, *[1] * (projections.dim() - 1))  # a number for every knot, against [KNOTS, ..., K]
+        error = mean_of_all(torch.stack(empirical)) - gaussian.view(column)
+        ctx.save_for_backward(z, error.conj() * (2 * weights * knots).view(column))
+        count = processes() * projections.shape[-2]
+        return count * (weights.view(column) * (error.real.square() + error.imag.square())).sum(dim=0)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        z, coefficients = ctx.saved_tensors
+        # Every process has the same statistic in its loss, and each loss depends on these samples.
+        coefficients = (coefficients * sum_of_all(gradient)).unsqueeze(-2)  # [KNOTS, ..., 1, K]
+        total = coefficients[-1] * z
+        for coefficient in coefficients[1:-1].flip(0):  # that of knot 0 is 0
+            total += coefficient
+            total *= z
+        return -total.imag  # the real part of i times it
 
 
 def sigreg(codes: Tensor, generator: torch.Generator) -> Tensor:

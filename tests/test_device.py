@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from leae.device import describe, device_name, find_device
+from leae.device import autocast, compile_if_it_works, describe, device_name, find_device
 from leae.errors import UsageError
 
 
@@ -24,3 +24,43 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
 def test_a_gpu_has_a_name():
     assert device_name(find_device("cuda")) == torch.cuda.get_device_name(0)
     assert describe(find_device("cuda")) == f"device: {torch.cuda.get_device_name(0)}"
+
+
+def test_a_cpu_computes_in_float32():
+    with autocast(torch.device("cpu")):
+        assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.float32
+
+
+class Part(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 3)
+
+    def project(self, x):
+        return torch.relu(self.linear(x))
+
+
+def test_where_the_compiler_does_not_work_that_is_said_and_nothing_changes(monkeypatch, capsys):
+    def broken(function):
+        def call(*arguments):
+            raise RuntimeError("no compiler\nand a long story")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    part, x = Part(), torch.ones(2, 3)
+    expected = part.project(x)
+    compile_if_it_works(part)
+    assert torch.equal(part.project(x), expected)
+    assert "torch.compile does not work here (no compiler); going on without it" in capsys.readouterr().out
+
+
+def test_compiled_parts_compute_the_same_and_are_saved_the_same(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    part, x = Part(), torch.ones(2, 3)
+    names, expected = list(part.state_dict()), part.project(x)
+    compile_if_it_works(part, torch.nn.Linear(3, 3))
+    assert [function.__name__ for function in compiled[1:]] == ["project", "forward"]  # the first one is a trial
+    assert torch.equal(part.project(x), expected)
+    assert list(part.state_dict()) == names

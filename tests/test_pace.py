@@ -31,22 +31,23 @@ def test_speed_is_images_per_second_since_the_last_measurement_and_without_rests
             clock[0] += seconds
 
     make(10, 0.5)
-    measured = pace.measure({"loss": torch.tensor(2.5)})
+    terms = {"loss": torch.tensor(2.5)}
+    measured = pace.measure(terms)
     assert measured == {"images_per_second": 16.0, "loss": 2.5}
     make(4, 2.0)
-    assert pace.measure({})["images_per_second"] == 4.0
+    assert pace.measure(terms)["images_per_second"] == 4.0
     make(3, 1.0)
     clock[0] += 1000  # a look
     pace.rest()
     make(2, 0.25)
-    assert pace.measure({})["images_per_second"] == 32.0
+    assert pace.measure(terms)["images_per_second"] == 32.0
     assert list(measured) == ["images_per_second", "loss"]
 
 
 def test_minutes_are_counted_since_the_last_rest_not_the_last_measurement(clock):
     pace = Pace(0, 100, batch_size=8)
     clock[0] += 90
-    pace.measure({})
+    pace.measure({"loss": torch.tensor(1.0)})
     assert pace.minutes_since_rest == 1.5
     pace.rest()
     assert pace.minutes_since_rest == 0

@@ -2,7 +2,10 @@
 
 import json
 import os
+import subprocess
+import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from leae import prep_data
 from leae.errors import UsageError
 from leae.faces import ATTRIBUTES, render_face
 from leae.prep_data import Batches, find_source, open_dataset, to_float
-from tests.conftest import number_of, write_image
+from tests.conftest import ROOT, number_of, write_image
 
 CPU = torch.device("cpu")
 
@@ -359,6 +362,72 @@ def test_batches_are_float_in_0_to_1_and_channels_last():
 def test_fewer_images_than_a_batch_are_refused():
     with pytest.raises(UsageError, match=r"10 training images.*batch of 16.*BATCH_SIZE"):
         Batches(numbered(10), 16, 0, CPU)
+
+
+MEMORY_OF_A_PASS = """
+import numpy as np, torch
+from pathlib import Path
+from leae import prep_data
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+prep_data.MAPPED_BYTES = 16 * 2**20
+images = np.load("images.npy", mmap_mode="r")
+batches = prep_data.Batches(images, 8, 0, torch.device("cpu"))
+batches.at(0)
+before, most = resident(), 0
+for step in range(batches.steps_per_epoch):
+    batches.at(step)
+    most = max(most, resident())
+print(images.nbytes, most - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
+def test_a_pass_over_a_large_array_keeps_a_bounded_part_of_it_in_memory(workplace):
+    np.save("images.npy", np.ones((4096, 128, 128, 3), np.uint8))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", MEMORY_OF_A_PASS]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    size, grown = map(int, said.split())
+    assert size == 192 * 2**20
+    assert grown < 64 * 2**20
+
+
+def test_a_large_array_is_read_from_its_file_image_by_image(workplace, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
+    np.save("images.npy", images)
+    mapped = np.load("images.npy", mmap_mode="r")
+    plain = Batches(mapped, 7, 0, CPU)
+    monkeypatch.setattr(prep_data, "MAPPED_BYTES", 100)
+    streamed = Batches(mapped, 7, 0, CPU)
+    assert plain.file is None
+    assert streamed.file is not None
+    for step in range(10):
+        assert torch.equal(streamed.at(step), plain.at(step))
+    os.truncate("images.npy", 4000)
+    with pytest.raises(UsageError, match=r"images.npy has become shorter"):
+        list(map(streamed.at, range(7)))
+
+
+class Ahead(Batches):
+    """Batches as for a GPU without room for the array, on a machine without one."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.ahead, self.read = ThreadPoolExecutor(1), []
+
+    def _read_pinned(self, chosen):
+        self.read.append(chosen.tolist())
+        return torch.from_numpy(self._read(chosen))
+
+
+def test_batches_that_are_read_ahead_are_the_same_and_read_once():
+    ahead, plain = Ahead(numbered(24), 6, 0, CPU), Batches(numbered(24), 6, 0, CPU)
+    assert seen(ahead, range(9)) == seen(plain, range(9))
+    ahead.ahead.shutdown()
+    assert len(ahead.read) == 10  # the next one, too
+    jumping = Ahead(numbered(24), 6, 0, CPU)
+    assert seen(jumping, [5, 2, 3]) == seen(plain, [5, 2, 3])
 
 
 @pytest.mark.gpu

@@ -1,0 +1,135 @@
+"""The method written down plainly, as one writes it first: what the fast step is tested and timed against.
+
+Every view has its own pass, upsampling comes before convolution, a crop is cut out of its image, SIGReg is a tensor of
+samples × directions × knots. The functions take the weights of the same modules that the fast step uses.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from leae.autoencoder import Autoencoder, DownBlock, Encoder, UpBlock
+from leae.judge import Judge
+from leae.masking import crop_side, draw_boxes, mask_side
+from leae.objective import SelfTeachingObjective
+from leae.sigreg import KNOTS, LAST_KNOT, draw_directions
+
+
+def down_block(block: DownBlock, x: Tensor) -> Tensor:
+    residual = F.silu(F.conv2d(x, block.conv1.weight, block.conv1.bias, stride=2, padding=1))
+    residual = F.conv2d(residual, block.conv2.weight, block.conv2.bias, padding=1)
+    shortcut = F.pixel_unshuffle(x, 2).unflatten(1, (residual.shape[1], -1)).mean(dim=2)
+    return F.silu(residual + shortcut)
+
+
+def up_block(block: UpBlock, x: Tensor) -> Tensor:
+    upsampled = F.interpolate(x, scale_factor=2, mode="nearest")
+    residual = F.silu(F.conv2d(upsampled, block.conv1.weight, block.conv1.bias, padding=1))
+    residual = F.conv2d(residual, block.conv2.weight, block.conv2.bias, padding=1)
+    shortcut = F.conv2d(upsampled, block.shortcut.weight, block.shortcut.bias)
+    return F.silu(residual + shortcut)
+
+
+def project(encoder: Encoder, images: Tensor) -> Tensor:
+    """Codes before normalisation."""
+    stem = F.silu(F.conv2d(images, encoder.stem.weight, encoder.stem.bias, stride=2, padding=1))
+    return encoder.to_latent(down_block(encoder.down2, down_block(encoder.down1, stem)))
+
+
+def encode(encoder: Encoder, images: Tensor) -> Tensor:
+    """E of one view, in training mode."""
+    return encoder.norm(project(encoder, images))
+
+
+def decode(decoder: nn.Module, latent: Tensor) -> Tensor:
+    """D of one view."""
+    x = up_block(decoder.up2, up_block(decoder.up1, decoder.from_latent(latent)))
+    x = F.interpolate(x, scale_factor=2, mode="nearest")
+    return torch.sigmoid(F.conv2d(x, decoder.head.weight, decoder.head.bias, padding=1))
+
+
+def mask(images: Tensor, corners: Tensor, side: int) -> Tensor:
+    masked = images.clone()
+    for image, (top, left) in zip(masked, corners.tolist(), strict=True):
+        image[:, top : top + side, left : left + side] = image.mean(dim=(1, 2))[:, None, None]
+    return masked
+
+
+def crop(images: Tensor, corners: Tensor, side: int) -> Tensor:
+    size = images.shape[-2:]
+    boxes = [
+        image[None, :, top : top + side, left : left + side]
+        for image, (top, left) in zip(images, corners.tolist(), strict=True)
+    ]
+    return F.interpolate(torch.cat(boxes), size, mode="bilinear", align_corners=True)
+
+
+def normalise(codes: Tensor, ruler: Tensor, norm: nn.Module) -> Tensor:
+    """Batch norm of codes with the batch statistics of the ruler."""
+    over = (0,) if codes.dim() == 2 else (0, 2, 3)
+    shape = (1, -1) if codes.dim() == 2 else (1, -1, 1, 1)
+    mean, variance = ruler.mean(over, keepdim=True), ruler.var(over, correction=0, keepdim=True)
+    return (codes - mean) / (variance + norm.eps).sqrt() * norm.weight.view(shape) + norm.bias.view(shape)
+
+
+def sigreg(codes: Tensor, generator: torch.Generator) -> Tensor:
+    directions = draw_directions(codes.shape[1], generator, codes.dtype)
+    t = torch.linspace(0, LAST_KNOT, KNOTS, dtype=codes.dtype, device=codes.device)
+    gaussian = torch.exp(-(t**2) / 2)
+    samples = codes.flatten(2).permute(2, 0, 1) if codes.dim() == 4 else codes[None]  # [positions, N, C]
+    angles = (samples @ directions)[..., None] * t  # [positions, N, directions, knots]
+    error = (angles.cos().mean(dim=1) - gaussian) ** 2 + angles.sin().mean(dim=1) ** 2
+    return 2 * codes.shape[0] * torch.trapezoid(error * gaussian, t).mean()
+
+
+def plain_objective(
+    objective: SelfTeachingObjective, model: Autoencoder, judge: Judge, images: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """The terms of `SelfTeachingObjective`, from the same draws: mask, boxes of each ratio, directions of each view."""
+    count, size, symmetric = len(images), images.shape[-1], objective.kind == "symmetric"
+    E, D, T = model.encoder, model.decoder, judge.encoder
+    z = {"clean": encode(E, images)}
+    if symmetric:
+        side = mask_side(size, objective.mask_ratio)
+        z["masked"] = encode(E, mask(images, draw_boxes(count, side, size, generator), side))
+    x = {view: decode(D, code) for view, code in z.items()}
+
+    def judged(view: Tensor, real: Tensor) -> Tensor:
+        codes = project(T, view)
+        return normalise(codes, real if judge.ruler == "shared" else codes, T.norm)
+
+    terms = {}
+    if symmetric:
+        with torch.no_grad():
+            real = project(T, images)
+        terms["consistency"] = F.mse_loss(judged(x["clean"], real), judged(x["masked"], real))
+    for ratio in objective.crop_ratios:
+        side = crop_side(size, ratio)
+        corners = draw_boxes(count, side, size, generator) if side < size else torch.zeros(count, 2, dtype=int)
+        with torch.no_grad():
+            real = project(T, crop(images, corners, side))
+            target = normalise(real, real, T.norm)
+        for view in x:
+            terms[f"{view}_crop_{ratio}"] = F.mse_loss(judged(crop(x[view], corners, side), real), target)
+    latent = sum(terms.values()) / len(terms)
+    regularity = objective.sigreg_weight * sum(sigreg(code, generator) for code in z.values()) / len(z)
+    return {"loss": latent + regularity, "latent": latent, "sigreg": regularity, **terms}
+
+
+def plain_step(
+    objective: SelfTeachingObjective,
+    model: Autoencoder,
+    judge: Judge,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """One optimizer step; the losses are read back."""
+    terms = plain_objective(objective, model, judge, images, generator)
+    optimizer.zero_grad()
+    terms["loss"].backward()
+    optimizer.step()
+    with torch.no_grad():
+        for ours, theirs in zip(judge.encoder.parameters(), model.encoder.parameters(), strict=True):
+            ours.copy_(judge.decay * ours + (1 - judge.decay) * theirs)
+    return {name: term.item() for name, term in terms.items()}
