@@ -28,7 +28,7 @@ from leae.prep_data import Batches, channels_of, find_source, open_dataset, to_f
 from leae.randomness import generator
 from leae.runs import Run, begin, milestones
 from leae.schedule import count_steps, learning_rate_factor
-from leae.settings import constants_of, decide, require_common, require_numbers, require_tuples
+from leae.settings import constants_of, decide, require_common, require_numbers, require_text, require_tuples
 
 KIND = "self-teaching"
 GPU = torch.cuda.is_available()
@@ -86,6 +86,7 @@ def main() -> None:
     require_common(globals(), chosen)
     require_numbers(MASK_RATIO=MASK_RATIO, SIGREG_WEIGHT=SIGREG_WEIGHT, JUDGE_DECAY=JUDGE_DECAY)
     require_tuples(CROP_RATIOS=CROP_RATIOS)
+    require_text(JUDGE_RULER=JUDGE_RULER)
     device = join(find_device(DEVICE))
     torch.manual_seed(SEED)
     channels = channels_of(DATASET)

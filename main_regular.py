@@ -7,8 +7,8 @@
     uv run torchrun --nproc-per-node 8 main_regular.py                  on eight GPUs
 
 A batch, a corruption, a model, a reconstruction loss. Edit the constants and run again. Where a constant has two
-values, the first is for a GPU, the second for a CPU, where the run ends within minutes. Those that main.py has too
-have the same values there, so that a run of each is a fair pair.
+values, the first is for a GPU, the second for a CPU, where the run ends within minutes. Those that main.py has too,
+but OBJECTIVE, have the same values there, so that a run of each is a fair pair.
 """
 
 import torch
@@ -28,7 +28,7 @@ from leae.randomness import generator
 from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
 from leae.runs import Run, begin, milestones
 from leae.schedule import count_steps, learning_rate_factor
-from leae.settings import constants_of, decide, require, require_common, require_effect, require_numbers
+from leae.settings import constants_of, decide, require, require_common, require_effect, require_numbers, require_text
 
 OBJECTIVES = ("masked", "plain", "denoising", "variational")
 SAMPLE_ROWS = 5
@@ -55,7 +55,7 @@ OBJECTIVE = "masked"  # "masked", "plain", "denoising" or "variational": see `co
 RECONSTRUCTION_LOSS = "mse"  # "mse", or "bce": binary cross-entropy
 MASK_RATIO = 0.35  # share of the image's area that a masked view hides, between 0 and 1
 NOISE = 0.2  # σ of the noise of "denoising", in the units of pixels from 0 to 1
-BETA = 1.0  # β, the weight of the KL divergence of "variational"; 1 is the evidence bound, at least 0
+BETA = 1.0  # β, the weight of the KL divergence of "variational"; 1 is the evidence bound; at least 0
 
 # --- optimisation
 BATCH_SIZE = 128 if GPU else 64  # images per step, at least 2
@@ -93,6 +93,7 @@ def main() -> None:
     # --- set-up; whatever can be refused is refused here, before any work
     require_common(globals(), chosen)
     require_numbers(MASK_RATIO=MASK_RATIO, NOISE=NOISE, BETA=BETA)
+    require_text(RECONSTRUCTION_LOSS=RECONSTRUCTION_LOSS, OUTPUT=OUTPUT)
     require(OBJECTIVE in OBJECTIVES, "OBJECTIVE", OBJECTIVE, "masked, plain, denoising or variational")
     require(0 < NOISE <= 1, "NOISE", NOISE, "above 0 and at most 1, say 0.2")
     require(BETA >= 0, "BETA", BETA, "at least 0")

@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from leae.autoencoder import Autoencoder
-from leae.device import device_name, find_device
+from leae.device import device_name, find_device, keep_freed_memory
 from leae.errors import run_command
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
@@ -82,6 +82,8 @@ class Contestant:
 
     def step(self) -> None:
         """The next step; on a GPU, as soon as it is under way."""
+        if self.device.type == "cpu":
+            keep_freed_memory(not self.plain)
         images, draws = self.batches.at(self.steps), generator(0, "step", self.steps, self.device)
         self.steps += 1
         if self.plain:

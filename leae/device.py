@@ -1,5 +1,6 @@
 """The device that a run trains on."""
 
+import ctypes
 import platform
 from contextlib import AbstractContextManager, nullcontext
 
@@ -7,6 +8,8 @@ import torch
 from torch import nn
 
 from leae.errors import UsageError
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # of glibc's malloc.h
 
 
 def find_device(name: str) -> torch.device:
@@ -25,7 +28,24 @@ def find_device(name: str) -> torch.device:
         torch.set_float32_matmul_precision("high")  # TF32: 10 bits of mantissa, summed in float32
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True  # the shapes of a step never change
+    else:
+        keep_freed_memory(True)
     return device
+
+
+def keep_freed_memory(keep: bool) -> None:
+    """Whether the C library keeps large blocks that are freed for the next that are wanted, as a GPU's allocator does.
+
+    By default glibc gives them back to the system, which fills every page with zeros again when a step wants it. Other
+    C libraries are left alone.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(M_MMAP_MAX, 0 if keep else 65_536)
+    mallopt(M_MMAP_THRESHOLD, 32 << 20)  # where its own adjustment ends up, and the trim threshold likewise
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if keep else 64 << 20)
+    mallopt(M_TOP_PAD, 64 << 20 if keep else 128 << 10)
 
 
 def autocast(device: torch.device) -> AbstractContextManager:

@@ -1,5 +1,6 @@
 """The steps of a run behind a progress bar, timed."""
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from leae.errors import UsageError
 from leae.parallel import mean_of_all, rank
 
 
@@ -28,6 +30,7 @@ class Pace:
     def __iter__(self) -> Iterator[int]:
         for step in self.bar:
             self.timed += 1
+            self.done = step + 1
             yield step
 
     def rest(self) -> None:
@@ -43,9 +46,18 @@ class Pace:
         """The terms as numbers, after "images_per_second" since the last measurement or rest; shown on the bar, too.
 
         Where several processes share the batch, each has its rows' terms and gets their mean.
+
+        Raises:
+            UsageError: a term is not finite any more.
         """
         together = mean_of_all(torch.stack([term.detach() for term in terms.values()]))
         values = dict(zip(terms, together.tolist(), strict=True))  # waits for the device, once
+        for name, value in values.items():
+            if not math.isfinite(value):
+                self.bar.close()
+                raise UsageError(
+                    f"{name} is {value} after step {self.done}, training has diverged; lower LEARNING_RATE"
+                )
         speed = self.timed * self.batch_size / (time.perf_counter() - self.clock)
         self.timed, self.clock = 0, time.perf_counter()
         self.bar.set_postfix_str(f"{speed:.0f} img/s, " + ", ".join(f"{name} {v:.3f}" for name, v in values.items()))

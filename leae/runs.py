@@ -27,7 +27,7 @@ from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.errors import UsageError
 from leae.files import whole_file
 from leae.parallel import rank
-from leae.settings import read_command_line
+from leae.settings import read_command_line, require_text
 
 RUNS = Path("runs")
 FORMAT = 1  # of a checkpoint
@@ -74,6 +74,7 @@ def begin(namespace: dict, *kinds: str) -> tuple["Run | None", dict]:
     """
     chosen = read_command_line(namespace)
     namespace.update(chosen)
+    require_text(RESUME=namespace["RESUME"])
     if not namespace["RESUME"]:
         return None, chosen
     run = Run.resume(namespace["RESUME"], *kinds)

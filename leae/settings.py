@@ -28,9 +28,8 @@ class Parser(argparse.ArgumentParser):
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
         if unknown:
             option = unknown[1].split("=")[0]
-            close = difflib.get_close_matches(option, self._option_string_actions, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            message = f"there is no option {option}; {hint}"
+            close = difflib.get_close_matches(option, self._option_string_actions, n=1, cutoff=0.75)
+            message = f"there is no option {option}" + (f", did you mean {close[0]}?" if close else "")
         raise UsageError(f"{message.rstrip('; ')}; --help lists the options")
 
 
@@ -117,6 +116,12 @@ def require_tuples(**values) -> None:
         require(fine, name, repr(value), "numbers in parentheses with a comma behind a single one, as in (0.15,)")
 
 
+def require_text(**values) -> None:
+    """Refuse settings that are no strings."""
+    for name, value in values.items():
+        require(isinstance(value, str), name, repr(value), "a text in quotes")
+
+
 def decide(namespace: dict, chosen: dict, reason: str, **values) -> None:
     """Set constants that another one decides: `decide(globals(), chosen, "MODEL conv", IMAGE_SIZE=32)`.
 
@@ -164,6 +169,8 @@ def require_common(constants: dict, chosen: dict) -> None:
     require_whole(2, BATCH_SIZE=c.BATCH_SIZE)  # a batch norm needs a batch
     require_numbers(MASK_RATIO=c.MASK_RATIO, LEARNING_RATE=c.LEARNING_RATE, WARMUP=c.WARMUP)
     require_numbers(WEIGHT_DECAY=c.WEIGHT_DECAY, SAVE_MINUTES=c.SAVE_MINUTES)
+    require_text(DATASET=c.DATASET, MODEL=c.MODEL, LATENT=c.LATENT, OBJECTIVE=c.OBJECTIVE)
+    require_text(SCHEDULE=c.SCHEDULE, DEVICE=c.DEVICE)
     require(isinstance(c.COMPILE, bool), "COMPILE", repr(c.COMPILE), "True or False")
     require(c.MODEL in MODELS, "MODEL", c.MODEL, " or ".join(MODELS))
     require(c.SEED < 2**63, "SEED", c.SEED, "below 2**63")

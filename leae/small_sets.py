@@ -27,15 +27,16 @@ class SmallSet:
     title: str
     channels: int
     reader: str = ""  # torchvision's class
-    folder: str = ""  # where that class keeps its files, below the data folder
-    files: str = ""  # what belongs there
+    folder: str = ""  # where that class keeps what it reads, below the data folder
+    place: str = ""  # where it looks for the files that it downloads
+    files: str = ""  # what these are
 
 
 _IDX = "the four files train-images-idx3-ubyte.gz, train-labels-…, t10k-images-… and t10k-labels-…"
 SMALL_SETS = {
-    "mnist": SmallSet("MNIST", 1, "MNIST", "MNIST/raw", _IDX),
-    "fashion-mnist": SmallSet("Fashion-MNIST", 1, "FashionMNIST", "FashionMNIST/raw", _IDX),
-    "cifar10": SmallSet("CIFAR-10", 3, "CIFAR10", "", "cifar-10-python.tar.gz"),
+    "mnist": SmallSet("MNIST", 1, "MNIST", "MNIST/raw", "MNIST/raw", _IDX),
+    "fashion-mnist": SmallSet("Fashion-MNIST", 1, "FashionMNIST", "FashionMNIST/raw", "FashionMNIST/raw", _IDX),
+    "cifar10": SmallSet("CIFAR-10", 3, "CIFAR10", "cifar-10-batches-py", "", "cifar-10-python.tar.gz"),
     "digits": SmallSet("scikit-learn's digits", 1),
 }
 HELD_OUT = 10  # the last tenth of the digits is held out: other writers than those of the first, mostly
@@ -64,12 +65,16 @@ def load(name: str, data: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
         UsageError: it is not there and cannot be downloaded, or is damaged; the message says what to put where.
     """
     parts, classes = _load_digits() if name == "digits" else _load_from_torchvision(SMALL_SETS[name], data)
+    small = SMALL_SETS[name]
     for split, part in parts.items():
-        if len(part.images) != len(part.labels) or not np.isin(part.labels, range(len(classes))).all():
-            raise UsageError(
-                f"{SMALL_SETS[name].title}: the {split} labels do not fit the images; delete "
-                f"{data / SMALL_SETS[name].folder} and try again"
-            )
+        count, height, width, channels = part.images.shape
+        if part.images.dtype != np.uint8 or height != width or channels != small.channels:
+            found = f"{part.images.dtype} images of {height}×{width} pixels and {channels} channels"
+        elif count != len(part.labels) or not np.isin(part.labels, range(len(classes))).all():
+            found = f"labels that do not fit the {count} images"
+        else:
+            continue
+        raise UsageError(f"{small.title} has {split} {found}; delete {data / small.folder} and try again")
     return parts, classes
 
 
@@ -92,10 +97,11 @@ def _load_from_torchvision(small: SmallSet, data: Path):
             for split in ("train", "test")
         }
     except UNREADABLE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UsageError(
-            f"{small.title} can neither be read from {data / small.folder} nor downloaded ({reason}); delete what is "
-            f"damaged and try again online, or put {small.files} into {data / small.folder} by hand"
+            f"{small.title} can neither be read from {data / small.folder} nor downloaded ({reason}); what lies there "
+            f"and is damaged or not the official file has to go; then try again online, or put {small.files} into "
+            f"{data / small.place} by hand"
         ) from error
     parts = {}
     for split, reader in readers.items():

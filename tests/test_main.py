@@ -141,6 +141,11 @@ def test_a_wrong_constant_stops_before_any_work_with_one_line(workplace, monkeyp
         "EPOCHS = '5'",
         "IMAGE_SIZE = 64.0",
         "JUDGE_DECAY = '0.9'",
+        "DATASET = 5",
+        "LATENT = ['pooled']",
+        "DEVICE = None",
+        "RESUME = None",
+        "COMPILE = 'yes'",
     ],
 )
 def test_a_constant_edited_to_another_type_is_refused_by_name(workplace, monkeypatch, capsys, edit):

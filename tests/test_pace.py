@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 
+from leae.errors import UsageError
 from leae.pace import Pace
 
 
@@ -51,3 +52,13 @@ def test_minutes_are_counted_since_the_last_rest_not_the_last_measurement(clock)
     assert pace.minutes_since_rest == 1.5
     pace.rest()
     assert pace.minutes_since_rest == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_term_that_is_not_finite_ends_the_run_with_step_and_term(value):
+    pace = Pace(10, 100, batch_size=8)
+    steps = iter(pace)
+    for _ in range(3):
+        next(steps)
+    with pytest.raises(UsageError, match=f"kl is {value} after step 13.*lower LEARNING_RATE"):
+        pace.measure({"loss": torch.tensor(1.0), "kl": torch.tensor(value)})

@@ -11,6 +11,7 @@ from leae.settings import (
     require,
     require_effect,
     require_numbers,
+    require_text,
     require_tuples,
     require_whole,
 )
@@ -66,11 +67,11 @@ def test_help_lists_every_constant_with_its_comment_and_value(namespace, capsys)
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("--epoch 3", r"no option --epoch; did you mean --epochs\?.*--help"),
+        ("--epoch 3", r"no option --epoch, did you mean --epochs\?.*--help"),
         ("--epochs 2.5", "--epochs.*2.5"),
         ("--epochs", "--epochs.*expected one argument"),
         ("--ratios a", "--ratios.*'a'"),
-        ("stray", "no option stray"),
+        ("stray", "no option stray; --help"),
     ],
 )
 def test_a_wrong_command_line_is_refused_in_one_line(namespace, line, says):
@@ -86,6 +87,9 @@ def test_requirements_name_the_value_and_what_it_must_be():
     require_whole(1, EPOCHS=1, FACES=5)
     require_numbers(RATE=1e-3, WEIGHT=1)
     require_tuples(RATIOS=(0.15, 1))
+    require_text(NAME="a")
+    with pytest.raises(UsageError, match="NAME is 5; it must be a text in quotes"):
+        require_text(NAME=5)
 
 
 @pytest.mark.parametrize("value", [0, 1.0, "1", None, True, float("nan")])
