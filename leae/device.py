@@ -2,10 +2,11 @@
 
 import ctypes
 import platform
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from leae.errors import UsageError
 
@@ -57,9 +58,10 @@ def autocast(device: torch.device) -> AbstractContextManager:
 
 
 def compile_if_it_works(*encoders_and_decoders: nn.Module) -> None:
-    """Compile the convolutional parts of modules that have a `project`, or a `forward` alone, in place.
+    """Compile the convolutional parts of modules that have a `project`, or a `forward` alone, in place, for training.
 
-    Where PyTorch's compiler does not work (no Triton, no C++ compiler), that is said and they stay as they are.
+    In evaluation they stay as they are: its few batches of other sizes would not pay for compiling them. Where
+    PyTorch's compiler does not work (no Triton, no C++ compiler), that is said and nothing is compiled.
     """
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=next(encoders_and_decoders[0].parameters()).device))
@@ -68,7 +70,13 @@ def compile_if_it_works(*encoders_and_decoders: nn.Module) -> None:
         return
     for module in encoders_and_decoders:
         name = "project" if hasattr(module, "project") else "forward"
-        setattr(module, name, torch.compile(getattr(module, name)))
+        setattr(module, name, _compiled_for_training(module, getattr(module, name)))
+
+
+def _compiled_for_training(module: nn.Module, plain: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    # A step has few shapes, always the same, and each is worth a program of its own.
+    compiled = torch.compile(plain, dynamic=False)
+    return lambda x: (compiled if module.training else plain)(x)
 
 
 def device_name(device: torch.device) -> str:

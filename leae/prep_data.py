@@ -449,19 +449,27 @@ class Batches:
     fill a batch are left out of that epoch. Where several processes share a batch, each cuts its own rows.
 
     The whole array is kept on a GPU that has room for it. Otherwise batches are read from its file, for a GPU one step
-    ahead and by another thread; of a file beyond MAPPED_BYTES nothing but the batches is in memory.
+    ahead and by another thread; of a file beyond `mapped_bytes` nothing but the batches is in memory.
 
     Args:
         images: uint8 [N, S, S, C].
         batch_size: images per batch, of all processes together.
         seed: of the order.
         device: where batches are wanted.
+        mapped_bytes: larger arrays than this are read image by image.
 
     Raises:
         UsageError: fewer images than one batch, or a batch that the processes cannot share evenly.
     """
 
-    def __init__(self, images: np.ndarray, batch_size: int, seed: int, device: torch.device):
+    def __init__(
+        self,
+        images: np.ndarray,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        mapped_bytes: int = MAPPED_BYTES,
+    ):
         if len(images) < batch_size:
             raise UsageError(f"{len(images)} training images do not fill one batch of {batch_size}; lower BATCH_SIZE")
         if batch_size % processes():
@@ -477,7 +485,7 @@ class Batches:
         self.epoch, self.order = None, None
         self.ahead = ThreadPoolExecutor(1) if device.type == "cuda" and not resident else None
         self.reading = {}  # step → what the other thread reads for it
-        streamed = isinstance(images.base, mmap.mmap) and images.nbytes > MAPPED_BYTES and hasattr(os, "preadv")
+        streamed = isinstance(images.base, mmap.mmap) and images.nbytes > mapped_bytes and hasattr(os, "preadv")
         self.file = open(images.filename, "rb", buffering=0) if streamed and not resident else None  # noqa: SIM115
 
     def at(self, step: int) -> Tensor:
@@ -485,10 +493,14 @@ class Batches:
         if isinstance(self.images, Tensor):
             return to_float(self.images[self._chosen(step)], self.device)
         if self.ahead is None:
-            return to_float(self._read(self._chosen(step)), self.device)
+            return to_float(self.read(step), self.device)
         rows = self.reading.pop(step, None) or self.ahead.submit(self._read_pinned, self._chosen(step))
         self.reading = {step + 1: self.ahead.submit(self._read_pinned, self._chosen(step + 1))}
         return to_float(rows.result().to(self.device, non_blocking=True), self.device)
+
+    def read(self, step: int) -> np.ndarray:
+        """The same as it lies in the file: uint8 [n, S, S, C]."""
+        return self._read(self._chosen(step))
 
     def _chosen(self, step: int) -> np.ndarray | Tensor:
         """The numbers of the images of a step, as the array wants them."""

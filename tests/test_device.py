@@ -41,7 +41,7 @@ class Part(torch.nn.Module):
 
 
 def test_where_the_compiler_does_not_work_that_is_said_and_nothing_changes(monkeypatch, capsys):
-    def broken(function):
+    def broken(function, dynamic=None):
         def call(*arguments):
             raise RuntimeError("no compiler\nand a long story")
 
@@ -55,12 +55,20 @@ def test_where_the_compiler_does_not_work_that_is_said_and_nothing_changes(monke
     assert "torch.compile does not work here (no compiler); going on without it" in capsys.readouterr().out
 
 
-def test_compiled_parts_compute_the_same_and_are_saved_the_same(monkeypatch):
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
-    part, x = Part(), torch.ones(2, 3)
-    names, expected = list(part.state_dict()), part.project(x)
-    compile_if_it_works(part, torch.nn.Linear(3, 3))
-    assert [function.__name__ for function in compiled[1:]] == ["project", "forward"]  # the first one is a trial
-    assert torch.equal(part.project(x), expected)
+def test_compiled_parts_compute_the_same_in_training_and_are_left_alone_in_evaluation(monkeypatch):
+    called = []
+
+    def compile(function, dynamic=None):
+        return lambda x: called.append(getattr(function, "__name__", "")) or function(x)
+
+    monkeypatch.setattr(torch, "compile", compile)
+    part, decoder, x = Part(), torch.nn.Linear(3, 3), torch.ones(2, 3)
+    names, expected = list(part.state_dict()), (part.project(x), decoder(x))
+    compile_if_it_works(part, decoder)
+    assert torch.equal(part.project(x), expected[0])
+    assert torch.equal(decoder(x), expected[1])
+    assert called[1:] == ["project", "forward"]  # the first one is a trial
+    part.eval()
+    assert torch.equal(part.project(x), expected[0])
+    assert len(called) == 3
     assert list(part.state_dict()) == names

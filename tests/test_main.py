@@ -85,12 +85,12 @@ def test_a_run_that_was_killed_and_resumed_is_the_run_that_was_not(workplace, mo
         ["--objective", "crop", "--image-size", "16", "--latent", "spatial", "--spatial-dim", "4", "--hidden-dim", "4"],
         ["--judge-ruler", "own", *SMALL],
         ["--model", "conv", "--crop-ratios", "0.3", "1.0"],
-        ["--model", "conv", "--dataset", "digits", "--max-steps", "3"],
-        ["--dataset", "digits", "--max-steps", "3", *SMALL],
+        ["--model", "conv", "--dataset", "digits"],
+        ["--dataset", "digits", *SMALL],
     ],
 )
 def test_the_variants_train(workplace, monkeypatch, options):
-    run_main(monkeypatch, *SHORT, "--epochs", "1", *options)
+    run_main(monkeypatch, *SHORT, "--max-steps", "2", *options)
     assert (workplace / "runs" / "self-teaching-001" / "checkpoints" / "100.pt").exists()
 
 
@@ -103,7 +103,7 @@ WRONG = [
     ("--image-size 100", "image_size is 100.*96 and 104"),
     ("--dataset mnits", "no data set 'mnits'.*celeba"),
     ("--dataset celeba", "no CelebA.*leae.prep_data celeba"),
-    ("--epoch 5", "no option --epoch; did you mean --epochs"),
+    ("--epoch 5", "no option --epoch, did you mean --epochs"),
     ("--epochs 0", "EPOCHS is 0.*at least 1"),
     ("--epochs many", "--epochs.*'many'"),
     ("--objective pixels", "objective is 'pixels'.*symmetric, crop"),

@@ -13,6 +13,7 @@ from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.evaluate import MaskedViews, NoisyViews, reconstruct
 from leae.prep_data import find_source, open_dataset, to_float
+from leae.runs import Run
 from leae.settings import constants_of
 from tests.conftest import (
     ROOT,
@@ -21,7 +22,6 @@ from tests.conftest import (
     TINY,
     assert_refused,
     assert_same,
-    kill_once_logged,
     metrics_of,
     run_script,
 )
@@ -41,7 +41,7 @@ def test_every_objective_trains_both_models_and_the_checkpoint_comes_back_to_the
 ):
     monkeypatch.setattr(torch, "save", keep_last(torch.save))
     sizes = SMALL if model == "residual" else ["--model", "conv", "--conv-latent-dim", "8"]
-    run_regular(monkeypatch, *SHORT, *sizes, "--objective", objective, "--max-steps", "6")
+    run_regular(monkeypatch, *SHORT, *sizes, "--objective", objective, "--max-steps", "2")
     folder = workplace / "runs" / f"{objective}-001"
     loaded = leae.load(folder / "checkpoints" / "100.pt")
     classes = {
@@ -59,8 +59,8 @@ def test_every_objective_trains_both_models_and_the_checkpoint_comes_back_to_the
     assert torch.equal(reconstruct(loaded, test), reconstruct(trained, test))
     grids = {path.name for path in (folder / "grids").iterdir()}
     rows = 5 if objective == "variational" else 4
-    assert Image.open(folder / "grids" / "test-000006.png").height == 32 + rows * 132
-    assert ("samples-000006.png" in grids) == (objective == "variational")
+    assert Image.open(folder / "grids" / "test-000002.png").height == 32 + rows * 132
+    assert ("samples-000002.png" in grids) == (objective == "variational")
 
 
 def keep_last(save):
@@ -172,14 +172,24 @@ def test_loss_goes_down_in_every_combination(workplace, monkeypatch, options):
     assert sum(losses[-3:]) < 0.99 * sum(losses[:3])
 
 
-def test_a_baseline_that_was_killed_and_resumed_is_the_one_that_was_not(workplace, monkeypatch):
+def test_a_baseline_that_was_interrupted_and_resumed_is_the_one_that_was_not(workplace, monkeypatch):
     options = [*TINY, "--objective", "variational", "--save-minutes", "0"]
     run_regular(monkeypatch, *options)
-    whole, killed = (workplace / "runs" / f"variational-00{number}" for number in (1, 2))
-    kill_once_logged("main_regular.py", options, killed, row="train,8")
-    run_regular(monkeypatch, "--resume", str(killed))
-    assert metrics_of(killed) == metrics_of(whole)
-    first, second = (torch.load(run / "checkpoints" / "last.pt", weights_only=True) for run in (whole, killed))
+    whole, stopped = (workplace / "runs" / f"variational-00{number}" for number in (1, 2))
+    log = Run.log
+
+    def interrupted(run, split, step, *arguments):
+        if step == 8:
+            raise KeyboardInterrupt
+        log(run, split, step, *arguments)
+
+    monkeypatch.setattr(Run, "log", interrupted)
+    with pytest.raises(SystemExit):
+        run_regular(monkeypatch, *options)
+    monkeypatch.setattr(Run, "log", log)
+    run_regular(monkeypatch, "--resume", str(stopped))
+    assert metrics_of(stopped) == metrics_of(whole)
+    first, second = (torch.load(run / "checkpoints" / "last.pt", weights_only=True) for run in (whole, stopped))
     assert_same(first, second)
 
 

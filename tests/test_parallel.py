@@ -103,21 +103,19 @@ def test_two_processes_train_as_one_does(two_processes, case):
                 torch.testing.assert_close(results[step][2][name], weight, rtol=1e-7, atol=1e-10)
 
 
-@pytest.mark.parametrize("script", ["main.py", "main_regular.py"])
-def test_a_script_is_shared_by_two_processes_and_resumed_by_one(workplace, monkeypatch, script):
-    kind = "self-teaching" if script == "main.py" else "masked"
+def test_a_run_is_shared_by_two_processes_and_resumed_by_one(workplace, monkeypatch):
     options = [*TINY, "--log-every", "1", "--max-steps", "2"]
-    run_script(monkeypatch, script, *options)
-    said = torchrun(workplace, 2, str(ROOT / script), *options)
+    run_script(monkeypatch, "main.py", *options)
+    said = torchrun(workplace, 2, str(ROOT / "main.py"), *options)
     assert said.count("held-out PSNR") == 1  # one process speaks
-    alone, shared = (workplace / "runs" / f"{kind}-00{number}" for number in (1, 2))
+    alone, shared = (workplace / "runs" / f"self-teaching-00{number}" for number in (1, 2))
     assert sorted(path.name for path in (workplace / "runs").iterdir()) == [alone.name, shared.name]
     for ours, theirs in zip(metrics_of(shared), metrics_of(alone), strict=True):
         assert ours.keys() == theirs.keys()
         for name in ours.keys() - {"split"}:
             if ours[name]:
                 assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=0.02)
-    run_script(monkeypatch, script, "--resume", str(shared))  # finished: nothing left to do, nothing refused
+    run_script(monkeypatch, "main.py", "--resume", str(shared))  # finished: nothing left to do, nothing refused
 
 
 def test_rows_are_shared_out_in_order_and_evenly(monkeypatch):

@@ -370,9 +370,8 @@ from pathlib import Path
 from leae import prep_data
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-prep_data.MAPPED_BYTES = 16 * 2**20
 images = np.load("images.npy", mmap_mode="r")
-batches = prep_data.Batches(images, 8, 0, torch.device("cpu"))
+batches = prep_data.Batches(images, 8, 0, torch.device("cpu"), mapped_bytes=16 * 2**20)
 batches.at(0)
 before, most = resident(), 0
 for step in range(batches.steps_per_epoch):
@@ -393,13 +392,12 @@ def test_a_pass_over_a_large_array_keeps_a_bounded_part_of_it_in_memory(workplac
     assert grown < 64 * 2**20
 
 
-def test_a_large_array_is_read_from_its_file_image_by_image(workplace, monkeypatch):
+def test_a_large_array_is_read_from_its_file_image_by_image(workplace):
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
     np.save("images.npy", images)
     mapped = np.load("images.npy", mmap_mode="r")
     plain = Batches(mapped, 7, 0, CPU)
-    monkeypatch.setattr(prep_data, "MAPPED_BYTES", 100)
-    streamed = Batches(mapped, 7, 0, CPU)
+    streamed = Batches(mapped, 7, 0, CPU, mapped_bytes=100)
     assert plain.file is None
     assert streamed.file is not None
     for step in range(10):
@@ -414,10 +412,10 @@ class Ahead(Batches):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self.ahead, self.read = ThreadPoolExecutor(1), []
+        self.ahead, self.chosen = ThreadPoolExecutor(1), []
 
     def _read_pinned(self, chosen):
-        self.read.append(chosen.tolist())
+        self.chosen.append(chosen.tolist())
         return torch.from_numpy(self._read(chosen))
 
 
@@ -425,7 +423,7 @@ def test_batches_that_are_read_ahead_are_the_same_and_read_once():
     ahead, plain = Ahead(numbered(24), 6, 0, CPU), Batches(numbered(24), 6, 0, CPU)
     assert seen(ahead, range(9)) == seen(plain, range(9))
     ahead.ahead.shutdown()
-    assert len(ahead.read) == 10  # the next one, too
+    assert len(ahead.chosen) == 10  # the next one, too
     jumping = Ahead(numbered(24), 6, 0, CPU)
     assert seen(jumping, [5, 2, 3]) == seen(plain, [5, 2, 3])
 
