@@ -36,7 +36,7 @@ class BaseAutoencoder(nn.Module):
         settings: the constructor's arguments by name, from which a checkpoint makes the model again.
 
     Raises:
-        UsageError: an output that is neither, or a size below 1.
+        UsageError: an output that is neither.
     """
 
     variational = False  # see `Variational`

@@ -82,12 +82,11 @@ class ConvAutoencoder(BaseAutoencoder):
         super().__init__((image_channels, IMAGE_SIZE, IMAGE_SIZE), (latent_dim,), output, settings)
         if self.variational and batch_norm:
             raise UsageError("a variational encoder has no batch norm; leave batch_norm False")
-        norm = BatchNorm1d(latent_dim, affine=False) if batch_norm else nn.Identity()
-        self.encoder = (
-            ConvEncoder(image_channels, 2 * latent_dim, PosteriorMean())
-            if self.variational
-            else ConvEncoder(image_channels, latent_dim, norm)
-        )
+        if self.variational:
+            outputs, norm = 2 * latent_dim, PosteriorMean()
+        else:
+            outputs, norm = latent_dim, BatchNorm1d(latent_dim, affine=False) if batch_norm else nn.Identity()
+        self.encoder = ConvEncoder(image_channels, outputs, norm)
         self.decoder = ConvDecoder(image_channels, latent_dim)
 
 

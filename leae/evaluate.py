@@ -1,6 +1,7 @@
 """How well a model reconstructs images that it was not trained on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -70,14 +71,20 @@ class NoisyViews:
 Views = MaskedViews | NoisyViews
 
 
-@torch.no_grad()
-def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
-    """Reconstructions by the model in evaluation mode, which is left in the mode it was in."""
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode and without gradients; afterwards it is in the mode it was in."""
     training = model.training
     model.eval()
-    reconstructions = torch.cat([model(batch) for batch in images.split(BATCH)])
+    with torch.no_grad():
+        yield
     model.train(training)
-    return reconstructions
+
+
+def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
+    """Reconstructions by the model in evaluation mode, which is left in the mode it was in."""
+    with evaluating(model):
+        return torch.cat([model(batch) for batch in images.split(BATCH)])
 
 
 def grid_rows(model: nn.Module, images: Tensor, views: Views) -> dict[str, Tensor]:
@@ -91,15 +98,11 @@ def grid_rows(model: nn.Module, images: Tensor, views: Views) -> dict[str, Tenso
     }
 
 
-@torch.no_grad()
 def samples(model: BaseAutoencoder, count: int, seed: int, device: torch.device) -> Tensor:
     """Images decoded from codes of N(0, I), the same codes at every call: float [count, C, S, S] in [0, 1]."""
-    training = model.training
-    model.eval()
     latent = torch.randn(count, *model.latent_shape, generator=generator(seed, "samples")).to(device)
-    images = model.decode(latent)
-    model.train(training)
-    return images
+    with evaluating(model):
+        return model.decode(latent)
 
 
 def held_out_psnr(model: nn.Module, images: np.ndarray, views: Views, device: torch.device) -> dict[str, float]:

@@ -30,10 +30,10 @@ def batch_statistics(codes: Tensor) -> tuple[Tensor, Tensor]:
 
 def normalise(codes: Tensor, ruler: Tensor, norm: nn.Module) -> Tensor:
     """A batch norm's formula, applied to codes with the batch statistics of the ruler, a batch of the same shape."""
-    codes, ruler = at_least_float32(codes), at_least_float32(ruler)
-    if ruler is codes and processes() == 1:
+    own, codes = ruler is codes, at_least_float32(codes)
+    if own and processes() == 1:
         return F.batch_norm(codes, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
-    return _formula(codes, *batch_statistics(ruler), norm)
+    return _formula(codes, *batch_statistics(codes if own else at_least_float32(ruler)), norm)
 
 
 def _formula(codes: Tensor, mean: Tensor, variance: Tensor, norm: nn.Module) -> Tensor:

@@ -89,16 +89,14 @@ class Run:
 
     Attributes:
         folder: where everything is written.
-        kind: what the run is called.
         settings: the constants of the run by name.
         terms: the names of the loss terms that are logged.
         measures: the names of the held-out figures that are logged.
         data: title and fingerprint of the data set.
     """
 
-    def __init__(self, folder: Path, kind: str, settings: dict, terms: list[str], measures: list[str], data: dict):
+    def __init__(self, folder: Path, settings: dict, terms: list[str], measures: list[str], data: dict):
         self.folder = folder
-        self.kind = kind
         self.settings = settings
         self.terms = terms
         self.measures = measures
@@ -119,7 +117,7 @@ class Run:
         settings = {name: value for name, value in settings.items() if name != "RESUME"}
         settings["DATASET"] = data["name"]  # what "auto" meant
         if rank() > 0:
-            return cls(RUNS / kind, kind, settings, terms, measures, data)
+            return cls(RUNS / kind, settings, terms, measures, data)
         RUNS.mkdir(exist_ok=True)
         names = [re.fullmatch(rf"{kind}-(\d+)", path.name) for path in RUNS.iterdir()]
         number = max((int(name[1]) for name in names if name), default=0) + 1
@@ -147,7 +145,7 @@ class Run:
         }
         with whole_file(folder / "settings.json") as file:
             json.dump(content, file, indent=2)
-        return cls(folder, kind, settings, terms, measures, data)
+        return cls(folder, settings, terms, measures, data)
 
     @classmethod
     def resume(cls, folder: str | Path, *kinds: str) -> "Run":
@@ -172,7 +170,7 @@ class Run:
         if not (folder / "checkpoints" / "last.pt").is_file():
             raise UsageError(f"{folder} has no checkpoints/last.pt to resume from; start a new run")
         settings = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
-        return cls(folder, kind, settings, terms, measures, data)
+        return cls(folder, settings, terms, measures, data)
 
     def settings_with(self, chosen: dict) -> dict:
         """The run's settings, for a command line that asks for `chosen`; only the device may change.
@@ -199,15 +197,16 @@ class Run:
             step: how many optimizer steps it has had.
             others: by name, whatever else with a state dict a resumed run needs.
         """
+        if rank() > 0:
+            return
         checkpoint = {
             "format": FORMAT,
             "model": {"class": type(model).__name__, "settings": model.settings, "weights": model.state_dict()},
             "step": step,
             "others": {key: other.state_dict() for key, other in (others or {}).items()},
         }
-        if rank() == 0:
-            with whole_file(self.folder / "checkpoints" / f"{name}.pt", "wb") as file:
-                torch.save(checkpoint, file)
+        with whole_file(self.folder / "checkpoints" / f"{name}.pt", "wb") as file:
+            torch.save(checkpoint, file)
 
     def check_data(self, data: dict) -> None:
         """Refuse to go on with another data set than the run began with.
@@ -241,9 +240,9 @@ class Run:
         except UNREADABLE as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"{path} does not fit this run ({reason}); start a new run") from error
-        rows = [row for row in self.read_metrics() if int(row["step"]) <= checkpoint["step"]]
         if rank() > 0:
             return checkpoint["step"]
+        rows = [row for row in self.read_metrics() if int(row["step"]) <= checkpoint["step"]]
         if rows:
             with whole_file(self.folder / "metrics.csv") as file:
                 writer = csv.DictWriter(file, rows[0].keys())
