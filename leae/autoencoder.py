@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from leae.errors import UsageError
 from leae.normalisation import BatchNorm1d, BatchNorm2d, at_least_float32
+from leae.resampling import SpaceToDepthShortcut, StridedConv, UpsampledConv
 
 STRIDE = 8  # image pixels per position of the encoder's map, along one side
 OUTPUTS = ("sigmoid", "linear")
@@ -125,54 +126,6 @@ class PosteriorMean(nn.Module):
         return parameters.chunk(2, dim=1)[0]
 
 
-class UpsampledConv(nn.Conv2d):
-    """Nearest-neighbour upsampling by 2 and a 3×3 convolution, computed as one transposed convolution.
-
-    Each output pixel sees only 2×2 different input pixels through its 3×3 window, so the nine taps are summed
-    into four: with w the 3-tap kernel of one axis, output pixels 2i and 2i+1 are
-    w₀·x[i−1] + (w₁+w₂)·x[i] and (w₀+w₁)·x[i] + w₂·x[i+1], which is a 4-tap transposed convolution of stride 2
-    with the kernel (w₂, w₁+w₂, w₀+w₁, w₀). The parameters stay those of the 3×3 convolution.
-
-    [N, in_channels, H, W] → [N, out_channels, 2H, 2W]
-    """
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
-        taps = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-        self.register_buffer("taps", taps, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        kernel = (self.taps @ self.weight @ self.taps.T).transpose(0, 1)  # [in, out, 4, 4]
-        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
-
-
-class SpaceToDepthShortcut(nn.Module):
-    """Space-to-depth by 2, then the mean of each group of adjacent channels. No parameters.
-
-    Space-to-depth turns channel c into the four adjacent channels 4c + 2·dy + dx. Both steps are linear and the
-    same at every position, so together they are one 2×2 convolution of stride 2 with a fixed kernel.
-
-    [N, in_channels, H, W] → [N, out_channels, H/2, W/2]
-
-    Raises:
-        UsageError: 4·in_channels is not a multiple of out_channels.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        group, rest = divmod(4 * in_channels, out_channels)
-        if rest:
-            raise UsageError(
-                f"{out_channels} channels cannot be group means of 4 × {in_channels} = {4 * in_channels}; "
-                f"choose a divisor of {4 * in_channels}"
-            )
-        kernel = torch.eye(out_channels).repeat_interleave(group, dim=1) / group  # [out, 4·in]
-        self.register_buffer("kernel", kernel.view(out_channels, in_channels, 2, 2), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.kernel, stride=2)
-
-
 class DownBlock(nn.Module):
     """Residual block that halves the map: [N, in_channels, H, W] → [N, out_channels, H/2, W/2]."""
 
@@ -215,7 +168,7 @@ class Encoder(nn.Module):
         variational: bool,
     ):
         super().__init__()
-        self.stem = nn.Conv2d(image_channels, hidden_dim, kernel_size=4, stride=2, padding=1)
+        self.stem = StridedConv(image_channels, hidden_dim)
         self.down1 = DownBlock(hidden_dim, 2 * hidden_dim)
         self.down2 = DownBlock(2 * hidden_dim, map_channels)
         if pooled:

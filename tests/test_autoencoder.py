@@ -4,14 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from leae.autoencoder import (
-    Autoencoder,
-    DownBlock,
-    SpaceToDepthShortcut,
-    UpBlock,
-    UpsampledConv,
-    VariationalAutoencoder,
-)
+from leae.autoencoder import Autoencoder, DownBlock, UpBlock, VariationalAutoencoder
 from leae.errors import UsageError
 
 
@@ -35,29 +28,6 @@ def test_published_models_have_the_published_sizes(settings, parameters, numbers
     model = Autoencoder(**settings)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
     assert (model.numbers_per_image, model.compression) == (numbers, compression)
-
-
-def test_upsampled_conv_is_nearest_upsampling_and_a_3x3_convolution():
-    layer = UpsampledConv(5, 4).double()
-    x = torch.randn(2, 5, 6, 7, dtype=torch.float64, requires_grad=True)
-    plain = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), layer.weight, layer.bias, padding=1)
-    torch.testing.assert_close(layer(x), plain)
-
-    cotangent = torch.randn_like(plain)
-    inputs = (x, layer.weight, layer.bias)
-    for ours, theirs in zip(
-        torch.autograd.grad(layer(x), inputs, cotangent), torch.autograd.grad(plain, inputs, cotangent), strict=True
-    ):
-        torch.testing.assert_close(ours, theirs)
-
-
-@pytest.mark.parametrize(("in_channels", "out_channels"), [(4, 8), (8, 4), (8, 16), (3, 12), (6, 2), (6, 8)])
-def test_shortcut_is_space_to_depth_and_the_mean_of_adjacent_channels(in_channels, out_channels):
-    x = torch.randn(2, in_channels, 6, 8, dtype=torch.float64)
-    plain = F.pixel_unshuffle(x, 2).unflatten(1, (out_channels, -1)).mean(dim=2)
-    shortcut = SpaceToDepthShortcut(in_channels, out_channels).double()
-    torch.testing.assert_close(shortcut(x), plain)
-    assert not list(shortcut.parameters())
 
 
 def test_blocks_are_the_designs_formulas():

@@ -1,0 +1,125 @@
+"""The layers that halve or double a map, each computed the cheapest way there is to the same numbers.
+
+Parameters and values are those of the plain layer that a docstring names; only the way of computing differs.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from leae.errors import UsageError
+
+
+def conv_transpose_to_few(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A transposed convolution (kernel 4×4, stride 2, padding 1) to few channels, computed as one of stride 1.
+
+    With few output channels, three say, a processor's wide arithmetic units have little to do. But the output pixels
+    2i − 1 and 2i see the input pixels i − 1 and i alone, along one axis k₂·x[i−1] + k₀·x[i] and k₃·x[i−1] + k₁·x[i],
+    so that one 2×2 convolution to four times as many channels gives all four pixels of every square.
+
+    Args:
+        x: float [N, in_channels, H, W].
+        kernel: float [in_channels, out_channels, 4, 4].
+        bias: float [out_channels], or None.
+
+    Returns:
+        float [N, out_channels, 2H, 2W].
+    """
+    in_channels, channels = kernel.shape[:2]
+    taps = kernel.view(in_channels, channels, 2, 2, 2, 2).flip(2, 4)  # [in, out, row i−1 or i, pixel, column, pixel]
+    phases = taps.permute(3, 5, 1, 0, 2, 4).reshape(4 * channels, in_channels, 2, 2)
+    phases = phases.contiguous(memory_format=torch.channels_last)
+    squares = F.conv2d(x, phases, None if bias is None else bias.repeat(4), padding=1).permute(0, 2, 3, 1)
+    squares = squares.unflatten(3, (2, 2, channels)).transpose(2, 3)  # [N, H + 1, pixel, W + 1, pixel, out]
+    pixels = squares.flatten(3, 4).flatten(1, 2)
+    return pixels[:, 1:-1, 1:-1].permute(0, 3, 1, 2)  # the squares at the border stand half outside
+
+
+class StridedConv(nn.Conv2d):
+    """A 4×4 convolution of stride 2 on few channels: [N, in_channels, H, W] → [N, out_channels, H/2, W/2].
+
+    Its gradient by the images, which the judge asks for, is a transposed convolution to few channels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, kernel_size=4, stride=2, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return _StridedConv.apply(images, self.weight, self.bias)
+
+
+class _StridedConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, images: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(images, weight)
+        return F.conv2d(images, weight, bias, stride=2, padding=1)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        images, weight = (tensor.to(gradient.dtype) for tensor in ctx.saved_tensors)  # autocast's, if it was on
+        by_images = conv_transpose_to_few(gradient, weight) if ctx.needs_input_grad[0] else None
+        wanted = (False, *ctx.needs_input_grad[1:])
+        _, by_weight, by_bias = torch.ops.aten.convolution_backward(
+            gradient, images, weight, [len(weight)], [2, 2], [1, 1], [1, 1], False, [0, 0], 1, wanted
+        )
+        return by_images, by_weight, by_bias
+
+
+class UpsampledConv(nn.Conv2d):
+    """Nearest-neighbour upsampling by 2 and a 3×3 convolution, computed as one transposed convolution.
+
+    Each output pixel sees only 2×2 different input pixels through its 3×3 window, so the nine taps are summed
+    into four: with w the 3-tap kernel of one axis, output pixels 2i and 2i+1 are
+    w₀·x[i−1] + (w₁+w₂)·x[i] and (w₀+w₁)·x[i] + w₂·x[i+1], which is a 4-tap transposed convolution of stride 2
+    with the kernel (w₂, w₁+w₂, w₀+w₁, w₀). The parameters stay those of the 3×3 convolution.
+
+    [N, in_channels, H, W] → [N, out_channels, 2H, 2W]
+    """
+
+    FEW = 4  # output channels up to which `conv_transpose_to_few` is faster
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
+        taps = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+        self.register_buffer("taps", taps, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = (self.taps @ self.weight @ self.taps.T).transpose(0, 1)  # [in, out, 4, 4]
+        if self.out_channels <= self.FEW:
+            return conv_transpose_to_few(x, kernel.contiguous(), self.bias)
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+class SpaceToDepthShortcut(nn.Module):
+    """Space-to-depth by 2, then the mean of each group of adjacent channels. No parameters.
+
+    Space-to-depth turns channel c into the four adjacent channels 4c + 2·dy + dx. So a group of two is the mean of
+    two pixels side by side, and one of 4k the mean of k channels over squares of 2×2: pooling, without a shuffled copy.
+    Any other group is a 2×2 convolution of stride 2 with a fixed kernel, as both steps are linear.
+
+    [N, in_channels, H, W] → [N, out_channels, H/2, W/2]
+
+    Raises:
+        UsageError: 4·in_channels is not a multiple of out_channels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.group, rest = divmod(4 * in_channels, out_channels)
+        if rest:
+            raise UsageError(
+                f"{out_channels} channels cannot be group means of 4 × {in_channels} = {4 * in_channels}; "
+                f"choose a divisor of {4 * in_channels}"
+            )
+        kernel = torch.eye(out_channels).repeat_interleave(self.group, dim=1) / self.group  # [out, 4·in]
+        self.register_buffer("kernel", kernel.view(out_channels, in_channels, 2, 2), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.group == 2:
+            pairs = F.avg_pool2d(x, (1, 2)).permute(0, 2, 3, 1).unflatten(1, (-1, 2))  # [N, H/2, dy, W/2, in]
+            return pairs.permute(0, 1, 3, 4, 2).flatten(3).permute(0, 3, 1, 2)
+        if self.group % 4 == 0:
+            squares = F.avg_pool2d(x, 2)
+            channels = squares.permute(0, 2, 3, 1).unflatten(3, (-1, self.group // 4)).unbind(4)
+            return (sum(channels) / len(channels)).permute(0, 3, 1, 2)
+        return F.conv2d(x, self.kernel, stride=2)
