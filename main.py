@@ -19,7 +19,7 @@ from leae.autoencoder import Autoencoder
 from leae.conv_autoencoder import ConvAutoencoder
 from leae.device import autocast, compile_if_it_works, describe, device_name, find_device
 from leae.errors import run_command
-from leae.evaluate import MaskedViews, grid_rows, held_out_psnr, summary
+from leae.held_out import MaskedViews, grid_rows, held_out_psnr, summary
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
 from leae.pace import Pace

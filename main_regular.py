@@ -19,7 +19,7 @@ from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.device import autocast, compile_if_it_works, describe, device_name, find_device
 from leae.errors import run_command
-from leae.evaluate import MaskedViews, NoisyViews, grid_rows, held_out_psnr, samples, summary
+from leae.held_out import MaskedViews, NoisyViews, grid_rows, held_out_psnr, samples, summary
 from leae.masking import add_noise, draw_gaussian, mask_side, mask_squares
 from leae.pace import Pace
 from leae.parallel import join, share_gradients

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
@@ -27,6 +26,7 @@ from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.errors import UsageError
 from leae.files import whole_file
 from leae.parallel import rank
+from leae.pictures import draw_grid
 from leae.settings import read_command_line, require_text
 
 RUNS = Path("runs")
@@ -48,7 +48,6 @@ UNREADABLE = (
     ValueError,
     AttributeError,
 )
-TILE = 128  # smallest side in pixels at which an image is shown in a grid
 
 
 def milestones(total_steps: int) -> dict[int, list[str]]:
@@ -342,32 +341,6 @@ class Run:
         with whole_file(path, "wb") as file:
             draw_grid(rows, title).save(file, format="PNG", optimize=True)
         return path
-
-
-def draw_grid(rows: dict[str, Tensor], title: str) -> Image.Image:
-    """A picture of labelled rows of images under a title.
-
-    Args:
-        rows: label → float [N, C, S, S] in [0, 1], as many images and of the same size in every row.
-        title: one line of text.
-    """
-    font, gap = ImageFont.load_default(16), 4
-    sizes = next(iter(rows.values())).shape
-    scale = max(1, -(-TILE // sizes[-1]))  # small images are enlarged, pixel by pixel
-    tile = sizes[-1] * scale
-    margin = 16 + max(int(font.getlength(label)) for label in rows)
-    width = max(margin + sizes[0] * (tile + gap), 16 + int(font.getlength(title)))
-    picture = Image.new("RGB", (width, 32 + len(rows) * (tile + gap)), "white")
-    pen = ImageDraw.Draw(picture)
-    pen.text((8, 6), title, fill="black", font=font)
-    for row, (label, images) in enumerate(rows.items()):
-        top = 32 + row * (tile + gap)
-        pen.text((8, top + tile // 2 - 8), label, fill="black", font=font)
-        pixels = (images.detach().cpu().clamp(0, 1) * 255 + 0.5).byte().permute(0, 2, 3, 1).numpy()
-        pixels = pixels.repeat(scale, axis=1).repeat(scale, axis=2)
-        for column, image in enumerate(pixels):
-            picture.paste(Image.fromarray(image.squeeze()), (margin + column * (tile + gap), top))
-    return picture
 
 
 def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:

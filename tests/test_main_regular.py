@@ -11,7 +11,7 @@ from PIL import Image
 import leae
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
-from leae.evaluate import MaskedViews, NoisyViews, reconstruct
+from leae.held_out import MaskedViews, NoisyViews, reconstruct
 from leae.prep_data import find_source, open_dataset, to_float
 from leae.runs import Run
 from leae.settings import constants_of

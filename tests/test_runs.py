@@ -12,7 +12,7 @@ from PIL import Image
 import leae
 from leae.autoencoder import Autoencoder
 from leae.errors import UsageError
-from leae.runs import Run, draw_grid, milestones, read_checkpoint
+from leae.runs import Run, milestones, read_checkpoint
 
 DATA = {"name": "folder", "title": "pictures", "fingerprint": "abc"}
 MEASURES = ["psnr_clean", "psnr_masked"]
@@ -191,26 +191,6 @@ def test_a_checkpoint_with_a_damaged_byte_is_read_or_refused_and_nothing_else(wo
         path.write_bytes(damaged)
         with contextlib.suppress(UsageError):  # whatever else is raised would be a traceback for the user
             read_checkpoint(path)
-
-
-def test_a_grid_shows_the_images_unchanged_under_their_labels(workplace):
-    rows = {"original": torch.rand(3, 3, 32, 32), "mask": torch.rand(3, 3, 32, 32)}
-    picture = draw_grid(rows, "title")
-    pixels = np.asarray(picture)
-    left = picture.width - 3 * 132
-    for row, images in enumerate(rows.values()):
-        for column, image in enumerate(images):
-            tile = pixels[32 + row * 132 :, left + column * 132 :][:128, :128]
-            shown = tile[::4, ::4].transpose(2, 0, 1) / 255
-            assert np.abs(shown - image.numpy()).max() <= 0.5 / 255 + 1e-6
-            assert np.array_equal(tile, tile[::4, ::4].repeat(4, 0).repeat(4, 1))  # enlarged pixel by pixel
-    assert (pixels[:30] < 128).any()  # the title
-    assert (pixels[32:, : left - 8] < 128).any()  # the labels
-
-
-def test_a_grid_shows_grey_images_too():
-    picture = draw_grid({"original": torch.full((2, 1, 32, 32), 0.25)}, "")
-    assert picture.getpixel((picture.width - 50, 100)) == (64, 64, 64)
 
 
 def test_saving_writes_pictures_that_open(workplace):

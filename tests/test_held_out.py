@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from leae.conv_autoencoder import VariationalConvAutoencoder
-from leae.evaluate import (
+from leae.held_out import (
     MaskedViews,
     NoisyViews,
     grid_rows,
