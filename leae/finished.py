@@ -16,6 +16,8 @@ from leae.prep_data import Dataset, find_source, open_dataset, to_float
 from leae.runs import MILESTONES, Run, load, read_checkpoint
 from leae.settings import Parser
 
+NEEDED = ("DATASET", "IMAGE_SIZE", "FACES", "OBJECTIVE", "MASK_RATIO")  # settings that looking at a run takes
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -39,7 +41,7 @@ class FinishedRun:
     def method(self) -> str:
         """What it was trained for."""
         settings = self.run.settings
-        if self.run.kind != "self-teaching":
+        if "JUDGE_RULER" not in settings:
             return self.run.kind
         return f"{self.run.kind}, {settings['OBJECTIVE']}, {settings['JUDGE_RULER']} ruler"
 
@@ -68,6 +70,11 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
     finished = []
     for folder, name in zip(folders, names, strict=True):
         run = Run.read(folder)
+        missing = [setting for setting in NEEDED if setting not in run.settings]
+        if missing:
+            raise UsageError(
+                f"{folder}/settings.json has no {missing[0]}; train the run again with this version of leae"
+            )
         path = _find_checkpoint(run, checkpoint)
         step = read_checkpoint(path)["step"]
         name = name if names.count(name) == 1 else str(folder)
@@ -144,10 +151,7 @@ def open_data(finished: FinishedRun) -> Dataset:
         UsageError: it is not there any more, or has changed.
     """
     run = finished.run
-    try:
-        settings = [run.settings[name] for name in ("DATASET", "IMAGE_SIZE", "FACES")]
-    except KeyError as error:
-        raise UsageError(f"{run.folder}/settings.json has no {error.args[0]}; train the run again") from error
+    settings = [run.settings[name] for name in ("DATASET", "IMAGE_SIZE", "FACES")]
     try:
         source = find_source(*settings)
     except UsageError as error:

@@ -5,7 +5,11 @@ import math
 import torch
 from torch import Tensor
 
+from leae.randomness import generator
+from leae.sigreg import sigreg
+
 DEAD_SHARE = 0.01  # a dimension that deviates by less than this share of the liveliest one is dead
+GAUSSIAN_CODES = 1000  # that `gaussianity` takes, at most
 
 
 def samples_of(codes: Tensor) -> Tensor:
@@ -27,9 +31,8 @@ def effective_rank(codes: Tensor) -> float:
     samples = samples_of(codes)
     if (samples == samples[0]).all():  # their mean may differ from them by a rounding
         return 0.0
-    centred = samples - samples.mean(dim=0)
-    eigenvalues = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0)
-    shares = eigenvalues / eigenvalues.sum()
+    variances = spectrum(codes).square()
+    shares = variances / variances.sum()
     return math.exp(-torch.special.xlogy(shares, shares).sum().item())
 
 
@@ -47,3 +50,49 @@ def dead_dimensions(codes: Tensor) -> int:
         return samples.shape[1]
     deviations = samples.std(dim=0, correction=0)
     return int((deviations <= DEAD_SHARE * deviations.max()).sum())
+
+
+def spectrum(codes: Tensor) -> Tensor:
+    """Standard deviations along the codes' principal directions, the largest first: float64 [D].
+
+    Args:
+        codes: finite numbers [N, D] or [N, D, H, W].
+    """
+    samples = samples_of(codes)
+    centred = samples - samples.mean(dim=0)
+    eigenvalues = torch.linalg.eigvalsh(centred.T @ centred / len(samples)).clamp(min=0)
+    return eigenvalues.sqrt().flip(0)
+
+
+def drift(codes: Tensor, others: Tensor) -> float:
+    """How far the codes of two views of an image are from each other, were 1 the distance between two images' codes.
+
+    Both distances are root mean squares; that between images is over all pairs of different ones of `codes`.
+
+    Args:
+        codes: float [N, D] or [N, D, H, W].
+        others: the same shape, codes of other views of the same images, in the same order.
+
+    Returns:
+        0 if the views do not differ to the encoder; NaN if the codes do not differ at all.
+    """
+    first, second = (part.detach().double().flatten(1) for part in (codes, others))
+    between_views = (first - second).square().sum(dim=1).mean()
+    between_images = 2 * first.var(dim=0).sum()  # the mean over pairs, as the unbiased variance has it
+    return (between_views / between_images).sqrt().item()
+
+
+def gaussianity(codes: Tensor, seed: int = 0) -> tuple[float, float]:
+    """The SIGReg statistic of codes, and that of as many true N(0, I) codes of the same shape.
+
+    The first GAUSSIAN_CODES alone are taken: away from N(0, I) the statistic grows with their number, so that figures
+    compare where that is the same.
+
+    Args:
+        codes: float [N, D] or [N, D, H, W].
+        seed: of the directions and of the true codes.
+    """
+    draws = generator(seed, "metrics")
+    codes = codes[:GAUSSIAN_CODES].float()
+    true = torch.randn(codes.shape, generator=draws)
+    return sigreg(codes, draws).item(), sigreg(true, draws).item()

@@ -60,6 +60,20 @@ def draw_boxes(count: int, side: int, image_size: int, generator: torch.Generato
     return torch.randint(0, image_size - side + 1, (count, 2), generator=generator, device=generator.device)
 
 
+def inside_squares(corners: Tensor, side: int, size: int) -> Tensor:
+    """Which pixels lie inside one square per image: bool [N, 1, size, size].
+
+    Args:
+        corners: int64 [N, 2], row and column of each square's top left pixel.
+        side: side of the squares in pixels.
+        size: side of the images in pixels.
+    """
+    pixels = torch.arange(size, device=corners.device)
+    offset = pixels - corners[:, :, None]  # [N, 2, S]: distance from the square's first row, first column
+    rows, columns = ((offset >= 0) & (offset < side)).unbind(1)  # [N, S] each
+    return rows[:, None, :, None] & columns[:, None, None, :]
+
+
 def fill_squares(images: Tensor, corners: Tensor, side: int) -> Tensor:
     """Replace one square per image by that image's own mean colour (the mean over all of its pixels).
 
@@ -71,10 +85,7 @@ def fill_squares(images: Tensor, corners: Tensor, side: int) -> Tensor:
     Returns:
         float [N, C, S, S], new memory.
     """
-    pixels = torch.arange(images.shape[-1], device=images.device)
-    offset = pixels - corners[:, :, None]  # [N, 2, S]: distance from the square's first row, first column
-    inside_rows, inside_columns = ((offset >= 0) & (offset < side)).unbind(1)  # [N, S] each
-    inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]  # [N, 1, S, S]
+    inside = inside_squares(corners, side, images.shape[-1])
     return torch.where(inside, images.mean(dim=(2, 3), keepdim=True), images)
 
 

@@ -58,6 +58,12 @@ def milestones(total_steps: int) -> dict[int, list[str]]:
     return steps
 
 
+def versions() -> dict[str, str]:
+    """What computes here, by name."""
+    libraries = {name: version(name) for name in ("torchvision", "numpy", "pillow")}
+    return {"python": platform.python_version(), "torch": torch.__version__, **libraries}
+
+
 def begin(namespace: dict, *kinds: str) -> tuple["Run | None", dict]:
     """Give a script's constants the values of this run: the command line's or, with --resume, those it began with.
 
@@ -131,8 +137,6 @@ class Run:
                 number += 1
         (folder / "grids").mkdir()
         (folder / "checkpoints").mkdir()
-        versions = {"python": platform.python_version(), "torch": torch.__version__}
-        versions |= {name: version(name) for name in ("torchvision", "numpy", "pillow")}
         content = {
             "kind": kind,
             "settings": settings,
@@ -140,7 +144,7 @@ class Run:
             "measures": measures,
             "data": data,
             "device": device,
-            "versions": versions,
+            "versions": versions(),
             "command": sys.argv,
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
@@ -158,9 +162,14 @@ class Run:
         folder = Path(folder)
         try:
             content = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-            kind, settings, data = content["kind"], content["settings"], content["data"]
-            terms, measures = content["terms"], content.get("measures", ["psnr_clean", "psnr_masked"])
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            kind, settings, terms = content["kind"], content["settings"], content["terms"]
+            data = {name: content["data"][name] for name in ("name", "title", "fingerprint")}
+            measures = content.get("measures", ["psnr_clean", "psnr_masked"])
+        except KeyError as error:
+            raise UsageError(
+                f"{folder}/settings.json has no {error}: the run is of another version of leae; train it again"
+            ) from error
+        except (OSError, ValueError, TypeError) as error:
             known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
             raise UsageError(
                 f"{folder} is not a run's folder (no settings.json of a run); runs here: {known}"

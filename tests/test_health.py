@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leae.health import dead_dimensions, effective_rank
+from leae.health import dead_dimensions, drift, effective_rank, gaussianity, spectrum
 
 
 def gaussian(count, dimensions, seed=0):
@@ -51,3 +51,29 @@ def test_every_position_of_a_spatial_code_is_a_sample():
     flat = codes.permute(0, 2, 3, 1).reshape(-1, 6)
     assert effective_rank(codes) == pytest.approx(effective_rank(flat))
     assert dead_dimensions(codes) == dead_dimensions(flat) == 1
+
+
+def test_the_spectrum_is_the_deviation_along_each_principal_direction():
+    rotation = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))[0]
+    codes = torch.randn(20_000, 4, dtype=torch.float64) * torch.tensor([0.1, 3.0, 1.0, 2.0]) @ rotation
+    torch.testing.assert_close(
+        spectrum(codes), torch.tensor([3.0, 2.0, 1.0, 0.1], dtype=torch.float64), rtol=0.05, atol=0
+    )
+
+
+def test_drift_is_the_distance_between_views_over_that_between_images():
+    codes, others = torch.randn(30, 5), torch.randn(30, 5)
+    pairs = [(codes[i] - codes[j]).square().sum() for i in range(30) for j in range(30) if i != j]
+    plain = ((codes - others).square().sum(dim=1).mean() / torch.stack(pairs).mean()).sqrt()
+    assert drift(codes, others) == pytest.approx(plain.item(), rel=1e-5)
+    assert drift(codes, codes) == 0
+    shuffled = codes.roll(1, 0)  # other images' codes are as far as other images
+    assert drift(torch.randn(4000, 6), torch.randn(4000, 6)) == pytest.approx(1, abs=0.05)
+    assert drift(codes, shuffled) > 0.5
+
+
+@pytest.mark.parametrize("shape", [(2000, 16), (500, 8, 2, 2)])
+def test_gaussian_codes_are_as_gaussian_as_the_ones_beside_them_and_others_are_not(shape):
+    statistic, gaussian = gaussianity(torch.randn(shape))
+    assert statistic == pytest.approx(gaussian, rel=0.3)
+    assert gaussianity(3 * torch.randn(shape))[0] > 5 * gaussian
