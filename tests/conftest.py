@@ -1,6 +1,7 @@
 """What several tests share: an empty working folder, small data sets on disk, short training runs."""
 
 import csv
+import importlib
 import re
 import runpy
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+
+from leae.errors import run_command
 
 ROOT = Path(__file__).parent.parent
 SHORT = [  # a training run of seconds
@@ -52,10 +55,48 @@ def number_of(image: np.ndarray) -> int:
     return round(float(image[..., 0].mean()) / 2)
 
 
+@pytest.fixture(scope="session")
+def finished_place(tmp_path_factory) -> Path:
+    """A folder with a short self-teaching run, a masked, a variational and a digits one, all at their end."""
+    place = tmp_path_factory.mktemp("finished")
+    short = [*TINY, "--faces", "600", "--batch-size", "32", "--epochs", "1"]
+    digits = ["--dataset", "digits", "--model", "conv", "--max-steps", "2", "--device", "cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        run_script(patch, "main.py", *short)
+        run_script(patch, "main_regular.py", *short)
+        run_script(patch, "main_regular.py", *short, "--objective", "variational", "--max-steps", "2")
+        run_script(patch, "main_regular.py", *digits, "--objective", "plain")
+    return place
+
+
+@pytest.fixture
+def finished(finished_place, monkeypatch) -> Path:
+    """The folder of `finished_place` as the working folder."""
+    monkeypatch.chdir(finished_place)
+    return finished_place
+
+
 def run_script(monkeypatch, script: str, *options: str) -> None:
     """Run a training script in this process, as `python main.py --option` would in its own."""
     monkeypatch.setattr(sys, "argv", [script, *options])
     runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+def run_module(monkeypatch, module: str, *options: str) -> None:
+    """Run a command in this process, as `python -m leae.compare --option` would in its own."""
+    monkeypatch.setattr(sys, "argv", [module, *options])
+    run_command(importlib.import_module(module).main)
+
+
+def assert_one_line(monkeypatch, capsys, module: str, *options: str, says: str) -> None:
+    """The command answers these options with one line and the exit status 2."""
+    with pytest.raises(SystemExit) as stop:
+        run_module(monkeypatch, module, *options)
+    assert stop.value.code == 2
+    message = capsys.readouterr().err
+    assert re.search(says, message)
+    assert message.count("\n") == 1
 
 
 def assert_refused(monkeypatch, capsys, script: str, options: str, says: str) -> None:
