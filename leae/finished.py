@@ -127,11 +127,10 @@ def _find_checkpoint(run: Run, name: str) -> Path:
     there = sorted(file.stem for file in path.parent.glob("*.pt"))
     if not there:
         raise UsageError(f"{run.folder} has no checkpoint yet; train it to its end first")
-    unfinished = name == f"{MILESTONES[-1]:03d}" and "last" in there
-    advice = (
-        f"the run is not finished, so go on with it by --resume {run.folder}, or choose" if unfinished else "choose"
-    )
-    raise UsageError(f"{run.folder} has no checkpoint {name}; {advice} --checkpoint {' or '.join(there)}")
+    advice = f"choose --checkpoint {' or '.join(there)}"
+    if name == f"{MILESTONES[-1]:03d}":
+        advice = f"the run did not come to its end; go on with it by --resume {run.folder}, or {advice}"
+    raise UsageError(f"{run.folder} has no checkpoint {name}; {advice}")
 
 
 def _shape(finished: FinishedRun) -> tuple[int, ...]:

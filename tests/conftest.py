@@ -59,7 +59,7 @@ def number_of(image: np.ndarray) -> int:
 def finished_place(tmp_path_factory) -> Path:
     """A folder with a short self-teaching run, a masked, a variational and a digits one, all at their end."""
     place = tmp_path_factory.mktemp("finished")
-    short = [*TINY, "--faces", "600", "--batch-size", "32", "--epochs", "1"]
+    short = [*TINY, "--faces", "300", "--batch-size", "32", "--epochs", "1"]
     digits = ["--dataset", "digits", "--model", "conv", "--max-steps", "2", "--device", "cpu"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)

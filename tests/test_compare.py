@@ -28,7 +28,7 @@ def test_rows_are_the_runs_reconstructions_of_the_same_views(finished):
             torch.testing.assert_close(of_masked, run.model(masked))
             torch.testing.assert_close(of_clean, run.model(images))
     for run, label in zip(runs, list(rows)[2::2], strict=True):
-        assert label == f"{run.name}\n{run.method}\n8 numbers, 96×, step 18\nfrom the masked view"
+        assert label == f"{run.name}\n{run.method}\n8 numbers, 96×, step 9\nfrom the masked view"
 
 
 def test_the_picture_has_every_row_and_depends_on_the_seed_alone(finished, tmp_path, monkeypatch, capsys):
