@@ -68,10 +68,11 @@ LATENTS = "latents"  # the pictures' folder in the run's
 TRAINING = 8_192  # training images whose codes say where attributes and components point
 MAPPED = 2_000  # held-out images on a map
 FEWEST = 4  # held-out images that the pictures need
-IMAGES = 8  # in a picture, or pairs of them, if nobody asks for another number
+IMAGES, MOST_IMAGES = 8, 50  # in a picture, or pairs of them, if nobody asks for another number; and at most
 BETWEEN = 9  # images on a line, its ends included
 WALK = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # differences between the class means
 NEIGHBOURS = 8  # of a query
+PAIRED = 500  # held-out codes whose distances from each other tell what is usual
 SAMPLE_ROWS = 4
 RARE = 0.02  # an attribute that fewer training images have, or lack, is chosen only by name
 
@@ -245,7 +246,7 @@ def draw_neighbours(space: LatentSpace, count: int) -> Image.Image:
     """Held-out images, and those others of them whose codes are nearest, with their distances."""
     queries = space.order[:count]
     distances, numbers = nearest_others(space.held_out, queries, min(NEIGHBOURS, len(space.order) - 1))
-    usual = torch.pdist(space.held_out[space.order[:MAPPED]]).median().item()
+    usual = torch.pdist(space.held_out[space.order[:PAIRED]]).median().item()
     rows, captions = {}, {}
     for row, query in enumerate(queries):
         label = f"query {row + 1}"
@@ -273,6 +274,8 @@ def draw_samples(space: LatentSpace, count: int, seed: int) -> Image.Image:
         f"images decoded from codes {drawn}. SIGReg statistic of {used:,} held-out codes {found:.3g},\n"
         f"of as many true N(0, I) codes {true:.3g}: the nearer the two, the more the codes are Gaussian"
     )
+    if model.variational:
+        said += "\nthe codes are the posteriors' means, which deviate less than what is drawn around them in training"
     return draw_grid(rows, space.title(said))
 
 
@@ -411,6 +414,7 @@ def main() -> None:
     parser.add_argument("--positive", metavar="NAME", help="sub-folder to be flagged [the one of higher mean score]")
     options = parser.parse_args()
     require_whole(1, **{"--images": options.images})
+    require(options.images <= MOST_IMAGES, "--images", options.images, f"at most {MOST_IMAGES}")
     require_whole(0, **{"--seed": options.seed})
     if options.score is None:
         require(options.positive is None, "--positive", options.positive, "left out without --score")

@@ -85,7 +85,7 @@ class Scores:
 
 def squared_errors(model: BaseAutoencoder, images: Tensor) -> Tensor:
     """Mean squared error of each image's reconstruction: float [N, C, S, S] in [0, 1] → float64 [N] on the CPU."""
-    return (reconstruct(model, images) - images).double().square().mean(dim=(1, 2, 3)).cpu()
+    return (reconstruct(model, images) - images).cpu().double().square().mean(dim=(1, 2, 3))
 
 
 def score_images(folder: ImageFolder, model: BaseAutoencoder, device: torch.device) -> Scores:

@@ -200,6 +200,7 @@ def test_samples_are_decoded_and_their_title_tells_how_gaussian_the_codes_are(sp
     far = replace(space, held_out=10 * space.held_out + 5)
     draw(far, "samples")
     farther, same = map(float, re.findall(r"codes (\d\S*)[,:]", drawn["title"]))
+    assert ("means" in drawn["title"]) == space.finished.model.variational
     assert farther > found
     assert same == true
 
@@ -290,6 +291,7 @@ def test_without_attributes_their_parts_are_left_out_and_it_says_why(workplace, 
     ("options", "says"),
     [
         ("--images 0", "--images is 0; it must be a whole number, at least 1"),
+        ("--images 51", "--images is 51; it must be at most 50"),
         ("--seed -1", "--seed is -1"),
         ("--map isomap", "invalid choice: 'isomap'"),
         ("--mask-ratio 0.3", "there is no option --mask-ratio"),
