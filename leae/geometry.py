@@ -11,7 +11,7 @@ from torch import Tensor
 from leae.randomness import generator
 from leae.sigreg import sigreg
 
-GAUSSIAN_CODES = 2_000  # codes at most of which SIGReg is taken, and positions of a spatial latent at a time below it
+GAUSSIAN_CODES = 2_000  # codes at most of which SIGReg is taken
 
 
 def straight_lines(starts: Tensor, ends: Tensor, steps: int) -> Tensor:

@@ -322,6 +322,7 @@ def score_folder(folder: ImageFolder, finished: FinishedRun, dataset: Dataset, o
     picture = draw_scores(folder, scores, finished.model, options.images, run_title(finished), device)
     save(picture, output / "scores.png")
     print(f"highest and lowest: {output / 'scores.png'}")
+    (output / "roc.png").unlink(missing_ok=True)  # another folder's would lie beside these scores
     if not folder.labels:
         print("no ROC curve: the folder has not two sub-folders that hold all of its images")
         return

@@ -353,6 +353,9 @@ def test_scores_of_two_sub_folders_come_with_their_auroc(here, monkeypatch, caps
 def test_a_folder_without_labels_is_scored_without_a_curve(here, monkeypatch, capsys):
     for number in range(3):
         write_image(here / "unlabelled" / f"{number}.png", number)
+    roc = here / "runs" / "self-teaching-001" / "latents" / "roc.png"
+    roc.parent.mkdir()
+    roc.touch()  # of a folder that was scored before
     run_latents(monkeypatch, "--score", "unlabelled")
     assert "no ROC curve: the folder has not two sub-folders" in capsys.readouterr().out
-    assert not (here / "runs" / "self-teaching-001" / "latents" / "roc.png").exists()
+    assert not roc.exists()
