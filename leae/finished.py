@@ -89,19 +89,21 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
     return finished
 
 
-def add_options(parser: Parser, name: str, nargs: str | None = None) -> None:
+def add_options(parser: Parser, name: str, nargs: str | None = None, masks: bool = True) -> None:
     """The options that commands over finished runs share.
 
     Args:
         parser: of the command.
         name: of what it takes, for its help.
         nargs: how many runs it takes, as argparse has it; None for one.
+        masks: whether it looks at masked views.
     """
     parser.add_argument("runs", metavar=name, nargs=nargs, help="a run's folder, runs/self-teaching-001 say")
     kept = ", ".join(f"{percent:03d}" for percent in MILESTONES)
     parser.add_argument("--checkpoint", default="100", help=f"which one: {kept} (percent) or last [%(default)s]")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="[%(default)s]")
-    parser.add_argument("--mask-ratio", type=float, help="share of the area that is masked [the first run's]")
+    if masks:
+        parser.add_argument("--mask-ratio", type=float, help="share of the area that is masked [the first run's]")
 
 
 def views_for(finished: FinishedRun, mask_ratio: float | None, seed: int = 0) -> MaskedViews:

@@ -1,17 +1,27 @@
 """Pictures made of images: labelled rows under a title."""
 
+from pathlib import Path
+
+import matplotlib
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 TILE = 128  # smallest side in pixels at which an image is shown
 GAP = 4  # pixels between two images
-FONT_SIZE = 16
+FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")  # Pillow's own lacks ×, − and σ
+FONT_SIZE = 14
 LINE = 20  # height in pixels of a line of text
 OUTLINE = (255, 200, 0)
 
 
-def draw_grid(rows: dict[str, Tensor], title: str, boxes: list[tuple[int, int, int]] | None = None) -> Image.Image:
+def draw_grid(
+    rows: dict[str, Tensor],
+    title: str,
+    boxes: list[tuple[int, int, int]] | None = None,
+    columns: list[str] | None = None,
+    captions: dict[str, list[str]] | None = None,
+) -> Image.Image:
     """A picture of labelled rows of images under a title.
 
     Args:
@@ -19,19 +29,25 @@ def draw_grid(rows: dict[str, Tensor], title: str, boxes: list[tuple[int, int, i
             the title, may have several lines.
         title: text.
         boxes: for each image the row, column and side in its pixels of a square to outline in every row.
+        columns: what stands above each of the N columns, one line.
+        captions: label → what stands below each image of that row, one line; what is too long for it is cut.
     """
-    font = ImageFont.load_default(FONT_SIZE)
+    captions = captions or {}
+    font = ImageFont.truetype(FONT, FONT_SIZE)
     sizes = next(iter(rows.values())).shape
     scale = max(1, -(-TILE // sizes[-1]))  # small images are enlarged, pixel by pixel
     tile = sizes[-1] * scale
     margin = 16 + max(_width(label, font) for label in rows)
-    head = 12 + LINE * len(title.split("\n"))
+    head = 12 + LINE * (len(title.split("\n")) + bool(columns))
     width = max(margin + sizes[0] * (tile + GAP), 16 + _width(title, font))
-    picture = Image.new("RGB", (width, head + len(rows) * (tile + GAP)), "white")
+    picture = Image.new("RGB", (width, head + len(rows) * (tile + GAP) + len(captions) * LINE), "white")
     pen = ImageDraw.Draw(picture)
     pen.text((8, 6), title, fill="black", font=font)
-    for row, (label, images) in enumerate(rows.items()):
-        top = head + row * (tile + GAP)
+    for column, text in enumerate(columns or []):
+        middle = margin + column * (tile + GAP) + tile // 2
+        pen.text((middle, head - LINE // 2), _cut(text, tile, font), fill="black", font=font, anchor="mm")
+    top = head
+    for label, images in rows.items():
         pen.text((8, top + tile // 2), label, fill="black", font=font, anchor="lm")
         pixels = to_pixels(images).repeat(scale, axis=1).repeat(scale, axis=2)
         for column, image in enumerate(pixels):
@@ -40,6 +56,10 @@ def draw_grid(rows: dict[str, Tensor], title: str, boxes: list[tuple[int, int, i
             if boxes:
                 y, x, side = (scale * value for value in boxes[column])
                 pen.rectangle((left + x - 1, top + y - 1, left + x + side, top + y + side), outline=OUTLINE)
+            if label in captions:
+                text = _cut(captions[label][column], tile, font)
+                pen.text((left + tile // 2, top + tile + LINE // 2), text, fill="black", font=font, anchor="mm")
+        top += tile + GAP + LINE * (label in captions)
     return picture
 
 
@@ -50,3 +70,11 @@ def to_pixels(images: Tensor):
 
 def _width(text: str, font) -> int:
     return max(int(font.getlength(line)) for line in text.split("\n"))
+
+
+def _cut(text: str, width: int, font) -> str:
+    """The text on one line, its end left out where it is wider than so many pixels."""
+    text = " ".join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    return next(short for end in range(len(text), -1, -1) if font.getlength(short := text[:end] + "…") <= width)

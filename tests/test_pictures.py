@@ -2,8 +2,9 @@
 
 import numpy as np
 import torch
+from PIL import ImageFont
 
-from leae.pictures import GAP, OUTLINE, TILE, draw_grid
+from leae.pictures import FONT, GAP, LINE, OUTLINE, TILE, draw_grid
 
 
 def test_a_grid_shows_the_images_unchanged_under_their_labels():
@@ -40,3 +41,28 @@ def test_boxes_are_outlined_around_their_pixels_in_every_row():
             assert gold[top - 1 : top + 4 * side + 1, start - 1].all()
             assert gold[top - 1 : top + 4 * side + 1, start + 4 * side].all()
             assert not gold[top : top + 4 * side, start : start + 4 * side].any()  # nothing inside is hidden
+
+
+def test_headings_and_captions_stand_beside_the_images_and_hide_none():
+    rows = {"one": torch.zeros(2, 3, 32, 32), "two": torch.zeros(2, 3, 32, 32)}
+    captions = {"two": ["short", "very long " * 20]}
+    pixels = np.asarray(draw_grid(rows, "t", columns=["left", "right"], captions=captions))
+    assert pixels.shape[0] == 32 + LINE + 2 * (TILE + GAP) + LINE
+    left, head = pixels.shape[1] - 2 * (TILE + GAP), 32 + LINE
+    for row in range(2):
+        for column in range(2):
+            top, start = head + row * (TILE + GAP), left + column * (TILE + GAP)
+            assert (pixels[top : top + TILE, start : start + TILE] == 0).all()
+    for column in range(2):
+        start = left + column * (TILE + GAP)
+        assert (pixels[head - LINE : head - 1, start : start + TILE] < 128).any()
+        assert (pixels[-LINE:, start : start + TILE] < 128).any()
+        assert (pixels[-LINE:, start + TILE : start + TILE + GAP] == 255).all()  # what is too long is cut
+    between = pixels[head + TILE : head + TILE + GAP, left:]
+    assert (between == 255).all()  # no caption below the first row
+
+
+def test_the_font_has_the_signs_that_labels_use():
+    font = ImageFont.truetype(FONT, 14)
+    missing = bytes(font.getmask("\uffff"))
+    assert all(bytes(font.getmask(sign)) != missing for sign in "×−σ·…é²Кλ")

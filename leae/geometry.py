@@ -1,0 +1,98 @@
+"""Geometry of codes: straight lines, the direction of an attribute, nearest neighbours, distance from a Gaussian.
+
+Codes are flat here, float [N, D]; those of a spatial latent are flattened by whoever has them.
+"""
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from leae.randomness import generator
+from leae.sigreg import sigreg
+
+GAUSSIAN_CODES = 2_000  # codes at most of which SIGReg is taken
+
+
+def straight_lines(starts: Tensor, ends: Tensor, steps: int) -> Tensor:
+    """Evenly spaced points on straight lines, both ends included: two of [P, D] → [P, steps, D]."""
+    shares = torch.linspace(0, 1, steps, dtype=starts.dtype)[:, None]
+    return torch.lerp(starts[:, None], ends[:, None], shares)
+
+
+def class_difference(codes: Tensor, labels: Tensor) -> Tensor:
+    """An attribute's direction: the mean code of those that have it less the mean code of those that do not.
+
+    Args:
+        codes: float [N, D].
+        labels: bool [N], both values among them.
+
+    Returns:
+        float [D].
+    """
+    return codes[labels].mean(dim=0) - codes[~labels].mean(dim=0)
+
+
+def separation(codes: Tensor, labels: Tensor) -> float:
+    """How well an attribute's direction tells those that have it from those that do not: an AUROC.
+
+    The direction is that of every second code; the others are ranked along it.
+
+    Args:
+        codes: float [N, D].
+        labels: bool [N].
+
+    Returns:
+        From 0 to 1, chance being 0.5; NaN where one half has all the attribute, or has none.
+    """
+    fitted, judged = labels[::2], labels[1::2]
+    if not all(half.any() and not half.all() for half in (fitted, judged)):
+        return float("nan")
+    return float(roc_auc_score(judged.numpy(), (codes[1::2] @ class_difference(codes[::2], fitted)).numpy()))
+
+
+def deviation_along(codes: Tensor, direction: Tensor) -> float:
+    """The standard deviation of codes [N, D] along a direction [D] of any length."""
+    return (codes @ (direction / direction.norm())).std().item()
+
+
+def nearest_others(codes: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The nearest neighbours of some codes among all the others.
+
+    Args:
+        codes: float [N, D].
+        queries: int64 [Q], the numbers of those whose neighbours are wanted.
+        count: how many of them, less than N.
+
+    Returns:
+        Euclidean distances, float [Q, count], ascending, and the neighbours' numbers, int64 [Q, count].
+    """
+    # Differences, not products: these lose what is small beside the codes' own length.
+    distances = torch.cdist(codes[queries], codes, compute_mode="donot_use_mm_for_euclid_dist")
+    distances[torch.arange(len(queries)), queries] = torch.inf
+    ascending, numbers = distances.sort(dim=1, stable=True)
+    return ascending[:, :count], numbers[:, :count]
+
+
+def gaussianity(codes: Tensor, latent_shape: tuple[int, ...], seed: int) -> tuple[float, float, int]:
+    """How far codes are from N(0, I): their SIGReg statistic, and that of as many true N(0, I) codes.
+
+    Args:
+        codes: float [N, D], flat; of more than GAUSSIAN_CODES the first are taken.
+        latent_shape: of one code before it was flattened.
+        seed: of the directions, the same for both, and of the true codes.
+
+    Returns:
+        The statistic of the codes, that of the true ones, and how many codes they are taken of.
+    """
+    codes = codes[:GAUSSIAN_CODES]
+    true = torch.randn(codes.shape, generator=generator(seed, "metrics", 1))
+    found, ideal = (_sigreg(part.unflatten(1, latent_shape), seed) for part in (codes, true))
+    return found, ideal, len(codes)
+
+
+def _sigreg(codes: Tensor, seed: int) -> float:
+    """SIGReg, of a spatial latent a row of positions at a time: the statistic of all at once takes gigabytes."""
+    parts = codes.unbind(dim=2) if codes.dim() == 4 else [codes]
+    parts = [part.unsqueeze(2) if codes.dim() == 4 else part for part in parts]
+    return float(np.mean([sigreg(part, generator(seed, "metrics")).item() for part in parts]))
