@@ -227,7 +227,7 @@ def measure(
     }
     if column.run:
         clean = codes["clean"]
-        statistic, gaussian = gaussianity(clean)
+        statistic, gaussian, _ = gaussianity(clean)
         column.latent = {
             "numbers": clean[0].numel(),
             "sigreg": statistic,

@@ -1,17 +1,11 @@
-"""Geometry of codes: straight lines, the direction of an attribute, nearest neighbours, distance from a Gaussian.
+"""Geometry of codes: straight lines, the direction of an attribute, nearest neighbours.
 
 Codes are flat here, float [N, D]; those of a spatial latent are flattened by whoever has them.
 """
 
-import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
-
-from leae.randomness import generator
-from leae.sigreg import sigreg
-
-GAUSSIAN_CODES = 2_000  # codes at most of which SIGReg is taken
 
 
 def straight_lines(starts: Tensor, ends: Tensor, steps: int) -> Tensor:
@@ -72,27 +66,3 @@ def nearest_others(codes: Tensor, queries: Tensor, count: int) -> tuple[Tensor, 
     distances[torch.arange(len(queries)), queries] = torch.inf
     ascending, numbers = distances.sort(dim=1, stable=True)
     return ascending[:, :count], numbers[:, :count]
-
-
-def gaussianity(codes: Tensor, latent_shape: tuple[int, ...], seed: int) -> tuple[float, float, int]:
-    """How far codes are from N(0, I): their SIGReg statistic, and that of as many true N(0, I) codes.
-
-    Args:
-        codes: float [N, D], flat; of more than GAUSSIAN_CODES the first are taken.
-        latent_shape: of one code before it was flattened.
-        seed: of the directions, the same for both, and of the true codes.
-
-    Returns:
-        The statistic of the codes, that of the true ones, and how many codes they are taken of.
-    """
-    codes = codes[:GAUSSIAN_CODES]
-    true = torch.randn(codes.shape, generator=generator(seed, "metrics", 1))
-    found, ideal = (_sigreg(part.unflatten(1, latent_shape), seed) for part in (codes, true))
-    return found, ideal, len(codes)
-
-
-def _sigreg(codes: Tensor, seed: int) -> float:
-    """SIGReg, of a spatial latent a row of positions at a time: the statistic of all at once takes gigabytes."""
-    parts = codes.unbind(dim=2) if codes.dim() == 4 else [codes]
-    parts = [part.unsqueeze(2) if codes.dim() == 4 else part for part in parts]
-    return float(np.mean([sigreg(part, generator(seed, "metrics")).item() for part in parts]))

@@ -42,11 +42,11 @@ from leae.finished import FinishedRun, add_options, batches_of, encode_all, open
 from leae.geometry import (
     class_difference,
     deviation_along,
-    gaussianity,
     nearest_others,
     separation,
     straight_lines,
 )
+from leae.health import gaussianity
 from leae.held_out import BATCH, evaluating, samples
 from leae.maps import MANY, MAPS, draw_map, make_map, require_umap
 from leae.pictures import draw_grid
@@ -263,7 +263,7 @@ def draw_neighbours(space: LatentSpace, count: int) -> Image.Image:
 def draw_samples(space: LatentSpace, count: int, seed: int) -> Image.Image:
     """Images decoded from N(0, I) codes, below reconstructions, with how far the codes are from Gaussian."""
     model = space.finished.model
-    found, true, used = gaussianity(space.held_out[space.order], model.latent_shape, seed)
+    found, true, used = gaussianity(space.held_out[space.order].unflatten(1, model.latent_shape), seed)
     shown = space.order[:count]
     rows = {"held-out images,\nreconstructed": space.decode(space.held_out[shown])}
     decoded = samples(model, SAMPLE_ROWS * len(shown), seed, space.device).cpu()

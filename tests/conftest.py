@@ -85,7 +85,7 @@ def run_script(monkeypatch, script: str, *options: str) -> None:
 
 def run_module(monkeypatch, module: str, *options: str) -> None:
     """Run a command in this process, as `python -m leae.compare --option` would in its own."""
-    monkeypatch.setattr(sys, "argv", [module, *options])
+    monkeypatch.setattr(sys, "argv", [f"{module.removeprefix('leae.')}.py", *options])
     run_command(importlib.import_module(module).main)
 
 

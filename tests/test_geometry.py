@@ -11,13 +11,10 @@ from hypothesis import strategies as st
 from leae.geometry import (
     class_difference,
     deviation_along,
-    gaussianity,
     nearest_others,
     separation,
     straight_lines,
 )
-from leae.randomness import generator
-from leae.sigreg import sigreg
 
 
 def gaussian(*shape, seed=0):
@@ -83,14 +80,3 @@ def test_a_twin_is_a_neighbour_at_distance_0_and_the_query_is_not():
     distances, numbers = nearest_others(codes, torch.tensor([1, 4]), 1)
     assert numbers.flatten().tolist() == [4, 1]
     assert distances.flatten().tolist() == [0, 0]
-
-
-@pytest.mark.parametrize("shape", [(12,), (3, 2, 2)])
-def test_gaussian_codes_are_as_far_from_gaussian_as_true_ones_and_others_farther(shape):
-    codes = gaussian(3000, 12)
-    found, true, used = gaussianity(codes, shape, 0)
-    assert used == 2000
-    assert true / 3 < found < 3 * true
-    assert gaussianity(1.5 * codes, shape, 0)[0] > 20 * true
-    directly = sigreg(codes[:2000].unflatten(1, shape), generator(0, "metrics")).item()
-    assert found == pytest.approx(directly, rel=1e-4)

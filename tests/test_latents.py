@@ -3,7 +3,6 @@
 import csv
 import re
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +15,13 @@ from sklearn.metrics import roc_auc_score
 from leae import latents
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder
-from leae.errors import UsageError, run_command
+from leae.errors import UsageError
 from leae.finished import FinishedRun
 from leae.held_out import psnr, reconstruct
 from leae.latents import WALK, LatentSpace, draw_all, read_codes
 from leae.prep_data import Dataset, to_float
 from leae.runs import Run
-from tests.conftest import TINY, run_script, write_image
+from tests.conftest import TINY, run_module, run_script, write_image
 
 CPU = torch.device("cpu")
 BRIEF = [*TINY, "--max-steps", "1"]
@@ -245,27 +244,15 @@ def test_collapsed_codes_are_drawn_and_codes_that_are_no_numbers_refused(tmp_pat
 # --- the command -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder with a short run on rendered faces."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        run_script(patch, "main.py", *BRIEF)
-    return folder
-
-
 @pytest.fixture
-def here(trained, monkeypatch):
-    """That folder to work in, without what the command wrote before."""
-    monkeypatch.chdir(trained)
-    shutil.rmtree(trained / "runs" / "self-teaching-001" / "latents", ignore_errors=True)
-    return trained
+def here(finished):
+    """A folder with finished runs to work in, without what the command wrote before."""
+    shutil.rmtree(finished / "runs" / "self-teaching-001" / "latents", ignore_errors=True)
+    return finished
 
 
 def run_latents(monkeypatch, *options):
-    monkeypatch.setattr(sys, "argv", ["latents.py", "runs/self-teaching-001", "--device", "cpu", *options])
-    run_command(latents.main)
+    run_module(monkeypatch, "leae.latents", "runs/self-teaching-001", "--device", "cpu", *options)
 
 
 def test_the_command_writes_the_pictures_into_the_runs_folder(here, monkeypatch, capsys):
