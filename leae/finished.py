@@ -187,11 +187,16 @@ def encode_all(
         views: what is encoded in the images' place; None for the images themselves.
         device: where the model is.
         title: of the progress bar.
+
+    Raises:
+        UsageError: codes that are not finite.
     """
     with evaluating(model):
-        return torch.cat(
-            [
-                model.encode(views(batch, first) if views else batch).float().cpu()
-                for first, batch in batches_of(images, device, title)
-            ]
-        )
+        parts = [
+            model.encode(views(batch, first) if views else batch).float().cpu()
+            for first, batch in batches_of(images, device, title)
+        ]
+    codes = torch.cat(parts)
+    if not codes.isfinite().all():
+        raise UsageError(f"{title}: the model makes codes that are not finite numbers; its training has diverged")
+    return codes

@@ -139,10 +139,8 @@ def read_codes(finished: FinishedRun, dataset: Dataset, seed: int, device: torch
     """
     train, test = dataset.images["train"], dataset.images["test"]
     drawn = torch.randperm(len(train), generator=generator(seed, "selection", 1))[:TRAINING].sort().values.numpy()
-    training = encode_all(finished.model, train[drawn], None, device, "encoding training images").flatten(1)
-    held_out = encode_all(finished.model, test, None, device, "encoding held-out images").flatten(1)
-    if not (training.isfinite().all() and held_out.isfinite().all()):
-        raise UsageError(f"{finished.run.folder}: the model's codes are no finite numbers; its training has diverged")
+    training = encode_all(finished.model, train[drawn], None, device, f"{finished.name}: training codes").flatten(1)
+    held_out = encode_all(finished.model, test, None, device, f"{finished.name}: held-out codes").flatten(1)
     labels = torch.from_numpy(dataset.attributes["train"][drawn]) if dataset.attribute_names else None
     order = torch.randperm(len(test), generator=generator(seed, "selection"))
     errors = held_out_errors(finished, dataset, device)

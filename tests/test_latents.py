@@ -237,7 +237,7 @@ def test_collapsed_codes_are_drawn_and_codes_that_are_no_numbers_refused(tmp_pat
         latents.save(drawing(), tmp_path / name)
     with torch.no_grad():
         model.encoder.stem.weight.fill_(float("nan"))
-    with pytest.raises(UsageError, match="no finite numbers"):
+    with pytest.raises(UsageError, match="not finite numbers"):
         space_of(model)
 
 
