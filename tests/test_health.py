@@ -1,0 +1,53 @@
+"""Effective rank and dead dimensions, on codes of which both are known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leae.health import dead_dimensions, effective_rank
+
+
+def gaussian(count, dimensions, seed=0):
+    return torch.randn(count, dimensions, generator=torch.Generator().manual_seed(seed))
+
+
+@given(st.integers(2, 12), st.integers(0, 100))
+def test_effective_rank_is_the_exponential_of_the_spectrums_entropy(dimensions, seed):
+    codes = gaussian(50, dimensions, seed) @ gaussian(dimensions, dimensions, seed + 1)
+    # Independently: squared singular values of the centred codes are the covariance's eigenvalues but for a factor.
+    values = np.linalg.svd((codes - codes.mean(0)).double().numpy(), compute_uv=False) ** 2
+    shares = values / values.sum()
+    assert effective_rank(codes) == pytest.approx(math.exp(-(shares * np.log(shares)).sum()), rel=1e-6)
+
+
+def test_directions_used_alike_count_fully_and_others_in_between():
+    corners = torch.cat([torch.eye(6), -torch.eye(6)])  # as much deviation in each of six directions
+    assert effective_rank(corners) == pytest.approx(6)
+    assert effective_rank(corners[:, :1] @ torch.ones(1, 5)) == pytest.approx(1)  # five equal numbers: one line
+    assert 1 < effective_rank(corners * torch.tensor([1, 0.1, 0.1, 0.1, 0.1, 0.1])) < 2
+    assert effective_rank(torch.full((999, 4), 0.1)) == 0  # of which the mean is no longer quite 0.1
+
+
+def test_where_the_codes_lie_and_their_scale_do_not_count():
+    codes = gaussian(200, 8) * torch.linspace(0.1, 1, 8)
+    assert effective_rank(1e-3 * codes + 7) == pytest.approx(effective_rank(codes), rel=1e-3)
+    assert dead_dimensions(1e-3 * codes + 7) == dead_dimensions(codes) == 0
+
+
+def test_dimensions_below_one_percent_of_the_liveliest_are_dead():
+    scales = torch.tensor([5.0, 1.0, 0.06, 0.04, 0.0])
+    codes = torch.tensor([[1.0], [-1.0]]) * scales + 3  # deviations are the scales
+    assert dead_dimensions(codes) == 2
+    assert dead_dimensions(codes[:, :3]) == 0
+    assert dead_dimensions(torch.full((999, 4), 0.1)) == 4
+
+
+def test_every_position_of_a_spatial_code_is_a_sample():
+    codes = torch.randn(5, 6, 3, 4, generator=torch.Generator().manual_seed(0)) * torch.linspace(0, 1, 6).view(6, 1, 1)
+    flat = codes.permute(0, 2, 3, 1).reshape(-1, 6)
+    assert effective_rank(codes) == pytest.approx(effective_rank(flat))
+    assert dead_dimensions(codes) == dead_dimensions(flat) == 1
