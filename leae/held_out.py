@@ -29,24 +29,29 @@ def psnr(images: Tensor, references: Tensor) -> Tensor:
 
 
 class MaskedViews:
-    """The masked views that every evaluation uses: an image's square is the same for every run and every seed.
+    """The masked views that every evaluation uses: an image's square is the same for every run and every run's seed.
 
     Args:
         mask_ratio: share of the area that is masked.
+        seed: of the squares' places.
     """
 
     name = "masked"
 
-    def __init__(self, mask_ratio: float):
+    def __init__(self, mask_ratio: float, seed: int = 0):
         self.mask_ratio = mask_ratio
+        self.seed = seed
+
+    def corners(self, count: int, size: int, first: int = 0) -> Tensor:
+        """Row and column of the top left pixel of each image's square: int64 [count, 2] on the CPU."""
+        drawn = draw_boxes(DRAWN, mask_side(size, self.mask_ratio), size, generator(self.seed, "evaluation"))
+        return drawn[torch.arange(first, first + count) % DRAWN]
 
     def __call__(self, images: Tensor, first: int = 0) -> Tensor:
         """The views of images [N, C, S, S] in the order of their split, of which the first has the number `first`."""
         size = images.shape[-1]
-        side = mask_side(size, self.mask_ratio)
-        corners = draw_boxes(DRAWN, side, size, generator(0, "evaluation"))
-        corners = corners[torch.arange(first, first + len(images)) % DRAWN]
-        return fill_squares(images, corners.to(images.device), side)
+        corners = self.corners(len(images), size, first)
+        return fill_squares(images, corners.to(images.device), mask_side(size, self.mask_ratio))
 
 
 class NoisyViews:

@@ -7,7 +7,7 @@ number alone.
 import numpy as np
 import torch
 
-PURPOSES = ("order", "step", "evaluation", "noise", "samples")
+PURPOSES = ("order", "step", "evaluation", "noise", "samples", "selection", "metrics")
 
 
 def generator(seed: int, purpose: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

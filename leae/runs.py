@@ -82,11 +82,12 @@ def begin(namespace: dict, *kinds: str) -> tuple["Run | None", dict]:
 
 
 class Run:
-    """A run's folder. Make one with `Run.create` or, to go on with a run, `Run.resume`.
+    """A run's folder. `Run.create` makes one, `Run.resume` goes on with it, `Run.read` only looks at it.
 
     Of several processes that share a run only the first writes; the methods of the others' do nothing.
 
     Attributes:
+        kind: "self-teaching", or the baseline's objective.
         folder: where everything is written.
         settings: the constants of the run by name.
         terms: the names of the loss terms that are logged.
@@ -94,7 +95,8 @@ class Run:
         data: title and fingerprint of the data set.
     """
 
-    def __init__(self, folder: Path, settings: dict, terms: list[str], measures: list[str], data: dict):
+    def __init__(self, kind: str, folder: Path, settings: dict, terms: list[str], measures: list[str], data: dict):
+        self.kind = kind
         self.folder = folder
         self.settings = settings
         self.terms = terms
@@ -116,7 +118,7 @@ class Run:
         settings = {name: value for name, value in settings.items() if name != "RESUME"}
         settings["DATASET"] = data["name"]  # what "auto" meant
         if rank() > 0:
-            return cls(RUNS / kind, settings, terms, measures, data)
+            return cls(kind, RUNS / kind, settings, terms, measures, data)
         RUNS.mkdir(exist_ok=True)
         names = [re.fullmatch(rf"{kind}-(\d+)", path.name) for path in RUNS.iterdir()]
         number = max((int(name[1]) for name in names if name), default=0) + 1
@@ -144,14 +146,14 @@ class Run:
         }
         with whole_file(folder / "settings.json") as file:
             json.dump(content, file, indent=2)
-        return cls(folder, settings, terms, measures, data)
+        return cls(kind, folder, settings, terms, measures, data)
 
     @classmethod
-    def resume(cls, folder: str | Path, *kinds: str) -> "Run":
-        """The run in a folder.
+    def read(cls, folder: str | Path) -> "Run":
+        """The run in a folder, whatever kind it is of and however far it came.
 
         Raises:
-            UsageError: the folder is not a run of one of these kinds, or has no last.pt.
+            UsageError: the folder is not a run's.
         """
         folder = Path(folder)
         try:
@@ -163,13 +165,25 @@ class Run:
             raise UsageError(
                 f"{folder} is not a run's folder (no settings.json of a run); runs here: {known}"
             ) from error
-        if kind not in kinds:
-            expected = f"{', '.join(kinds[:-1])} or {kinds[-1]}" if len(kinds) > 1 else kinds[0]
-            raise UsageError(f"{folder} is a {kind} run, not a {expected} run; resume it with the script that began it")
-        if not (folder / "checkpoints" / "last.pt").is_file():
-            raise UsageError(f"{folder} has no checkpoints/last.pt to resume from; start a new run")
         settings = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
-        return cls(folder, settings, terms, measures, data)
+        return cls(kind, folder, settings, terms, measures, data)
+
+    @classmethod
+    def resume(cls, folder: str | Path, *kinds: str) -> "Run":
+        """The run in a folder, to go on with.
+
+        Raises:
+            UsageError: the folder is not a run of one of these kinds, or has no last.pt.
+        """
+        run = cls.read(folder)
+        if run.kind not in kinds:
+            expected = f"{', '.join(kinds[:-1])} or {kinds[-1]}" if len(kinds) > 1 else kinds[0]
+            raise UsageError(
+                f"{folder} is a {run.kind} run, not a {expected} run; resume it with the script that began it"
+            )
+        if not (run.folder / "checkpoints" / "last.pt").is_file():
+            raise UsageError(f"{folder} has no checkpoints/last.pt to resume from; start a new run")
+        return run
 
     def settings_with(self, chosen: dict) -> dict:
         """The run's settings, for a command line that asks for `chosen`; only the device may change.
