@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+
+from tests.nursery import Nursery
 
 ROOT = Path(__file__).parent.parent
 SHORT = [  # a training run of seconds
@@ -32,6 +35,14 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Starts real processes that run the scripts, within milliseconds each."""
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from PIL import Image
 import leae
 from leae.autoencoder import Autoencoder
 from leae.errors import UsageError
+from leae.judge import Judge
 from leae.runs import Run, milestones, read_checkpoint
 
 DATA = {"name": "folder", "title": "pictures", "fingerprint": "abc"}
@@ -128,7 +129,7 @@ def test_metrics_after_the_last_checkpoint_are_dropped_on_resuming(workplace):
     assert rows[2]["loss"] == ""
 
 
-@pytest.mark.parametrize("what", ["nothing", "file", "folder", "settings", "kind", "checkpoint"])
+@pytest.mark.parametrize("what", ["nothing", "file", "folder", "settings", "kind"])
 def test_a_folder_that_is_not_a_run_to_resume_is_refused(workplace, what):
     run = make_run()
     target, kind, says = run.folder, "self-teaching", "is not a run's folder.*self-teaching-001"
@@ -144,8 +145,6 @@ def test_a_folder_that_is_not_a_run_to_resume_is_refused(workplace, what):
         says = "is not a run's folder"
     elif what == "kind":
         kind, says = "masked", "self-teaching run, not a plain or masked run"
-    elif what == "checkpoint":
-        says = "no checkpoints/last.pt"
     with pytest.raises(UsageError, match=says):
         Run.resume(target, "plain", kind)
 
@@ -191,6 +190,41 @@ def test_a_checkpoint_with_a_damaged_byte_is_read_or_refused_and_nothing_else(wo
         path.write_bytes(damaged)
         with contextlib.suppress(UsageError):  # whatever else is raised would be a traceback for the user
             read_checkpoint(path)
+
+
+@pytest.mark.parametrize("what", ["gradient", "weight", "judge", "moment"])
+def test_nothing_is_saved_with_numbers_that_are_none_and_what_was_saved_stays(workplace, what):
+    run, model = make_run(), make_model()
+    judge, optimizer = Judge(model.encoder), torch.optim.AdamW(model.parameters(), 1e-3)
+    model(torch.rand(4, 3, 16, 16)).sum().backward()
+    optimizer.step()
+    others = {"judge": judge, "optimizer": optimizer}
+    run.save("last", model, 7, others)
+    before = (run.folder / "checkpoints" / "last.pt").read_bytes()
+    weight = model.decoder.head.weight
+    with torch.no_grad():
+        if what == "gradient":
+            weight.grad[0] = float("inf")
+            says = "the gradient of decoder.head.weight is inf after step 8"
+        elif what == "weight":
+            weight[0] = float("nan")
+            says = "decoder.head.weight is nan after step 8"
+        elif what == "judge":
+            judge.encoder.stem.weight[0] = float("nan")
+            says = "judge.encoder.stem.weight is nan after step 8"
+        elif what == "moment":
+            optimizer.state[weight]["exp_avg_sq"][0] = float("inf")
+            says = r"optimizer.state.\d+.exp_avg_sq is inf after step 8"
+    quality = {"psnr_clean": 20.0, "psnr_masked": 19.0}
+    for attempt in (
+        lambda: run.save("last", model, 8, others),
+        lambda: run.look(8, 1.0, quality, {}, model, others, ["020"]),
+    ):
+        with pytest.raises(UsageError, match=f"^{says}, training has diverged; lower LEARNING_RATE"):
+            attempt()
+    assert (run.folder / "checkpoints" / "last.pt").read_bytes() == before
+    assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["last.pt"]
+    assert run.read_metrics() == []
 
 
 def test_saving_writes_pictures_that_open(workplace):
