@@ -15,7 +15,7 @@ comment says otherwise; the second is for a CPU, where the run ends within minut
 import torch
 
 from leae import conv_autoencoder
-from leae.autoencoder import Autoencoder
+from leae.autoencoder import Autoencoder, build
 from leae.conv_autoencoder import ConvAutoencoder
 from leae.device import autocast, compile_if_it_works, describe, device_name, find_device
 from leae.errors import run_command
@@ -93,10 +93,10 @@ def main() -> None:
     channels = channels_of(DATASET)
     if MODEL == "conv":
         decide(globals(), chosen, "MODEL conv", IMAGE_SIZE=conv_autoencoder.IMAGE_SIZE)
-        model = ConvAutoencoder(channels, CONV_LATENT_DIM, batch_norm=True)
+        model = build(ConvAutoencoder, channels, CONV_LATENT_DIM, batch_norm=True)
     else:
         latent_dim = LATENT_DIM if LATENT == "pooled" else SPATIAL_DIM
-        model = Autoencoder(IMAGE_SIZE, channels, HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS)
+        model = build(Autoencoder, IMAGE_SIZE, channels, HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS)
     model = model.to(device, memory_format=torch.channels_last)
     judge = Judge(model.encoder, JUDGE_DECAY, JUDGE_RULER)
     objective = SelfTeachingObjective(IMAGE_SIZE, OBJECTIVE, MASK_RATIO, CROP_RATIOS, SIGREG_WEIGHT)

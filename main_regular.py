@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from leae import conv_autoencoder
-from leae.autoencoder import Autoencoder, VariationalAutoencoder
+from leae.autoencoder import Autoencoder, VariationalAutoencoder, build
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.device import autocast, compile_if_it_works, describe, device_name, find_device
 from leae.errors import run_command
@@ -108,11 +108,11 @@ def main() -> None:
         decide(globals(), chosen, "MODEL conv", IMAGE_SIZE=conv_autoencoder.IMAGE_SIZE)
         kind = VariationalConvAutoencoder if variational else ConvAutoencoder
         # The masked one is main.py's pair down to the batch norm; the others are the textbooks'.
-        model = kind(channels, CONV_LATENT_DIM, OUTPUT, batch_norm=OBJECTIVE == "masked")
+        model = build(kind, channels, CONV_LATENT_DIM, OUTPUT, batch_norm=OBJECTIVE == "masked")
     else:
         kind = VariationalAutoencoder if variational else Autoencoder
         latent_dim = LATENT_DIM if LATENT == "pooled" else SPATIAL_DIM
-        model = kind(IMAGE_SIZE, channels, HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS, OUTPUT)
+        model = build(kind, IMAGE_SIZE, channels, HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS, OUTPUT)
     model = model.to(device, memory_format=torch.channels_last)
     reconstruction_loss = ReconstructionLoss(RECONSTRUCTION_LOSS, OUTPUT)
     mask_side(IMAGE_SIZE, MASK_RATIO)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 
@@ -21,6 +22,11 @@ def _terminate(number: int, frame) -> None:
     raise Terminated
 
 
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether memory ran out: a GPU's, for which PyTorch has an exception, or the machine's, for which it has none."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a script's `main`; a `UsageError` becomes one line on the error stream and the exit status 2.
 
@@ -34,6 +40,12 @@ def run_command(main: Callable[[], None]) -> None:
     except UsageError as error:
         if os.environ.get("RANK", "0") == "0":  # of several processes that share a run, one says it
             tqdm.write(f"{name}: {error}", file=sys.stderr)  # on a line of its own, above a progress bar
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no memory is left"
+        tqdm.write(f"{name}: {reason}; lower BATCH_SIZE, IMAGE_SIZE or HIDDEN_DIM", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interruption:
         print(f"\n{name}: interrupted", file=sys.stderr)

@@ -16,6 +16,7 @@ import json
 import mmap
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -41,7 +42,7 @@ from leae.files import alone, whole_file, whole_folder
 from leae.images import SUFFIXES, UNREADABLE, TooSmall, read_square
 from leae.parallel import first_before_others, processes, rank
 from leae.randomness import generator
-from leae.settings import Parser, require, require_whole
+from leae.settings import Parser, require, require_images
 
 DATA = Path("data")
 FORMAT = 2  # of the prepared folder; another number is prepared again
@@ -170,7 +171,9 @@ def small_source(name: str, size: int) -> Source:
 
 
 def celeba_source(root: Path, size: int) -> Source:
-    """CelebA, or photographs in its layout; see `leae.celeba`."""
+    """CelebA, or photographs in its layout; see `leae.celeba`. Nothing is scaled up."""
+    most = f"at most {CELEBA_CROP} for CelebA, of whose images the central {CELEBA_CROP}×{CELEBA_CROP} pixels are used"
+    require(size <= CELEBA_CROP, "IMAGE_SIZE", size, most)
     layout = celeba.find(root)
     splits = celeba.read_splits(layout)
     names, table = celeba.read_attributes(layout)
@@ -347,6 +350,7 @@ def _prepare(source: Source, folder: Path) -> None:
         raise UsageError(f"{source.title}: {count} images make no train and test split; at least two are needed")
     total = sum(map(len, source.splits.values()))
     bad = []
+    _require_room(folder, total * source.image_size**2 * source.channels)
     with (
         whole_folder(folder) as temporary,
         tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar,
@@ -391,6 +395,21 @@ def _prepare(source: Source, folder: Path) -> None:
         }
         with whole_file(temporary / "manifest.json") as file:
             json.dump({**manifest, "checksum": _digest(manifest)}, file, indent=2)
+
+
+def _require_room(folder: Path, size: int) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Raises:
+        UsageError: fewer bytes are free.
+    """
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    free = shutil.disk_usage(there).free
+    if size > free:
+        raise UsageError(
+            f"{folder} would take {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free; make room, or choose fewer "
+            f"or smaller images"
+        )
 
 
 def _write_header(file: IO[bytes], count: int, source: Source) -> None:
@@ -586,7 +605,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=128 if gpu else 64, help="side in pixels [%(default)s]")
     parser.add_argument("--faces", type=int, default=50_000 if gpu else 8_192, help="faces to train on [%(default)s]")
     chosen = parser.parse_args()
-    require_whole(1, **{"--faces": chosen.faces, "--image-size": chosen.image_size})
+    require_images(chosen.image_size, chosen.faces, ("--image-size", "--faces"))
     if chosen.dataset == "celeba" and not celeba.looks_like_celeba(DATA / "celeba"):
         celeba.fetch(DATA / "celeba")
     dataset = open_dataset(find_source(chosen.dataset, chosen.image_size, chosen.faces))
