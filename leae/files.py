@@ -119,7 +119,7 @@ def _rename_new(temporary: Path, path: Path) -> None:
 
 
 def _is_below(folder: Path, name: str | bytes) -> bool:
-    return Path(os.fsdecode(name)).is_relative_to(folder)
+    return Path(os.fsdecode(name)).absolute().is_relative_to(folder.absolute())
 
 
 @contextmanager
