@@ -186,6 +186,13 @@ def _lock(file: IO, wait: bool) -> bool:
     return True
 
 
+def remove_empty(*folders: Path) -> None:
+    """Remove those of the folders, in this order, in which there is nothing."""
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
 def _prefix(path: Path) -> str:
     """How the temporary names for a path begin: they tell machine and process.
 

@@ -26,6 +26,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -33,13 +34,14 @@ from typing import IO
 
 import numpy as np
 import torch
+from PIL import UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
 from leae import celeba, faces, small_sets
 from leae.errors import UsageError, run_command
 from leae.files import alone, whole_file, whole_folder
-from leae.images import SUFFIXES, UNREADABLE, TooSmall, read_square
+from leae.images import FORMATS, SUFFIXES, UNREADABLE, TooSmall, read_square
 from leae.parallel import first_before_others, processes, rank
 from leae.randomness import generator
 from leae.settings import Parser, require, require_images
@@ -106,7 +108,7 @@ def read_members(archive: Path, size: int, crop: int | None, items: list[str]) -
         try:
             with opened.open(item) as file:
                 results.append(_read(file, size, crop))
-        except (zipfile.BadZipFile, *UNREADABLE) as error:
+        except (*celeba.UNREADABLE, *UNREADABLE) as error:
             results.append(_reason(error))
     return results
 
@@ -125,6 +127,8 @@ def _read(file, size: int, crop: int | None):
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"unreadable: none of {', '.join(FORMATS)}"
     kind = "" if isinstance(error, TooSmall) else "unreadable: "
     return f"{kind}{str(error).splitlines()[0] if str(error) else type(error).__name__}"
 
@@ -284,8 +288,15 @@ def _slug(root: Path) -> str:
 
 
 def _state(root: Path, paths) -> list:
-    """Name, size and time of change of every file, in order."""
-    return sorted((str(p.relative_to(root)), (s := p.stat()).st_size, s.st_mtime_ns) for p in paths)
+    """Name, size and time of change of every file, in order.
+
+    Raises:
+        UsageError: one of them has just vanished.
+    """
+    try:
+        return sorted((str(p.relative_to(root)), (s := p.stat()).st_size, s.st_mtime_ns) for p in paths)
+    except OSError as error:
+        raise UsageError(f"{error.filename} cannot be read ({error.strerror}); leave {root} as it is") from error
 
 
 def _digest(*parts) -> str:
@@ -421,7 +432,8 @@ def _write_header(file: IO[bytes], count: int, source: Source) -> None:
 
 def _shown(bad: list[tuple], total: int) -> str:
     """What is wrong with the first of the images that cannot be used."""
-    shown = "; ".join(f"{item} ({reason})" for item, reason in bad[:5])
+    names = [item if str(item).isprintable() else repr(item) for item, _ in bad[:5]]
+    shown = "; ".join(f"{name} ({reason})" for name, (_, reason) in zip(names, bad, strict=False))
     return f"{len(bad)} of {total} images cannot be used: {shown}{'; …' if len(bad) > 5 else ''}"
 
 
@@ -445,6 +457,8 @@ def _read_all(read: Callable[[list], list], items: list) -> Iterator:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise UsageError("a process that read images was ended from outside, for want of memory perhaps") from error
     finally:
         executor.shutdown(cancel_futures=True)
 
