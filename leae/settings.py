@@ -173,7 +173,9 @@ def require_common(constants: dict, chosen: dict) -> None:
         chosen: those of them that the command line sets.
     """
     c = SimpleNamespace(**constants)
-    require_whole(0, SEED=c.SEED, MAX_STEPS=c.MAX_STEPS)
+    require_whole(0, MAX_STEPS=c.MAX_STEPS)
+    whole = isinstance(c.SEED, int) and not isinstance(c.SEED, bool)
+    require(whole and 0 <= c.SEED < 2**63, "SEED", repr(c.SEED), "a whole number, at least 0 and below 2**63")
     require_whole(1, HELD_OUT=c.HELD_OUT, EPOCHS=c.EPOCHS)
     require_images(c.IMAGE_SIZE, c.FACES)
     require_whole(1, LATENT_DIM=c.LATENT_DIM, SPATIAL_DIM=c.SPATIAL_DIM, CONV_LATENT_DIM=c.CONV_LATENT_DIM)
