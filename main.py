@@ -15,10 +15,11 @@ comment says otherwise; the second is for a CPU, where the run ends within minut
 import torch
 
 from leae import conv_autoencoder
-from leae.autoencoder import Autoencoder
+from leae.autoencoder import Autoencoder, build
 from leae.conv_autoencoder import ConvAutoencoder
 from leae.device import autocast, compile_if_it_works, describe, device_name, find_device
 from leae.errors import run_command
+from leae.health import CollapseWatch
 from leae.held_out import MaskedViews, grid_rows, held_out_psnr, summary
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
@@ -92,10 +93,10 @@ def main() -> None:
     channels = channels_of(DATASET)
     if MODEL == "conv":
         decide(globals(), chosen, "MODEL conv", IMAGE_SIZE=conv_autoencoder.IMAGE_SIZE)
-        model = ConvAutoencoder(channels, CONV_LATENT_DIM, batch_norm=True)
+        model = build(ConvAutoencoder, channels, CONV_LATENT_DIM, batch_norm=True)
     else:
         latent_dim = LATENT_DIM if LATENT == "pooled" else SPATIAL_DIM
-        model = Autoencoder(IMAGE_SIZE, channels, HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS)
+        model = build(Autoencoder, IMAGE_SIZE, channels, HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS)
     model = model.to(device, memory_format=torch.channels_last)
     judge = Judge(model.encoder, JUDGE_DECAY, JUDGE_RULER)
     objective = SelfTeachingObjective(IMAGE_SIZE, OBJECTIVE, MASK_RATIO, CROP_RATIOS, SIGREG_WEIGHT)
@@ -126,12 +127,13 @@ def main() -> None:
     print(f"data: {dataset.title}, {len(train):,} images to train on, {len(test):,} held out, {IMAGE_SIZE} pixels wide")
     print(f"model: {model.numbers_per_image:,} numbers an image, {model.compression:.0f}× compression")
     print(f"run: steps {start:,} to {total_steps:,} of {BATCH_SIZE} images; if it is stopped, --resume {run.folder}")
-    keep = milestones(total_steps)
+    keep, watch = milestones(total_steps), CollapseWatch(test, device)
 
     def look(step: int) -> dict[str, float]:
         """Measure on the held-out images; write figures, curves, grids and the checkpoints that are due."""
         quality = held_out_psnr(model, test, views, device)
         grids = {split: grid_rows(model, images, views) for split, images in shown.items()}
+        watch.look(step, model=model, judge=judge)
         run.look(step, step / batches.steps_per_epoch, quality, grids, model, resumable, keep.get(step, []))
         return quality
 
@@ -156,12 +158,15 @@ def main() -> None:
         done = step + 1
         if done % LOG_EVERY == 0 or done == total_steps:
             run.log("train", done, done / batches.steps_per_epoch, pace.measure(terms))
+        stopping = pace.stopping  # Ctrl-C or SIGTERM came
         if done % GRID_EVERY == 0 or done in keep:
             quality = look(done)
             pace.rest()
-        elif pace.minutes_since_rest > SAVE_MINUTES:
+        elif stopping or pace.minutes_since_rest > SAVE_MINUTES:
             run.save("last", model, done, resumable)
             pace.rest()
+        if stopping:
+            pace.leave(run.folder)
 
     # --- what came out
     quality = quality or held_out_psnr(model, test, views, device)  # a finished run, resumed, made no step

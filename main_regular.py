@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from leae import conv_autoencoder
-from leae.autoencoder import Autoencoder, VariationalAutoencoder
+from leae.autoencoder import Autoencoder, VariationalAutoencoder, build
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.device import autocast, compile_if_it_works, describe, device_name, find_device
 from leae.errors import run_command
+from leae.health import CollapseWatch
 from leae.held_out import MaskedViews, NoisyViews, grid_rows, held_out_psnr, samples, summary
 from leae.masking import add_noise, draw_gaussian, mask_side, mask_squares
 from leae.pace import Pace
@@ -107,11 +108,11 @@ def main() -> None:
         decide(globals(), chosen, "MODEL conv", IMAGE_SIZE=conv_autoencoder.IMAGE_SIZE)
         kind = VariationalConvAutoencoder if variational else ConvAutoencoder
         # The masked one is main.py's pair down to the batch norm; the others are the textbooks'.
-        model = kind(channels, CONV_LATENT_DIM, OUTPUT, batch_norm=OBJECTIVE == "masked")
+        model = build(kind, channels, CONV_LATENT_DIM, OUTPUT, batch_norm=OBJECTIVE == "masked")
     else:
         kind = VariationalAutoencoder if variational else Autoencoder
         latent_dim = LATENT_DIM if LATENT == "pooled" else SPATIAL_DIM
-        model = kind(IMAGE_SIZE, channels, HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS, OUTPUT)
+        model = build(kind, IMAGE_SIZE, channels, HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS, OUTPUT)
     model = model.to(device, memory_format=torch.channels_last)
     reconstruction_loss = ReconstructionLoss(RECONSTRUCTION_LOSS, OUTPUT)
     mask_side(IMAGE_SIZE, MASK_RATIO)
@@ -144,7 +145,7 @@ def main() -> None:
     print(f"data: {dataset.title}, {len(train):,} images to train on, {len(test):,} held out, {IMAGE_SIZE} pixels wide")
     print(f"model: {model.numbers_per_image:,} numbers an image, {model.compression:.0f}× compression")
     print(f"run: steps {start:,} to {total_steps:,} of {BATCH_SIZE} images; if it is stopped, --resume {run.folder}")
-    keep = milestones(total_steps)
+    keep, watch = milestones(total_steps), CollapseWatch(test, device)
 
     def look(step: int) -> dict[str, float]:
         """Measure on the held-out images; write figures, curves, grids and the checkpoints that are due."""
@@ -154,6 +155,7 @@ def main() -> None:
             rows = samples(model, SAMPLE_ROWS * GRID_IMAGES, SEED, device).split(GRID_IMAGES)
             grids["samples"] = {f"samples {number}": row for number, row in enumerate(rows, start=1)}
             grids["test"]["samples"] = rows[0][: len(shown["test"])]
+        watch.look(step, model=model)
         run.look(step, step / batches.steps_per_epoch, quality, grids, model, resumable, keep.get(step, []))
         return quality
 
@@ -190,12 +192,15 @@ def main() -> None:
         done = step + 1
         if done % LOG_EVERY == 0 or done == total_steps:
             run.log("train", done, done / batches.steps_per_epoch, pace.measure(terms))
+        stopping = pace.stopping  # Ctrl-C or SIGTERM came
         if done % GRID_EVERY == 0 or done in keep:
             quality = look(done)
             pace.rest()
-        elif pace.minutes_since_rest > SAVE_MINUTES:
+        elif stopping or pace.minutes_since_rest > SAVE_MINUTES:
             run.save("last", model, done, resumable)
             pace.rest()
+        if stopping:
+            pace.leave(run.folder)
 
     # --- what came out
     quality = quality or held_out_psnr(model, test, views, device)  # a finished run, resumed, made no step

@@ -17,6 +17,8 @@ from leae.errors import UsageError
 from leae.normalisation import BatchNorm1d, BatchNorm2d, at_least_float32
 from leae.resampling import SpaceToDepthShortcut, StridedConv, UpsampledConv
 
+LARGEST = 65_536  # of any size of a model; what is larger is a slip of the hand, or of a hostile file
+MOST_PARAMETERS = 2**30  # of a model that is trained: 4 GiB, and four times that with gradients and moments
 STRIDE = 8  # image pixels per position of the encoder's map, along one side
 OUTPUTS = ("sigmoid", "linear")
 
@@ -256,14 +258,16 @@ class Autoencoder(BaseAutoencoder):
                 f"image_size is {image_size}; it must be a multiple of {STRIDE} and at least that: "
                 f"{below} and {below + STRIDE} are the nearest sizes that work"
             )
-        require_positive(image_channels=image_channels, hidden_dim=hidden_dim, latent_dim=latent_dim)
+        require_sizes(image_size=image_size, image_channels=image_channels, hidden_dim=hidden_dim)
+        require_sizes(latent_dim=latent_dim, map_channels=map_channels)
         pooled = latent == "pooled"
         if pooled:
             width, name = map_channels, f"map_channels is {map_channels}, which does"
         elif self.variational:  # the map holds mean and log-variance
-            width, name = 2 * latent_dim, f"latent_dim of a spatial latent is {latent_dim}, the double of which does"
+            name = f"latent_dim of a spatial latent (SPATIAL_DIM) is {latent_dim}, the double of which does"
+            width = 2 * latent_dim
         else:
-            width, name = latent_dim, f"latent_dim of a spatial latent is {latent_dim}, which does"
+            width, name = latent_dim, f"latent_dim of a spatial latent (SPATIAL_DIM) is {latent_dim}, which does"
         if width < 1 or 8 * hidden_dim % width:
             share = width // latent_dim if not pooled else 1
             divisors = [d for d in range(1, 8 * hidden_dim // share + 1) if 8 * hidden_dim % (share * d) == 0]
@@ -295,12 +299,34 @@ class VariationalAutoencoder(Variational, Autoencoder):
     """
 
 
-def require_positive(**sizes: int) -> None:
-    """Refuse sizes below 1.
+def require_sizes(**sizes: int) -> None:
+    """Refuse sizes that are no whole numbers from 1 to 65,536.
 
     Raises:
         UsageError: the first of them.
     """
     for name, value in sizes.items():
-        if value < 1:
-            raise UsageError(f"{name} is {value}; it must be at least 1")
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"{name} is {value!r}; it must be a whole number, at least 1")
+        if value > LARGEST:
+            raise UsageError(f"{name} is {value}; it must be at most {LARGEST}")
+
+
+def build(kind: type[BaseAutoencoder], *sizes, **options) -> BaseAutoencoder:
+    """A model, unless it is absurdly large.
+
+    Args:
+        kind: its class.
+        *sizes, **options: what the class takes.
+
+    Raises:
+        UsageError: a size that cannot be built, or too many parameters.
+    """
+    with torch.device("meta"):  # shapes alone, which take no memory
+        count = sum(parameter.numel() for parameter in kind(*sizes, **options).parameters())
+    if count > MOST_PARAMETERS:
+        raise UsageError(
+            f"the model would have {count:,} parameters; it may have {MOST_PARAMETERS:,}: "
+            f"lower HIDDEN_DIM, MAP_CHANNELS, IMAGE_SIZE or the latent's size"
+        )
+    return kind(*sizes, **options)

@@ -8,9 +8,11 @@ The lists lie beside the images, one folder further down, or in the same archive
 """
 
 import csv
-import io
+import re
 import shutil
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +21,16 @@ import numpy as np
 from tqdm import tqdm
 
 from leae.errors import UsageError
-from leae.files import whole_file
+from leae.files import remove_empty, whole_file
 
 SPLITS = {"0": "train", "1": "valid", "2": "test"}
 PARTITION, ATTRIBUTES, IMAGES = "list_eval_partition", "list_attr_celeba", "img_align_celeba"
+MOST_BYTES = 2**28  # of a list; CelebA's have 26 MB
 MIRROR = "flwrlabs/celeba"  # on Hugging Face: the same images as parquet files
+
+
+# What reading a list, or a zip, raises if it is damaged, encrypted or no longer there.
+UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, csv.Error)
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,9 @@ def read_splits(layout: Layout) -> dict[str, list[str]]:
             raise UsageError(f"{where}, line {number}: {' '.join(row)!r}; expected a file name and 0, 1 or 2")
         splits[SPLITS[row[1]]].append(row[0])
     names = [name for split in splits.values() for name in split]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice:
+        raise UsageError(f"{where} names {twice} twice; take one of the lines out")
     missing = [name for name in names if name not in layout.images]
     if missing:
         place = layout.archive or layout.root / IMAGES
@@ -122,6 +132,8 @@ def read_attributes(layout: Layout) -> tuple[tuple[str, ...], dict[str, np.ndarr
     names = tuple(header[1:] if header and header[0] == "image_id" else header)
     table = {}
     for row in rows:
+        if row[0] in table:
+            raise UsageError(f"{where} names {row[0]} twice; take one of the lines out")
         if len(row) != len(names) + 1 or not set(row[1:]) <= {"1", "-1", "0"}:
             raise UsageError(f"{where}: the row of {row[0]!r} has not {len(names)} values of 1 or -1")
         table[row[0]] = np.array(row[1:]) == "1"
@@ -145,12 +157,14 @@ def fetch(root: Path) -> None:
         raise UsageError(
             f"{error.name} is not installed; run uv run --extra celeba -m leae.prep_data celeba, {by_hand}"
         ) from error
-    root.mkdir(parents=True, exist_ok=True)
     try:
         folder = huggingface_hub.snapshot_download(
             MIRROR, repo_type="dataset", allow_patterns="*.parquet", local_dir=root / "mirror"
         )
     except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        if not any((root / "mirror").rglob("*.parquet*")):  # what has come is gone on from
+            shutil.rmtree(root / "mirror", ignore_errors=True)
+            remove_empty(root, root.parent)
         reason = str(error).strip().splitlines()[0]
         raise UsageError(
             f"CelebA's mirror {MIRROR} cannot be reached ({reason}); try again online, {by_hand}"
@@ -195,7 +209,7 @@ def _members(archive: Path) -> list[str]:
     try:
         with zipfile.ZipFile(archive) as opened:
             return opened.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
+    except UNREADABLE as error:
         raise UsageError(f"{archive} cannot be read as a zip ({error}); download it again") from error
 
 
@@ -208,11 +222,20 @@ def _image_members(archive: Path) -> dict[str, str]:
 def _rows(layout: Layout, name: str) -> Iterator[list[str]]:
     """The rows of a list, split at commas (.csv) or at white space (.txt), empty lines left out."""
     archive, path = layout.lists[name]
-    if archive is None:
-        content = (layout.root / path).read_bytes()
-    else:
-        with zipfile.ZipFile(archive) as opened:
-            content = opened.read(path)
-    text = io.StringIO(content.decode("utf-8-sig", errors="replace"))
-    rows = csv.reader(text) if path.endswith(".csv") else (line.split() for line in text)
+    where = archive or layout.root / path
+    try:
+        if archive is None:
+            if where.stat().st_size > MOST_BYTES:
+                raise UsageError(f"{where} has more than {MOST_BYTES:,} bytes; that is no list of CelebA's")
+            content = where.read_bytes()
+        else:
+            with zipfile.ZipFile(archive) as opened, opened.open(path) as file:
+                content = file.read(MOST_BYTES + 1)  # whatever size it claims
+            if len(content) > MOST_BYTES:
+                raise UsageError(f"{path} in {where} has more than {MOST_BYTES:,} bytes; that is no list of CelebA's")
+        text = content.decode("utf-8-sig", errors="replace")
+        lines = re.split(r"\r\n|\r|\n", text)
+        rows = list(csv.reader(lines)) if path.endswith(".csv") else [line.split() for line in lines]
+    except UNREADABLE as error:
+        raise UsageError(f"{path} of {where} cannot be read ({error}); get it again") from error
     return (row for row in rows if row)

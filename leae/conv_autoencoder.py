@@ -9,7 +9,7 @@ numbers an image. `encode`, `decode` and `forward` are those of every autoencode
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leae.autoencoder import BaseAutoencoder, PosteriorMean, Variational, require_positive
+from leae.autoencoder import BaseAutoencoder, PosteriorMean, Variational, require_sizes
 from leae.errors import UsageError
 from leae.normalisation import BatchNorm1d
 
@@ -72,7 +72,7 @@ class ConvAutoencoder(BaseAutoencoder):
     def __init__(
         self, image_channels: int = 1, latent_dim: int = 32, output: str = "sigmoid", batch_norm: bool = False
     ):
-        require_positive(image_channels=image_channels, latent_dim=latent_dim)
+        require_sizes(image_channels=image_channels, latent_dim=latent_dim)
         settings = {
             "image_channels": image_channels,
             "latent_dim": latent_dim,

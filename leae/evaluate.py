@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from leae.autoencoder import BaseAutoencoder
+from leae.checkpoints import MODELS
 from leae.device import find_device
 from leae.errors import run_command
 from leae.files import whole_file
@@ -40,7 +41,7 @@ from leae.probes import (
     probed_attributes,
     resample_weights,
 )
-from leae.runs import MODELS, versions
+from leae.runs import versions
 from leae.settings import Parser, require, require_whole
 
 RECONSTRUCTION = {  # rows of the table: what is measured, and its format

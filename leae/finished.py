@@ -9,11 +9,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from leae.autoencoder import BaseAutoencoder
+from leae.checkpoints import read_checkpoint
 from leae.errors import UsageError
 from leae.held_out import BATCH, MaskedViews, Views, evaluating
 from leae.masking import mask_side
 from leae.prep_data import Dataset, find_source, open_dataset, to_float
-from leae.runs import MILESTONES, Run, load, read_checkpoint
+from leae.runs import MILESTONES, Run, load
 from leae.settings import Parser
 
 NEEDED = ("DATASET", "IMAGE_SIZE", "FACES", "OBJECTIVE", "MASK_RATIO")  # settings that looking at a run takes

@@ -1,15 +1,23 @@
-"""Whether codes have collapsed: how many directions they really use, and which numbers of theirs say nothing."""
+"""Whether a run is well: codes that have collapsed, and numbers that are none any more."""
 
 import math
+import sys
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from tqdm import tqdm
 
+from leae.held_out import BATCH, evaluating
+from leae.parallel import rank
+from leae.prep_data import to_float
 from leae.randomness import generator
 from leae.sigreg import sigreg
 
 DEAD_SHARE = 0.01  # a dimension that deviates by less than this share of the liveliest one is dead
 GAUSSIAN_CODES = 1000  # that `gaussianity` takes, at most
+NEAR_ONE = 1.5  # codes of a smaller effective rank lie almost on a line
+WATCHED = 1024  # held-out images that are enough to tell
 
 
 def samples_of(codes: Tensor) -> Tensor:
@@ -104,3 +112,53 @@ def _sigreg(codes: Tensor, seed: int) -> float:
     """SIGReg, of a spatial latent a row of positions at a time: the statistic of all at once takes gigabytes."""
     rows = [codes] if codes.dim() == 2 else codes.split(1, dim=2)
     return sum(sigreg(row, generator(seed, "metrics")).item() for row in rows) / len(rows)
+
+
+class CollapseWatch:
+    """Warns of codes that collapse, once when it begins; again only if they recovered in between.
+
+    Args:
+        images: uint8 [N, S, S, C], held out, of which the first 1,024 are looked at.
+        device: where the models are.
+    """
+
+    def __init__(self, images: np.ndarray, device: torch.device):
+        self.images = images[:WATCHED]
+        self.device = device
+        self.collapsed = set()
+
+    def look(self, step: int, **encoders: nn.Module) -> None:
+        """Warn of those whose codes have collapsed since the last look: `watch.look(400, model=model, judge=judge)`.
+
+        Args:
+            step: how many optimizer steps they have had.
+            **encoders: modules with an `encode`, by what they are called in the warning.
+        """
+        for name, module in encoders.items():
+            with evaluating(module):
+                batches = [self.images[first : first + BATCH] for first in range(0, len(self.images), BATCH)]
+                codes = torch.cat([module.encode(to_float(batch, self.device)) for batch in batches])
+            if not codes.isfinite().all():
+                continue  # which is not for a warning: nothing of it will be saved
+            size, directions, dead = codes.shape[1], effective_rank(codes), dead_dimensions(codes)
+            signs = [f"{dead} of {size} dimensions are dead"] if dead else []
+            if size > 1 and directions < NEAR_ONE:
+                signs.append(f"their effective rank is {directions:.2f} of {size}")
+            if signs and name not in self.collapsed and rank() == 0:
+                text = f"warning: the {name}'s codes have collapsed: after step {step:,} {' and '.join(signs)}"
+                tqdm.write(text, file=sys.stderr)
+            (self.collapsed.add if signs else self.collapsed.discard)(name)
+
+
+def first_not_finite(tensors: dict[str, Tensor]) -> tuple[str, float] | None:
+    """The name of the first tensor with a number that is not finite, and that number; None if all are finite."""
+    tensors = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
+    if not tensors:
+        return None
+    # One answer for all of them, so that the host waits for the device once.
+    device = next(iter(tensors.values())).device
+    finite = torch.stack([tensor.detach().isfinite().all().to(device) for tensor in tensors.values()])
+    for (name, tensor), fine in zip(tensors.items(), finite.tolist(), strict=True):
+        if not fine:
+            return name, tensor[~tensor.isfinite()][0].item()
+    return None

@@ -1,6 +1,7 @@
 """Image files of every kind as square RGB arrays. Needs neither PyTorch nor the rest of the package."""
 
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import IO
@@ -9,6 +10,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+# What a file may hold, whatever its suffix. Pillow knows more, and hands some of it to other programs.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+
+# Pillow refuses images of more than 179 million pixels; it need not warn of every one of half as many.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # What Pillow and its decoders raise for files that are damaged, hostile or no images at all.
 UNREADABLE = (
@@ -56,7 +63,7 @@ def read_square(file: Path | IO[bytes], size: int, crop: int | None = None) -> n
         TooSmall: the image is smaller than what is to be cut out of it.
         one of UNREADABLE: the file is no image that can be read.
     """
-    with Image.open(file) as image:
+    with Image.open(file, formats=FORMATS) as image:
         if crop is None:
             image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder skip detail that goes anyway
         image = to_rgb(ImageOps.exif_transpose(image))

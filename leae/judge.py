@@ -67,6 +67,11 @@ class Judge(nn.Module):
         rulers = [real_codes] * len(judged) if self.ruler == "shared" else judged
         return target, *(normalise(codes, ruler, norm) for codes, ruler in zip(judged, rulers, strict=True))
 
+    def encode(self, images: Tensor) -> Tensor:
+        """T of images [N, C, S, S] by their own batch statistics."""
+        codes = self.encoder.project(images)
+        return normalise(codes, codes, self.encoder.norm)
+
     @torch.no_grad()
     def follow(self, encoder: nn.Module) -> None:
         """Move toward the encoder: T ← decay · T + (1 − decay) · E."""

@@ -71,6 +71,12 @@ def first_before_others() -> Iterator[None]:
         dist.barrier()
 
 
+def wait_for_all() -> None:
+    """Returns once every process has come here."""
+    if processes() > 1:
+        dist.barrier()
+
+
 def my_rows(rows: Tensor) -> Tensor:
     """This process's rows of what was drawn, or made, for the global batch: [processes · n, …] → [n, …]."""
     return rows.chunk(processes())[rank()]

@@ -16,33 +16,40 @@ import json
 import mmap
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
+from PIL import UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
 from leae import celeba, faces, small_sets
 from leae.errors import UsageError, run_command
-from leae.files import whole_file, whole_folder
-from leae.images import SUFFIXES, UNREADABLE, TooSmall, read_square
+from leae.files import alone, whole_file, whole_folder
+from leae.images import FORMATS, SUFFIXES, UNREADABLE, TooSmall, read_square
 from leae.parallel import first_before_others, processes, rank
 from leae.randomness import generator
-from leae.settings import Parser, require, require_whole
+from leae.settings import Parser, require, require_images
 
 DATA = Path("data")
-FORMAT = 1  # of the prepared folder; another number is prepared again
+FORMAT = 2  # of the prepared folder; another number is prepared again
+CHECKED = 2**26  # bytes of a prepared file under one checksum
+CHECKED_AT_ONCE = 2**22  # of these, bytes that a thread has in memory
 CELEBA_CROP = 128  # side in pixels of the square cut out of CelebA's 178×218, whatever size it is scaled to
 HELD_OUT = 10  # one in so many images is held out where the source says nothing
 FIRST_HELD_OUT_FACE = 1_000_000_000  # so that however many are trained on, the same are held out
@@ -101,7 +108,7 @@ def read_members(archive: Path, size: int, crop: int | None, items: list[str]) -
         try:
             with opened.open(item) as file:
                 results.append(_read(file, size, crop))
-        except (zipfile.BadZipFile, *UNREADABLE) as error:
+        except (*celeba.UNREADABLE, *UNREADABLE) as error:
             results.append(_reason(error))
     return results
 
@@ -120,6 +127,8 @@ def _read(file, size: int, crop: int | None):
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"unreadable: none of {', '.join(FORMATS)}"
     kind = "" if isinstance(error, TooSmall) else "unreadable: "
     return f"{kind}{str(error).splitlines()[0] if str(error) else type(error).__name__}"
 
@@ -166,7 +175,9 @@ def small_source(name: str, size: int) -> Source:
 
 
 def celeba_source(root: Path, size: int) -> Source:
-    """CelebA, or photographs in its layout; see `leae.celeba`."""
+    """CelebA, or photographs in its layout; see `leae.celeba`. Nothing is scaled up."""
+    most = f"at most {CELEBA_CROP} for CelebA, of whose images the central {CELEBA_CROP}×{CELEBA_CROP} pixels are used"
+    require(size <= CELEBA_CROP, "IMAGE_SIZE", size, most)
     layout = celeba.find(root)
     splits = celeba.read_splits(layout)
     names, table = celeba.read_attributes(layout)
@@ -277,8 +288,15 @@ def _slug(root: Path) -> str:
 
 
 def _state(root: Path, paths) -> list:
-    """Name, size and time of change of every file, in order."""
-    return sorted((str(p.relative_to(root)), (s := p.stat()).st_size, s.st_mtime_ns) for p in paths)
+    """Name, size and time of change of every file, in order.
+
+    Raises:
+        UsageError: one of them has just vanished.
+    """
+    try:
+        return sorted((str(p.relative_to(root)), (s := p.stat()).st_size, s.st_mtime_ns) for p in paths)
+    except OSError as error:
+        raise UsageError(f"{error.filename} cannot be read ({error.strerror}); leave {root} as it is") from error
 
 
 def _digest(*parts) -> str:
@@ -306,20 +324,34 @@ class Dataset:
 
 
 def open_dataset(source: Source) -> Dataset:
-    """A source as a data set, prepared first if it is not, or if the source has changed since.
+    """A source as a data set, prepared first if it is not, if the source has changed since, or if it is damaged.
 
     Raises:
         UsageError: it cannot be prepared; the message says what is wrong.
     """
     folder = DATA / "prepared" / source.key
     with first_before_others():
-        manifest = _read_manifest(folder)
-        if manifest is None or manifest["fingerprint"] != source.fingerprint:
-            if manifest is not None:
-                print(f"{source.title}: changed since it was prepared; preparing it again")
-            _prepare(source, folder)
-            manifest = _read_manifest(folder)
-    return _open(folder, manifest)
+        if not _is_prepared(source, folder):
+            with alone(folder.with_name(f".{source.key}.lock")):
+                if not _is_prepared(source, folder, quiet=False):  # another process may just have done it
+                    _prepare(source, folder)
+    return _open(folder, _read_manifest(folder))
+
+
+def _is_prepared(source: Source, folder: Path, quiet: bool = True) -> bool:
+    """Whether a folder holds the source as it is, to the byte as it was prepared."""
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        return False
+    if manifest["fingerprint"] != source.fingerprint:
+        outdated = "changed since it was prepared"
+    elif damaged := _first_damaged(folder, manifest["files"]):
+        outdated = f"{damaged} is damaged"
+    else:
+        return True
+    if not quiet:
+        print(f"{source.title}: {outdated}; preparing it again")
+    return False
 
 
 def _prepare(source: Source, folder: Path) -> None:
@@ -329,37 +361,38 @@ def _prepare(source: Source, folder: Path) -> None:
         raise UsageError(f"{source.title}: {count} images make no train and test split; at least two are needed")
     total = sum(map(len, source.splits.values()))
     bad = []
+    _require_room(folder, total * source.image_size**2 * source.channels)
     with (
         whole_folder(folder) as temporary,
         tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar,
     ):
         for split, items in source.splits.items():
-            shape = (len(items), source.image_size, source.image_size, source.channels)
-            images = np.lib.format.open_memmap(temporary / f"{split}.npy", "w+", np.uint8, shape)
             attributes = source.attributes.get(split)
             kept, kept_attributes = 0, []
-            for number, (item, result) in enumerate(zip(items, _read_all(source.read, items), strict=True)):
-                bar.update()
-                if isinstance(result, str):
-                    bad.append((item, result))
-                    if len(bad) > BAD_SHARE * total:
-                        raise UsageError(f"{source.title}: {_shown(bad, total)}; at most {BAD_SHARE:.0%} may be")
-                    continue
-                image, known = result if isinstance(result, tuple) else (result, None)
-                images[kept] = image
-                kept += 1
-                if source.attribute_names:
-                    kept_attributes.append(known if attributes is None else attributes[number])
-            if kept == 0:
-                raise UsageError(f"{source.title}: none of the {len(items)} {split} images can be used: {bad[-1][1]}")
-            if kept < len(items):
-                np.save(temporary / "kept.npy", images[:kept])
-            images.flush()
-            del images  # some systems do not rename what is mapped
-            if kept < len(items):
-                (temporary / "kept.npy").replace(temporary / f"{split}.npy")
+            # Written, not mapped: on a full disk a mapped file ends the process without a word.
+            with whole_file(temporary / f"{split}.npy", "wb") as file:
+                _write_header(file, len(items), source)
+                for number, (item, result) in enumerate(zip(items, _read_all(source.read, items), strict=True)):
+                    bar.update()
+                    if isinstance(result, str):
+                        bad.append((item, result))
+                        if len(bad) > BAD_SHARE * total:
+                            raise UsageError(f"{source.title}: {_shown(bad, total)}; at most {BAD_SHARE:.0%} may be")
+                        continue
+                    image, known = result if isinstance(result, tuple) else (result, None)
+                    file.write(np.ascontiguousarray(image))
+                    kept += 1
+                    if source.attribute_names:
+                        kept_attributes.append(known if attributes is None else attributes[number])
+                if kept == 0:
+                    raise UsageError(
+                        f"{source.title}: none of the {len(items)} {split} images can be used: {bad[-1][1]}"
+                    )
+                file.seek(0)
+                _write_header(file, kept, source)  # as long as the one before: NumPy leaves room for the count
             if source.attribute_names:
-                np.save(temporary / f"{split}-attributes.npy", np.array(kept_attributes, dtype=bool))
+                with whole_file(temporary / f"{split}-attributes.npy", "wb") as file:
+                    np.save(file, np.array(kept_attributes, dtype=bool))
         if bad:
             bar.write(f"warning: {source.title}: {_shown(bad, total)} and left out", file=sys.stderr)
         manifest = {
@@ -367,17 +400,40 @@ def _prepare(source: Source, folder: Path) -> None:
             "title": source.title,
             "fingerprint": source.fingerprint,
             "splits": list(source.splits),
-            "files": sorted(path.name for path in temporary.glob("*.npy")),
-            "attribute_names": source.attribute_names,
-            "skipped": bad,
+            "files": {path.name: _checksums(path) for path in sorted(temporary.glob("*.npy"))},
+            "attribute_names": list(source.attribute_names),
+            "skipped": [[str(item), reason] for item, reason in bad],
         }
         with whole_file(temporary / "manifest.json") as file:
-            json.dump(manifest, file, indent=2)
+            json.dump({**manifest, "checksum": _digest(manifest)}, file, indent=2)
+
+
+def _require_room(folder: Path, size: int) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Raises:
+        UsageError: fewer bytes are free.
+    """
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    free = shutil.disk_usage(there).free
+    if size > free:
+        raise UsageError(
+            f"{folder} would take {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free; make room, or choose fewer "
+            f"or smaller images"
+        )
+
+
+def _write_header(file: IO[bytes], count: int, source: Source) -> None:
+    """What precedes the pixels of `count` images in an .npy file."""
+    shape = (count, source.image_size, source.image_size, source.channels)
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _shown(bad: list[tuple], total: int) -> str:
     """What is wrong with the first of the images that cannot be used."""
-    shown = "; ".join(f"{item} ({reason})" for item, reason in bad[:5])
+    names = [item if str(item).isprintable() else repr(item) for item, _ in bad[:5]]
+    shown = "; ".join(f"{name} ({reason})" for name, (_, reason) in zip(names, bad, strict=False))
     return f"{len(bad)} of {total} images cannot be used: {shown}{'; …' if len(bad) > 5 else ''}"
 
 
@@ -401,6 +457,8 @@ def _read_all(read: Callable[[list], list], items: list) -> Iterator:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise UsageError("a process that read images was ended from outside, for want of memory perhaps") from error
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -413,13 +471,38 @@ def _start_worker() -> None:
 
 
 def _read_manifest(folder: Path) -> dict | None:
-    """What a prepared folder says of itself; None if it is not complete or of another format."""
+    """What a prepared folder says of itself; None if there is none, or it is damaged or of another format."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        complete = manifest["format"] == FORMAT and all((folder / name).is_file() for name in manifest["files"])
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        checksum = manifest.pop("checksum")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    return manifest if complete else None
+    return manifest if checksum == _digest(manifest) and manifest["format"] == FORMAT else None
+
+
+def _checksums(path: Path) -> list[int]:
+    """The CRC-32 of every CHECKED bytes of a file, by several threads."""
+    starts = range(0, max(path.stat().st_size, 1), CHECKED)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(partial(_checksum, path), starts))
+
+
+def _checksum(path: Path, start: int) -> int:
+    checksum, stop = 0, start + CHECKED
+    with path.open("rb") as file:
+        file.seek(start)
+        while file.tell() < stop and (block := file.read(min(CHECKED_AT_ONCE, stop - file.tell()))):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _first_damaged(folder: Path, files: dict[str, list[int]]) -> Path | None:
+    """The first of the files that is gone, or not what it was when the checksums were taken."""
+    for name, checksums in files.items():
+        path = folder / name
+        if not path.is_file() or _checksums(path) != checksums:
+            return path
+    return None
 
 
 def _open(folder: Path, manifest: dict) -> Dataset:
@@ -536,7 +619,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=128 if gpu else 64, help="side in pixels [%(default)s]")
     parser.add_argument("--faces", type=int, default=50_000 if gpu else 8_192, help="faces to train on [%(default)s]")
     chosen = parser.parse_args()
-    require_whole(1, **{"--faces": chosen.faces, "--image-size": chosen.image_size})
+    require_images(chosen.image_size, chosen.faces, ("--image-size", "--faces"))
     if chosen.dataset == "celeba" and not celeba.looks_like_celeba(DATA / "celeba"):
         celeba.fetch(DATA / "celeba")
     dataset = open_dataset(find_source(chosen.dataset, chosen.image_size, chosen.faces))

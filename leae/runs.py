@@ -9,7 +9,6 @@ runs/self-teaching-001/
 import csv
 import json
 import math
-import pickle
 import platform
 import re
 import sys
@@ -21,33 +20,26 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from leae.autoencoder import Autoencoder, VariationalAutoencoder
-from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
+from leae.checkpoints import (
+    UNREADABLE,
+    model_of,
+    read_checkpoint,
+    reason_of,
+    require_same_shapes,
+    require_state_of,
+    tensors_of,
+    write_checkpoint,
+)
 from leae.errors import UsageError
-from leae.files import whole_file
+from leae.files import hold, whole_file, whole_folder
+from leae.health import first_not_finite
 from leae.parallel import rank
 from leae.pictures import draw_grid
-from leae.settings import read_command_line, require_text
+from leae.settings import constants_of, read_command_line, require_text
 
 RUNS = Path("runs")
-FORMAT = 1  # of a checkpoint
 MILESTONES = (0, 20, 40, 60, 80, 100)  # percent of a run at which a checkpoint is kept
-# What a checkpoint's model may be.
-MODELS = {
-    model.__name__: model
-    for model in (Autoencoder, VariationalAutoencoder, ConvAutoencoder, VariationalConvAutoencoder)
-}
-# What PyTorch raises for a file that is no checkpoint, or a damaged one.
-UNREADABLE = (
-    OSError,
-    RuntimeError,
-    EOFError,
-    pickle.UnpicklingError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-)
+METRICS_SECONDS = 1.0  # metrics.csv is written at most so often; where a checkpoint is, it is up to date
 
 
 def milestones(total_steps: int) -> dict[int, list[str]]:
@@ -83,7 +75,14 @@ def begin(namespace: dict, *kinds: str) -> tuple["Run | None", dict]:
     if not namespace["RESUME"]:
         return None, chosen
     run = Run.resume(namespace["RESUME"], *kinds)
-    namespace.update(run.settings_with(chosen))
+    settings = run.settings_with(chosen)
+    unknown = settings.keys() - constants_of(namespace).keys()
+    if unknown:
+        raise UsageError(
+            f"{run.folder / 'settings.json'} sets {min(unknown)}, which is no constant of {Path(sys.argv[0]).name}; "
+            f"resume the run with the version of leae that began it"
+        )
+    namespace.update(settings)
     return run, chosen
 
 
@@ -108,6 +107,7 @@ class Run:
         self.terms = terms
         self.measures = measures
         self.data = data
+        self.rows, self.written = [], -math.inf  # of metrics.csv; when it was last written
 
     @classmethod
     def create(cls, kind: str, settings: dict, terms: list[str], measures: list[str], data: dict, device: str) -> "Run":
@@ -125,18 +125,6 @@ class Run:
         settings["DATASET"] = data["name"]  # what "auto" meant
         if rank() > 0:
             return cls(kind, RUNS / kind, settings, terms, measures, data)
-        RUNS.mkdir(exist_ok=True)
-        names = [re.fullmatch(rf"{kind}-(\d+)", path.name) for path in RUNS.iterdir()]
-        number = max((int(name[1]) for name in names if name), default=0) + 1
-        while True:
-            folder = RUNS / f"{kind}-{number:03d}"
-            try:
-                folder.mkdir()  # fails if another process was quicker
-                break
-            except FileExistsError:
-                number += 1
-        (folder / "grids").mkdir()
-        (folder / "checkpoints").mkdir()
         content = {
             "kind": kind,
             "settings": settings,
@@ -148,9 +136,20 @@ class Run:
             "command": sys.argv,
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        with whole_file(folder / "settings.json") as file:
-            json.dump(content, file, indent=2)
-        return cls(kind, folder, settings, terms, measures, data)
+        names = [re.fullmatch(rf"{kind}-(\d+)", path.name) for path in RUNS.glob(f"{kind}-*")]
+        number = max((int(name[1]) for name in names if name), default=0) + 1
+        while True:
+            folder = RUNS / f"{kind}-{number:03d}"
+            try:
+                with whole_folder(folder, replace=False) as new:
+                    (new / "grids").mkdir()
+                    (new / "checkpoints").mkdir()
+                    with whole_file(new / "settings.json") as file:
+                        json.dump(content, file, indent=2)
+                    hold(new / "settings.json")
+                return cls(kind, folder, settings, terms, measures, data)
+            except FileExistsError:  # another process was quicker
+                number += 1
 
     @classmethod
     def read(cls, folder: str | Path) -> "Run":
@@ -165,11 +164,14 @@ class Run:
             kind, settings, terms = content["kind"], content["settings"], content["terms"]
             data = {name: content["data"][name] for name in ("name", "title", "fingerprint")}
             measures = content.get("measures", ["psnr_clean", "psnr_masked"])
+            texts = (kind, *data.values(), *terms, *measures)
+            if not isinstance(settings, dict) or not all(isinstance(text, str) for text in texts):
+                raise TypeError("settings.json holds other things than a run's")
         except KeyError as error:
             raise UsageError(
                 f"{folder}/settings.json has no {error}: the run is of another version of leae; train it again"
             ) from error
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
             raise UsageError(
                 f"{folder} is not a run's folder (no settings.json of a run); runs here: {known}"
@@ -179,10 +181,10 @@ class Run:
 
     @classmethod
     def resume(cls, folder: str | Path, *kinds: str) -> "Run":
-        """The run in a folder, to go on with.
+        """The run in a folder, to go on with; as long as this process lives, no other one can.
 
         Raises:
-            UsageError: the folder is not a run of one of these kinds, or has no last.pt.
+            UsageError: the folder is not a run of one of these kinds, or a process is at it.
         """
         run = cls.read(folder)
         if run.kind not in kinds:
@@ -190,8 +192,8 @@ class Run:
             raise UsageError(
                 f"{folder} is a {run.kind} run, not a {expected} run; resume it with the script that began it"
             )
-        if not (run.folder / "checkpoints" / "last.pt").is_file():
-            raise UsageError(f"{folder} has no checkpoints/last.pt to resume from; start a new run")
+        if rank() == 0 and not hold(run.folder / "settings.json"):
+            raise UsageError(f"{folder} is still running, in another process; stop that one first, or let it finish")
         return run
 
     def settings_with(self, chosen: dict) -> dict:
@@ -221,14 +223,35 @@ class Run:
         """
         if rank() > 0:
             return
-        checkpoint = {
-            "format": FORMAT,
-            "model": {"class": type(model).__name__, "settings": model.settings, "weights": model.state_dict()},
-            "step": step,
-            "others": {key: other.state_dict() for key, other in (others or {}).items()},
+        others = {key: other.state_dict() for key, other in (others or {}).items()}
+        self.require_finite(model, step, others)
+        self._write_metrics()  # a run goes on from here with the rows so far
+        content = {"class": type(model).__name__, "settings": model.settings, "weights": model.state_dict()}
+        checkpoint = {"model": content, "step": step, "others": others}
+        write_checkpoint(self.folder / "checkpoints" / f"{name}.pt", checkpoint)
+
+    def require_finite(self, model: nn.Module, step: int, others: dict) -> None:
+        """Refuse to keep what training has spoilt, so that what was kept before stays.
+
+        Args:
+            model: its gradients and weights are looked at.
+            step: how many optimizer steps it has had.
+            others: state dicts by name, the judge's and the optimizer's say.
+
+        Raises:
+            UsageError: a number in them is not finite.
+        """
+        gradients = {
+            f"the gradient of {name}": parameter.grad
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None
         }
-        with whole_file(self.folder / "checkpoints" / f"{name}.pt", "wb") as file:
-            torch.save(checkpoint, file)
+        bad = first_not_finite({**gradients, **model.state_dict(), **dict(tensors_of(others))})
+        if bad:
+            raise UsageError(
+                f"{bad[0]} is {bad[1]} after step {step}, training has diverged; lower LEARNING_RATE; "
+                f"{self.folder / 'checkpoints'} is as it was"
+            )
 
     def check_data(self, data: dict) -> None:
         """Refuse to go on with another data set than the run began with.
@@ -245,39 +268,53 @@ class Run:
     def restore(self, model: nn.Module, others: dict, device: torch.device) -> int:
         """Bring model and others to where last.pt left them, and metrics.csv as well.
 
-        Rows of metrics.csv from later steps are dropped, for these steps will be made again.
+        Rows of metrics.csv from later steps are dropped, for these steps will be made again. A run that was stopped
+        before it wrote last.pt begins again.
 
         Returns:
             How many steps have been made.
 
         Raises:
-            UsageError: last.pt cannot be read, or is not of this run.
+            UsageError: last.pt or metrics.csv cannot be read, or is not of this run.
         """
         path = self.folder / "checkpoints" / "last.pt"
-        checkpoint = read_checkpoint(path, device)
-        try:
-            model.load_state_dict(checkpoint["model"]["weights"])
-            for key, other in others.items():
-                other.load_state_dict(checkpoint["others"][key])
-        except UNREADABLE as error:
-            reason = str(error).splitlines()[0]
-            raise UsageError(f"{path} does not fit this run ({reason}); start a new run") from error
-        if rank() > 0:
-            return checkpoint["step"]
-        rows = [row for row in self.read_metrics() if int(row["step"]) <= checkpoint["step"]]
-        if rows:
-            with whole_file(self.folder / "metrics.csv") as file:
-                writer = csv.DictWriter(file, rows[0].keys())
-                writer.writeheader()
-                writer.writerows(rows)
-        else:
-            (self.folder / "metrics.csv").unlink(missing_ok=True)
-        return checkpoint["step"]
+        start = 0
+        if path.exists():
+            checkpoint = read_checkpoint(path, device)
+            try:
+                self._load(checkpoint, model, others)
+            except UNREADABLE as error:
+                raise UsageError(f"{path} does not fit this run ({reason_of(error)}); start a new run") from error
+            start = checkpoint["step"]
+        if rank() == 0:
+            # At step 0 the first look comes again, too.
+            self.rows = [row for row in self.read_metrics() if int(row["step"]) <= start] if start else []
+            self._write_metrics()
+        return start
+
+    def _load(self, checkpoint: dict, model: nn.Module, others: dict) -> None:
+        """Load a checkpoint's state dicts, once it is known that all of them fit.
+
+        Raises:
+            one of UNREADABLE: one does not.
+        """
+        stored = checkpoint["model"]
+        if (stored["class"], stored["settings"]) != (type(model).__name__, model.settings):
+            raise ValueError("its model has other settings")
+        require_same_shapes(stored["weights"], model.state_dict())
+        for key, other in others.items():
+            if isinstance(other, torch.optim.Optimizer):
+                require_state_of(other, checkpoint["others"][key])
+            else:
+                require_same_shapes(checkpoint["others"][key], other.state_dict())
+        model.load_state_dict(stored["weights"])
+        for key, other in others.items():
+            other.load_state_dict(checkpoint["others"][key])
 
     # --- metrics -----------------------------------------------------------------------------------------------
 
     def log(self, split: str, step: int, epoch: float, values: dict[str, float]) -> None:
-        """Append a row to metrics.csv.
+        """Add a row to metrics.csv, which is written at most once a second, and before every checkpoint.
 
         Args:
             split: "train" or "test".
@@ -287,33 +324,56 @@ class Run:
         """
         if rank() > 0:
             return
-        path = self.folder / "metrics.csv"
-        new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            columns = ["split", "step", "epoch", "images_per_second", *self.terms, *self.measures]
-            writer = csv.DictWriter(file, columns)
-            if new:
-                writer.writeheader()
-            numbers = {name: f"{value:.6g}" for name, value in values.items()}
-            writer.writerow({"split": split, "step": step, "epoch": f"{epoch:.6g}", **numbers})
+        numbers = {name: f"{value:.6g}" for name, value in values.items()}
+        row = {"split": split, "step": str(step), "epoch": f"{epoch:.6g}", **numbers}
+        self.rows.append({name: row.get(name, "") for name in self.columns})
+        if time.monotonic() - self.written > METRICS_SECONDS:
+            self._write_metrics()
+
+    @property
+    def columns(self) -> list[str]:
+        """Those of metrics.csv."""
+        return ["split", "step", "epoch", "images_per_second", *self.terms, *self.measures]
+
+    def _write_metrics(self) -> None:
+        with whole_file(self.folder / "metrics.csv") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        self.written = time.monotonic()
 
     def read_metrics(self) -> list[dict[str, str]]:
-        """The complete rows of metrics.csv."""
+        """The complete rows of metrics.csv; a last one that was cut off, as a full disk once did, is left out.
+
+        Raises:
+            UsageError: there are other things in it.
+        """
+        path = self.folder / "metrics.csv"
         try:
-            with (self.folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-                return [row for row in csv.DictReader(file) if None not in row.values()]
+            with path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                rows = list(reader)
+            if rows and None in rows[-1].values():
+                rows.pop()
+            if rows and reader.fieldnames != self.columns:
+                raise ValueError("it has other columns")
+            for row in rows:
+                int(row["step"])
+                [float(row[name]) for name in self.columns[2:] if row[name]]
         except FileNotFoundError:
             return []
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise UsageError(f"{path} is damaged ({error}); move it away to go on without the rows so far") from error
+        return rows
 
     def plot_metrics(self) -> None:
         """Draw metrics.png: the loss terms of training, and the held-out PSNR."""
-        rows = self.read_metrics()
         figure = Figure(figsize=(11, 4.5))
         margins = {"left": 0.08, "right": 0.99, "bottom": 0.11, "top": 0.93}  # a layout engine would draw it twice
         losses, quality = figure.subplots(1, 2, gridspec_kw=margins)
         for axes, names in ((losses, self.terms), (quality, self.measures)):
             for name in names:
-                points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+                points = [(int(row["step"]), float(row[name])) for row in self.rows if row[name]]
                 if points:
                     axes.plot(*zip(*points, strict=True), label=name, marker=".")
             axes.set_xlabel("step")
@@ -349,6 +409,7 @@ class Run:
         """
         if rank() > 0:
             return
+        self.require_finite(model, step, {key: other.state_dict() for key, other in others.items()})
         self.log("test", step, epoch, quality)
         self.plot_metrics()
         for name, rows in grids.items():
@@ -366,29 +427,6 @@ class Run:
         return path
 
 
-def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:
-    """What `Run.save` wrote, read without executing anything from the file.
-
-    Raises:
-        UsageError: the file is missing, or is not a checkpoint of this project.
-    """
-    try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
-        found = checkpoint["format"]
-        known = found != FORMAT or (checkpoint["model"]["class"] in MODELS and isinstance(checkpoint["step"], int))
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"there is no checkpoint {path}; see the run's checkpoints folder for those there are"
-        ) from error
-    except UNREADABLE as error:
-        raise UsageError(f"{path} is not a checkpoint of leae, or is damaged ({type(error).__name__})") from error
-    if found != FORMAT:
-        raise UsageError(f"{path} has the format {found}; this version of leae reads format {FORMAT}")
-    if not known:
-        raise UsageError(f"{path} holds a model of a class that leae does not have")
-    return checkpoint
-
-
 def load(path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     """The model of a checkpoint, in evaluation mode.
 
@@ -399,11 +437,9 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     Raises:
         UsageError: the file is missing, or is not a checkpoint of this project.
     """
-    content = read_checkpoint(Path(path), device)["model"]
+    checkpoint = read_checkpoint(Path(path), device)
     try:
-        model = MODELS[content["class"]](**content["settings"])
-        model.load_state_dict(content["weights"])
+        model = model_of(checkpoint)
     except UNREADABLE as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{path}: the weights do not fit the stored settings ({reason})") from error
+        raise UsageError(f"{path}: the weights do not fit the stored settings ({reason_of(error)})") from error
     return model.to(device).eval()

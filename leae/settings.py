@@ -19,6 +19,10 @@ from leae.schedule import SCHEDULES
 
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
 MODELS = ("residual", "conv")
+MOST = 10**9  # of anything that is counted
+MOST_PIXELS = 2048  # along an image's side
+MOST_FACES = 10**6
+MOST_SHOWN = 100  # images in a row of a grid
 
 
 class Parser(argparse.ArgumentParser):
@@ -96,10 +100,18 @@ def require(condition: bool, name: str, value, expected: str) -> None:
 
 
 def require_whole(minimum: int, **values) -> None:
-    """Refuse settings that are no whole numbers of at least `minimum`: `require_whole(1, EPOCHS=EPOCHS)`."""
+    """Refuse settings that are no whole numbers from `minimum` to a billion: `require_whole(1, EPOCHS=EPOCHS)`."""
     for name, value in values.items():
         whole = isinstance(value, int) and not isinstance(value, bool)
         require(whole and value >= minimum, name, repr(value), f"a whole number, at least {minimum}")
+        require(value <= MOST, name, value, f"at most {MOST}")
+
+
+def require_images(image_size: int, faces: int, names: tuple[str, str] = ("IMAGE_SIZE", "FACES")) -> None:
+    """Refuse sizes of images, and numbers of faces to render, that no machine has the room for."""
+    require_whole(1, **dict(zip(names, (image_size, faces), strict=True)))
+    require(image_size <= MOST_PIXELS, names[0], image_size, f"at most {MOST_PIXELS}")
+    require(faces <= MOST_FACES, names[1], faces, f"at most {MOST_FACES}")
 
 
 def require_numbers(**values) -> None:
@@ -161,8 +173,11 @@ def require_common(constants: dict, chosen: dict) -> None:
         chosen: those of them that the command line sets.
     """
     c = SimpleNamespace(**constants)
-    require_whole(0, SEED=c.SEED, MAX_STEPS=c.MAX_STEPS)
-    require_whole(1, IMAGE_SIZE=c.IMAGE_SIZE, FACES=c.FACES, HELD_OUT=c.HELD_OUT, EPOCHS=c.EPOCHS)
+    require_whole(0, MAX_STEPS=c.MAX_STEPS)
+    whole = isinstance(c.SEED, int) and not isinstance(c.SEED, bool)
+    require(whole and 0 <= c.SEED < 2**63, "SEED", repr(c.SEED), "a whole number, at least 0 and below 2**63")
+    require_whole(1, HELD_OUT=c.HELD_OUT, EPOCHS=c.EPOCHS)
+    require_images(c.IMAGE_SIZE, c.FACES)
     require_whole(1, LATENT_DIM=c.LATENT_DIM, SPATIAL_DIM=c.SPATIAL_DIM, CONV_LATENT_DIM=c.CONV_LATENT_DIM)
     require_whole(1, HIDDEN_DIM=c.HIDDEN_DIM, MAP_CHANNELS=c.MAP_CHANNELS)
     require_whole(1, LOG_EVERY=c.LOG_EVERY, GRID_EVERY=c.GRID_EVERY, GRID_IMAGES=c.GRID_IMAGES)
@@ -173,7 +188,7 @@ def require_common(constants: dict, chosen: dict) -> None:
     require_text(SCHEDULE=c.SCHEDULE, DEVICE=c.DEVICE)
     require(isinstance(c.COMPILE, bool), "COMPILE", repr(c.COMPILE), "True or False")
     require(c.MODEL in MODELS, "MODEL", c.MODEL, " or ".join(MODELS))
-    require(c.SEED < 2**63, "SEED", c.SEED, "below 2**63")
+    require(c.GRID_IMAGES <= MOST_SHOWN, "GRID_IMAGES", c.GRID_IMAGES, f"at most {MOST_SHOWN}")
     require(0 < c.LEARNING_RATE < 1, "LEARNING_RATE", c.LEARNING_RATE, "above 0 and below 1, say 0.001")
     require(0 <= c.WEIGHT_DECAY < 1, "WEIGHT_DECAY", c.WEIGHT_DECAY, "at least 0 and below 1, say 0.01")
     require(c.SAVE_MINUTES >= 0, "SAVE_MINUTES", c.SAVE_MINUTES, "at least 0")

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from leae.errors import UsageError
+from leae.files import remove_empty
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def _load_from_torchvision(small: SmallSet, data: Path):
             for split in ("train", "test")
         }
     except UNREADABLE as error:
+        remove_empty(data / small.place, (data / small.place).parent, data)  # which torchvision made
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UsageError(
             f"{small.title} can neither be read from {data / small.folder} nor downloaded ({reason}); what lies there "

@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import settings
 from PIL import Image
 
 from leae.errors import run_command
+from tests.nursery import Nursery
 
 ROOT = Path(__file__).parent.parent
 SHORT = [  # a training run of seconds
@@ -35,6 +37,14 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Starts real processes that run the scripts, within milliseconds each."""
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
 
 
 @pytest.fixture

@@ -7,8 +7,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from leae.health import dead_dimensions, drift, effective_rank, gaussianity, spectrum
+from leae.health import (
+    CollapseWatch,
+    dead_dimensions,
+    drift,
+    effective_rank,
+    first_not_finite,
+    gaussianity,
+    spectrum,
+)
 from leae.randomness import generator
 from leae.sigreg import sigreg
 
@@ -82,3 +91,46 @@ def test_gaussian_codes_are_as_far_from_gaussian_as_true_ones_and_others_farther
     assert true / 3 < found < 3 * true
     assert gaussianity(1.5 * codes)[0] > 10 * true
     assert found == pytest.approx(sigreg(codes[:1000], generator(0, "metrics")).item(), rel=1e-4)
+
+
+class Codes(nn.Module):
+    """An encoder that has the codes a test wants."""
+
+    def __init__(self, codes):
+        super().__init__()
+        self.codes = codes
+
+    def encode(self, images):
+        return self.codes[: len(images)]
+
+
+HEALTHY = gaussian(40, 4)
+ON_A_LINE = gaussian(40, 1) * torch.ones(4) + 1e-3 * gaussian(40, 4)
+WITH_A_DEAD_ONE = gaussian(40, 4) * torch.tensor([1, 1, 1, 0.0])
+
+
+def test_a_collapse_is_told_once_when_it_begins_and_again_if_it_comes_back(capsys):
+    watch, module = CollapseWatch(np.zeros((40, 8, 8, 3), np.uint8), torch.device("cpu")), Codes(HEALTHY)
+    history = [HEALTHY, ON_A_LINE, ON_A_LINE, WITH_A_DEAD_ONE, HEALTHY, WITH_A_DEAD_ONE, WITH_A_DEAD_ONE]
+    for look, codes in enumerate(history):
+        module.codes = codes
+        watch.look(1000 * look, judge=module, model=Codes(HEALTHY))
+    first, second = capsys.readouterr().err.splitlines()
+    assert "the judge's codes have collapsed: after step 1,000 their effective rank is 1.00 of 4" in first
+    assert "the judge's codes have collapsed: after step 5,000 1 of 4 dimensions are dead" in second
+
+
+def test_codes_that_are_no_numbers_are_left_to_those_who_save(capsys):
+    CollapseWatch(np.zeros((40, 8, 8, 3), np.uint8), torch.device("cpu")).look(1, model=Codes(HEALTHY / 0))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_the_first_number_that_is_none_is_found_with_its_name(value):
+    tensors = {"steps": torch.tensor(3), "empty": torch.empty(0), "a": torch.ones(5), "b": torch.ones(2, 3)}
+    assert first_not_finite(tensors) is None
+    assert first_not_finite({}) is None
+    tensors["b"][1, 2] = value
+    name, found = first_not_finite(tensors)
+    assert name == "b"
+    assert str(found) == str(value)

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 import leae
+from leae import health
+from leae.runs import read_checkpoint
 from leae.settings import read_command_line
 from tests.conftest import (
     ROOT,
@@ -189,6 +191,40 @@ def test_a_resumed_run_refuses_other_settings(workplace, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run_main(monkeypatch, "--resume", "runs/self-teaching-001", "--epochs", "7")
     assert "EPOCHS is 1 in runs/self-teaching-001, not 7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", ["main.py", "main_regular.py"])
+def test_a_gradient_that_is_no_number_ends_the_run_before_the_last_good_checkpoint_is_touched(
+    workplace, monkeypatch, capsys, script
+):
+    step, steps = torch.optim.AdamW.step, []
+
+    def poisoned(optimizer):
+        steps.append(1)
+        if len(steps) == 6:
+            optimizer.param_groups[0]["params"][0].grad[0] = float("nan")
+        step(optimizer)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", poisoned)
+    with pytest.raises(SystemExit) as end:  # saved after every step, and no loss is looked at
+        run_script(monkeypatch, script, *TINY, "--log-every", "100", "--save-minutes", "0", "--grid-every", "100")
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert re.search(rf"\n *{script}: the gradient of encoder.stem.weight is nan after step 6, training has div", said)
+    (run,) = (workplace / "runs").iterdir()
+    assert read_checkpoint(run / "checkpoints" / "last.pt")["step"] == 5
+
+
+def test_a_collapse_is_warned_about_at_the_first_look_that_sees_it(workplace, monkeypatch, capsys):
+    monkeypatch.setattr(health, "NEAR_ONE", 1e9)  # so that every code is collapsed
+    run_main(monkeypatch, *TINY)
+    said = capsys.readouterr().err
+    assert (
+        said.count("warning: the model's codes have collapsed: after step 0 ") == said.count("the model's codes") == 1
+    )
+    assert (
+        said.count("warning: the judge's codes have collapsed: after step 0 ") == said.count("the judge's codes") == 1
+    )
 
 
 @pytest.mark.gpu

@@ -6,10 +6,13 @@ import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from leae import prep_data
 from leae.errors import UsageError
@@ -162,6 +165,65 @@ def test_a_half_written_manifest_is_not_trusted(workplace):
     manifest = next((workplace / "data" / "prepared").glob("*/manifest.json"))
     manifest.write_text(manifest.read_text()[:40])
     assert sum(map(len, prepared("pictures", 16).images.values())) == 20
+
+
+@pytest.fixture(scope="module")
+def faces_on_disk(tmp_path_factory):
+    """A place where a few faces are prepared; the source, the files' contents and the data set as it should be."""
+    place = tmp_path_factory.mktemp("faces")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(prep_data, "CHECKED", 1000)  # so that the files have several checksums
+        patch.setattr(prep_data, "CHECKED_AT_ONCE", 300)
+        source = find_source("faces", 16, 10)
+        dataset = open_dataset(source)
+        images = {split: np.array(array) for split, array in dataset.images.items()}
+        contents = {path: path.read_bytes() for path in (place / "data" / "prepared" / source.key).iterdir()}
+        yield source, contents, dataset, images
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_byte_of_a_prepared_set_is_damaged_it_is_never_used(faces_on_disk, data):
+    source, contents, dataset, images = faces_on_disk
+    path = data.draw(st.sampled_from(sorted(contents)))
+    damaged = bytearray(contents[path])
+    for _ in range(data.draw(st.integers(0, 3))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
+    cut = data.draw(st.none() | st.integers(0, len(damaged)))
+    state = path.stat()
+    path.write_bytes(damaged[:cut])
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))  # a failing disk does not tell
+    found = open_dataset(source)
+    assert (found.title, found.attribute_names) == (dataset.title, dataset.attribute_names)
+    for split in ("train", "test"):
+        assert np.array_equal(found.images[split], images[split])
+        assert np.array_equal(found.attributes[split], dataset.attributes[split])
+
+
+def test_damage_is_told_of(workplace, capsys):
+    write_folder(workplace / "pictures", 20)
+    prepared("pictures", 16)
+    path = next((workplace / "data" / "prepared").glob("*/train.npy"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    prepared("pictures", 16)
+    assert "train.npy is damaged; preparing it again" in capsys.readouterr().out
+
+
+def test_more_than_the_disk_has_room_for_is_refused_before_anything_is_read(workplace, monkeypatch):
+    write_folder(workplace / "pictures", 20)
+    monkeypatch.setattr(prep_data.shutil, "disk_usage", lambda path: SimpleNamespace(free=15_000))
+    with pytest.raises(UsageError, match=r"would take 0.0 GB, and 0.0 GB are free; make room"):
+        prepared("pictures", 16)
+    assert list((workplace / "data" / "prepared").iterdir()) == []
+
+
+def test_celeba_is_not_scaled_up(workplace):
+    write_celeba(workplace / "data" / "celeba")
+    with pytest.raises(UsageError, match="IMAGE_SIZE is 136; it must be at most 128 for CelebA"):
+        prepared("celeba", 136)
 
 
 def test_many_images_are_read_by_several_processes_in_order(workplace, monkeypatch):
