@@ -25,9 +25,16 @@ class Pace:
         start: the first step to make.
         total_steps: of the whole run.
         batch_size: images per step.
+
+    Raises:
+        UsageError: more steps have been made than the run has, as no run's checkpoint says.
     """
 
     def __init__(self, start: int, total_steps: int, batch_size: int):
+        if start > total_steps:
+            raise UsageError(
+                f"last.pt says that {start:,} steps were made, of a run of {total_steps:,}; start a new run"
+            )
         self.batch_size = batch_size
         self.stop, self.all_stop = Stop(), False
         steps, quiet = range(start, total_steps), rank() > 0

@@ -621,7 +621,9 @@ def main() -> None:
     chosen = parser.parse_args()
     require_images(chosen.image_size, chosen.faces, ("--image-size", "--faces"))
     if chosen.dataset == "celeba" and not celeba.looks_like_celeba(DATA / "celeba"):
-        celeba.fetch(DATA / "celeba")
+        with alone(DATA / ".celeba.lock"):
+            if not celeba.looks_like_celeba(DATA / "celeba"):  # another process may just have fetched it
+                celeba.fetch(DATA / "celeba")
     dataset = open_dataset(find_source(chosen.dataset, chosen.image_size, chosen.faces))
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.images.items())
     print(f"{dataset.title}: {counts}; {len(dataset.attribute_names)} attributes; prepared under {DATA / 'prepared'}")

@@ -98,7 +98,8 @@ def _load_from_torchvision(small: SmallSet, data: Path):
             for split in ("train", "test")
         }
     except UNREADABLE as error:
-        remove_empty(data / small.place, (data / small.place).parent, data)  # which torchvision made
+        place = data / small.place
+        remove_empty(*(folder for folder in (place, *place.parents) if folder.is_relative_to(data)))
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UsageError(
             f"{small.title} can neither be read from {data / small.folder} nor downloaded ({reason}); what lies there "

@@ -116,3 +116,5 @@ def test_with_no_network_it_says_what_to_put_where(workplace):
     assert "flwrlabs/celeba cannot be reached" in result.stderr
     assert "img_align_celeba.zip, list_eval_partition.txt and list_attr_celeba.txt" in result.stderr
     assert "Traceback" not in result.stderr
+    assert [path for path in (workplace / "data").rglob("*") if path.is_file()] == []
+    assert not (workplace / "data" / "celeba").exists()  # nothing that would look like a data set

@@ -22,6 +22,11 @@ def test_it_counts_from_the_first_step_to_the_last():
     assert list(Pace(7, 7, batch_size=1)) == []
 
 
+def test_more_steps_than_the_run_has_cannot_have_been_made():
+    with pytest.raises(UsageError, match="says that 8 steps were made, of a run of 7"):
+        Pace(8, 7, batch_size=1)
+
+
 def test_speed_is_images_per_second_since_the_last_measurement_and_without_rests(clock):
     pace = Pace(0, 100, batch_size=8)
     steps = iter(pace)
