@@ -210,7 +210,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again(workpla
         ({"settings": {"torch": "x"}}, "sets torch, which is no constant of main.py"),
         ({"terms": [1]}, "is not a run's folder"),
         ({"data": "x"}, "is not a run's folder"),
-        ({"data": {"title": 1, "fingerprint": "x"}}, "is not a run's folder"),
+        ({"data": {"name": "x", "title": 1, "fingerprint": "x"}}, "is not a run's folder"),
         ({"kind": ["self-teaching"]}, "is not a run's folder"),
     ],
 )
