@@ -192,7 +192,7 @@ def probe(train: np.ndarray, test: np.ndarray, labels: Labels, title: str) -> di
         scores = linear_scores(train[few], labels.train[few][:, good], test, f"{title}, few labels")
         figures["few"] = Figures.of(scores, labels.test[:, good], labels.weights)
     scores = neighbour_scores(train, labels.train, test)
-    figures["neighbours"] = Figures.of(scores, labels.test, labels.weights)
+    figures["neighbours"] = Figures.of(scores, labels.test, labels.weights, ranked=False)
     return figures
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.decomposition import PCA
-from sklearn.model_selection import GridSearchCV
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
@@ -83,7 +83,7 @@ def test_nothing_of_the_held_out_images_or_labels_reaches_a_fit(finished, monkey
 
     monkeypatch.setattr(evaluate, "open_data", with_other_held_out_images)
     fitted = []
-    for kind in (PCA, StandardScaler, GridSearchCV, NearestNeighbors):
+    for kind in (PCA, StandardScaler, LogisticRegression, NearestNeighbors):
 
         def spy(self, data, *rest, fit=kind.fit, **options):
             fitted.append((type(self).__name__, np.asarray(data).tobytes(), *(np.asarray(x).tobytes() for x in rest)))
@@ -94,7 +94,7 @@ def test_nothing_of_the_held_out_images_or_labels_reaches_a_fit(finished, monkey
     honest, fitted[:] = list(fitted), []
     spoiled = True
     run_module(monkeypatch, "leae.evaluate", RUNS[0])
-    assert {name for name, *_ in honest} == {"PCA", "StandardScaler", "GridSearchCV", "NearestNeighbors"}
+    assert {name for name, *_ in honest} == {"PCA", "StandardScaler", "LogisticRegression", "NearestNeighbors"}
     assert fitted == honest
 
 
