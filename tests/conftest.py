@@ -2,11 +2,10 @@
 
 import csv
 import importlib
+import os
 import re
 import runpy
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,10 @@ SHORT = [  # a training run of seconds
 ]
 SMALL = ["--image-size", "16", "--hidden-dim", "4", "--map-channels", "4", "--latent-dim", "8"]
 TINY = [*SHORT, *SMALL]
+
+# The models are tiny, and several tests run at a time: one thread for each, in the processes that they start as well.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 # The same examples at every run: a test that fails does so for everybody.
 settings.register_profile("repeatable", derandomize=True)
@@ -118,17 +121,6 @@ def assert_refused(monkeypatch, capsys, script: str, options: str, says: str) ->
     assert re.match(f"{script}: .*{says}", printed.err)
     assert (printed.out + printed.err).count("\n") == 1
     assert list(Path().iterdir()) == []
-
-
-def kill_once_logged(script: str, options: list[str], folder: Path, row: str) -> None:
-    """Start a run in a process of its own, and end it by SIGKILL once its metrics have a certain row."""
-    command = [sys.executable, str(ROOT / script), *options]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while process.poll() is None:
-        if (folder / "metrics.csv").exists() and row in (folder / "metrics.csv").read_text():
-            process.kill()
-        time.sleep(0.01)
-    assert process.wait() == -9
 
 
 def metrics_of(folder):

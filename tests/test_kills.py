@@ -70,6 +70,8 @@ def assert_killed_runs_end_as_others_do(nursery, script, steps, kills, folder, s
     for name in (name for name in names if name.suffix == ".pt"):
         ours, theirs = (torch.load(place / name, weights_only=True) for place in (run, whole))
         assert_same(ours, theirs)  # of last.pt the judge and the optimizer, too
+    for name in (name for name in names if name.parent.name == "grids"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
     rows = metrics_of(run)
     assert rows == metrics_of(whole)
     assert [int(row["step"]) for row in rows if row["split"] == "train"] == list(range(1, steps + 1))

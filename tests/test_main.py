@@ -20,8 +20,6 @@ from tests.conftest import (
     SMALL,
     TINY,
     assert_refused,
-    assert_same,
-    kill_once_logged,
     metrics_of,
     run_script,
     write_image,
@@ -65,20 +63,6 @@ def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch
     assert "the model is small" in printed
     assert str(Path("runs") / "self-teaching-001" / "grids") in printed
     assert leae.load(folder / "checkpoints" / "100.pt").settings["latent_dim"] == 8
-
-
-def test_a_run_that_was_killed_and_resumed_is_the_run_that_was_not(workplace, monkeypatch):
-    run_main(monkeypatch, *TINY, "--save-minutes", "0")
-    whole, killed = (workplace / "runs" / f"self-teaching-00{number}" for number in (1, 2))
-    kill_once_logged("main.py", [*TINY, "--save-minutes", "0"], killed, row="train,12")  # beyond its first epoch
-    run_main(monkeypatch, "--resume", str(killed), "--device", "cpu")
-    assert metrics_of(killed) == metrics_of(whole)
-    for name in ("100.pt", "last.pt"):
-        first, second = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (whole, killed))
-        assert_same(first, second)
-    for grid in (whole / "grids").iterdir():
-        written_before = Image.open(grid).crop((0, 32, 400, 560)).tobytes()  # the title names the run
-        assert Image.open(killed / "grids" / grid.name).crop((0, 32, 400, 560)).tobytes() == written_before
 
 
 @pytest.mark.parametrize(

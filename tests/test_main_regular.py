@@ -13,7 +13,6 @@ from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.held_out import MaskedViews, NoisyViews, reconstruct
 from leae.prep_data import find_source, open_dataset, to_float
-from leae.runs import Run
 from leae.settings import constants_of
 from tests.conftest import (
     ROOT,
@@ -170,27 +169,6 @@ def test_loss_goes_down_in_every_combination(workplace, monkeypatch, options):
     losses = [float(row["loss"]) for row in metrics_of(folder) if row["split"] == "train"]
     assert len(losses) == 12
     assert sum(losses[-3:]) < 0.99 * sum(losses[:3])
-
-
-def test_a_baseline_that_was_interrupted_and_resumed_is_the_one_that_was_not(workplace, monkeypatch):
-    options = [*TINY, "--objective", "variational", "--save-minutes", "0"]
-    run_regular(monkeypatch, *options)
-    whole, stopped = (workplace / "runs" / f"variational-00{number}" for number in (1, 2))
-    log = Run.log
-
-    def interrupted(run, split, step, *arguments):
-        if step == 8:
-            raise KeyboardInterrupt
-        log(run, split, step, *arguments)
-
-    monkeypatch.setattr(Run, "log", interrupted)
-    with pytest.raises(SystemExit):
-        run_regular(monkeypatch, *options)
-    monkeypatch.setattr(Run, "log", log)
-    run_regular(monkeypatch, "--resume", str(stopped))
-    assert metrics_of(stopped) == metrics_of(whole)
-    first, second = (torch.load(run / "checkpoints" / "last.pt", weights_only=True) for run in (whole, stopped))
-    assert_same(first, second)
 
 
 def test_a_run_is_resumed_by_the_script_that_began_it(workplace, monkeypatch, capsys):
