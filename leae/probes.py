@@ -14,12 +14,12 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-STRENGTHS = (0.1, 1.0, 10.0, 100.0)  # C, the inverse of the L2 penalty, of which each probe gets its best
+STRENGTHS = (0.1, 1.0, 10.0)  # C, the inverse of the L2 penalty, of which each probe gets its best
 VALIDATION = 0.2  # share of the training codes on which it is chosen
 PROBE_DIMS = 256  # codes of more numbers are probed by their first principal components
 NEIGHBOURS = 20
 LEAST = 10  # of either class that an attribute needs on each side to be probed
-RESAMPLES = 1000  # of the bootstrap
+RESAMPLES = 500  # of the bootstrap
 
 
 def probed_attributes(*labels: np.ndarray) -> np.ndarray:
