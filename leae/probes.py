@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
@@ -67,7 +66,7 @@ def _fit_probe(codes: np.ndarray, labels: np.ndarray) -> LogisticRegression:
     areas = []
     for strength in STRENGTHS:
         probe.set_params(C=strength).fit(fitted, fitted_labels)
-        areas.append(roc_auc_score(judged_labels, probe.decision_function(judged)))
+        areas.append(auroc(probe.decision_function(judged), judged_labels, np.ones((1, len(judged)))).item())
     return probe.set_params(C=STRENGTHS[np.argmax(areas)]).fit(codes, labels)
 
 
