@@ -9,12 +9,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from leae.autoencoder import BaseAutoencoder
-from leae.checkpoints import read_checkpoint
 from leae.errors import UsageError
 from leae.held_out import BATCH, MaskedViews, Views, evaluating
 from leae.masking import mask_side
 from leae.prep_data import Dataset, find_source, open_dataset, to_float
-from leae.runs import MILESTONES, Run, load
+from leae.runs import MILESTONES, Run, load_with_step
 from leae.settings import Parser
 
 NEEDED = ("DATASET", "IMAGE_SIZE", "FACES", "OBJECTIVE", "MASK_RATIO")  # settings that looking at a run takes
@@ -76,10 +75,9 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
             raise UsageError(
                 f"{folder}/settings.json has no {missing[0]}; train the run again with this version of leae"
             )
-        path = _find_checkpoint(run, checkpoint)
-        step = read_checkpoint(path)["step"]
+        model, step = load_with_step(_find_checkpoint(run, checkpoint), device)
         name = name if names.count(name) == 1 else str(folder)
-        finished.append(FinishedRun(run, name, checkpoint, step, load(path, device)))
+        finished.append(FinishedRun(run, name, checkpoint, step, model))
     first = finished[0]
     for other in finished[1:]:
         if other.run.data["fingerprint"] != first.run.data["fingerprint"] or _shape(other) != _shape(first):

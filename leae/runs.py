@@ -437,9 +437,14 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
     Raises:
         UsageError: the file is missing, or is not a checkpoint of this project.
     """
+    return load_with_step(path, device)[0]
+
+
+def load_with_step(path: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, int]:
+    """What `load` gives, and how many optimizer steps the model has had."""
     checkpoint = read_checkpoint(Path(path), device)
     try:
         model = model_of(checkpoint)
     except UNREADABLE as error:
         raise UsageError(f"{path}: the weights do not fit the stored settings ({reason_of(error)})") from error
-    return model.to(device).eval()
+    return model.to(device).eval(), checkpoint["step"]
