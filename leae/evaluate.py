@@ -222,9 +222,9 @@ def measure(
                 column.reconstruction |= figures(column.model, test, views, device, f"{name}: reconstruction")
     if not column.encodes:
         return
+    shown = {"clean": None, "masked": views}
     codes = {
-        view: encode_all(column.model, test, seen, device, f"{name}: held-out codes")
-        for view, seen in (("clean", None), ("masked", views))
+        view: encode_all(column.model, test, seen, device, f"{name}: held-out codes") for view, seen in shown.items()
     }
     if column.run:
         clean = codes["clean"]
@@ -241,7 +241,7 @@ def measure(
         column.spectrum = spectrum(clean)
     if labels is None:
         return
-    for view, seen in (("clean", None), ("masked", views)):
+    for view, seen in shown.items():
         fitted = encode_all(column.model, train, seen, device, f"{name}: training codes")
         parts = (part.flatten(1).numpy() for part in (fitted, codes[view]))
         for method, figures in probe(*parts, labels, f"{name}: {view}").items():
