@@ -17,19 +17,27 @@ from torch import Tensor, nn
 from leae import conv_autoencoder
 from leae.autoencoder import Autoencoder, VariationalAutoencoder, build
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
-from leae.device import autocast, compile_if_it_works, describe, device_name, find_device
+from leae.data.prepare import Batches, channels_of, find_source, open_dataset, to_float
+from leae.distributed import join, share_gradients
 from leae.errors import run_command
-from leae.health import CollapseWatch
-from leae.held_out import MaskedViews, NoisyViews, grid_rows, held_out_psnr, samples, summary
 from leae.masking import add_noise, draw_gaussian, mask_side, mask_squares
-from leae.pace import Pace
-from leae.parallel import join, share_gradients
-from leae.prep_data import Batches, channels_of, find_source, open_dataset, to_float
 from leae.randomness import generator
 from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
-from leae.runs import Run, begin, milestones
-from leae.schedule import count_steps, learning_rate_factor
-from leae.settings import constants_of, decide, require, require_common, require_effect, require_numbers, require_text
+from leae.training.device import autocast, compile_if_it_works, describe, device_name, find_device
+from leae.training.evaluation import MaskedViews, NoisyViews, grid_rows, held_out_psnr, samples, summary
+from leae.training.monitoring import CollapseWatch
+from leae.training.progress import Pace
+from leae.training.run import Run, begin, milestones
+from leae.training.schedule import count_steps, learning_rate_factor
+from leae.training.settings import (
+    constants_of,
+    decide,
+    require,
+    require_common,
+    require_effect,
+    require_numbers,
+    require_text,
+)
 
 OBJECTIVES = ("masked", "plain", "denoising", "variational")
 SAMPLE_ROWS = 5

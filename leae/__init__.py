@@ -7,7 +7,7 @@
 def __getattr__(name: str):
     # Imported when first asked for: commands that draw no curves need not load what draws them.
     if name == "load":
-        from leae.runs import load
+        from leae.training.run import load
 
         return load
     raise AttributeError(f"module 'leae' has no attribute {name!r}")

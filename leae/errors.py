@@ -31,7 +31,7 @@ def run_command(main: Callable[[], None]) -> None:
     """Run a script's `main`; a `UsageError` becomes one line on the error stream and the exit status 2.
 
     Ctrl-C and SIGTERM clean up behind them and end with the statuses 130 and 143; what a training loop does with
-    them is `leae.stopping`'s. Any other exception is a bug and keeps its traceback.
+    them is `leae.training.signals`'s. Any other exception is a bug and keeps its traceback.
     """
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _terminate), signal.SIGINT: signal.getsignal(signal.SIGINT)}
     name = Path(sys.argv[0]).name

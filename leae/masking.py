@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
+from leae.distributed import my_rows, processes
 from leae.errors import UsageError
-from leae.parallel import my_rows, processes
 
 
 def mask_side(image_size: int, mask_ratio: float) -> int:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leae.parallel import processes, sum_of_all
+from leae.distributed import processes, sum_of_all
 
 
 def at_least_float32(codes: Tensor) -> Tensor:

@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leae.autoencoder import BaseAutoencoder
+from leae.distributed import my_rows, processes
 from leae.errors import UsageError
 from leae.judge import Judge
 from leae.masking import crop_and_resize, crop_side, draw_boxes, mask_side, mask_squares
-from leae.parallel import my_rows, processes
 from leae.sigreg import sigreg
 
 OBJECTIVES = ("symmetric", "crop")

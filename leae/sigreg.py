@@ -7,7 +7,7 @@ arXiv 2511.08544).
 import torch
 from torch import Tensor
 
-from leae.parallel import mean_of_all, processes, sum_of_all
+from leae.distributed import mean_of_all, processes, sum_of_all
 
 DIRECTIONS = 256  # random unit directions per call
 KNOTS = 17  # evenly spaced points t on [0, LAST_KNOT] where the characteristic functions are compared

@@ -16,7 +16,7 @@ from hypothesis import settings
 from PIL import Image
 
 from leae.errors import run_command
-from tests.nursery import Nursery
+from tests.processes import Nursery
 
 ROOT = Path(__file__).parent.parent
 SHORT = [  # a training run of seconds
@@ -97,7 +97,7 @@ def run_script(monkeypatch, script: str, *options: str) -> None:
 
 
 def run_module(monkeypatch, module: str, *options: str) -> None:
-    """Run a command in this process, as `python -m leae.compare --option` would in its own."""
+    """Run a command in this process, as `python -m leae.analysis.compare --option` would in its own."""
     monkeypatch.setattr(sys, "argv", [f"{module.removeprefix('leae.')}.py", *options])
     run_command(importlib.import_module(module).main)
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 import leae
-from leae import health
-from leae.runs import read_checkpoint
-from leae.settings import read_command_line
+from leae.training import monitoring as health
+from leae.training.run import read_checkpoint
+from leae.training.settings import read_command_line
 from tests.conftest import (
     ROOT,
     SHORT,
@@ -88,7 +88,7 @@ WRONG = [
     ("--batch-size 1", "BATCH_SIZE is 1.*at least 2"),
     ("--image-size 100", "image_size is 100.*96 and 104"),
     ("--dataset mnits", "no data set 'mnits'.*celeba"),
-    ("--dataset celeba", "no CelebA.*leae.prep_data celeba"),
+    ("--dataset celeba", "no CelebA.*leae.data.prepare celeba"),
     ("--epoch 5", "no option --epoch, did you mean --epochs"),
     ("--epochs 0", "EPOCHS is 0.*at least 1"),
     ("--epochs many", "--epochs.*'many'"),

@@ -11,9 +11,9 @@ from PIL import Image
 import leae
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
-from leae.held_out import MaskedViews, NoisyViews, reconstruct
-from leae.prep_data import find_source, open_dataset, to_float
-from leae.settings import constants_of
+from leae.data.prepare import find_source, open_dataset, to_float
+from leae.training.evaluation import MaskedViews, NoisyViews, reconstruct
+from leae.training.settings import constants_of
 from tests.conftest import (
     ROOT,
     SHORT,

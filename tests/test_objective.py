@@ -1,15 +1,15 @@
-"""The objective against the formulas written down plainly (leae/plain.py), in float64."""
+"""The objective against the formulas written down plainly (leae/analysis/plain.py), in float64."""
 
 import copy
 
 import pytest
 import torch
 
+from leae.analysis.plain import plain_objective, plain_step
 from leae.autoencoder import Autoencoder
 from leae.errors import UsageError
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
-from leae.plain import plain_objective, plain_step
 
 SIZE = 32
 

@@ -1,0 +1,98 @@
+"""The benchmark counts what it says it counts. How fast things are is no test's business."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from leae.analysis import bench
+from leae.analysis.bench import Contestant, PeakMemory, Setting, flop_per_image, matrix_product_rate, seconds_of
+from leae.autoencoder import Autoencoder
+from leae.data.prepare import Batches
+
+CPU = torch.device("cpu")
+SMALL = Setting("a small one", 32, 8, "pooled", 6, (0.5,), 0.0, "own", 8, 4)
+
+
+def contestant(plain, setting=SMALL, batch_size=4):
+    images = np.random.default_rng(0).integers(0, 256, (32, setting.image_size, setting.image_size, 3), dtype=np.uint8)
+    return Contestant(setting, Batches(images, batch_size, 0, CPU), plain, CPU)
+
+
+def counted(model, fast):
+    """Multiplications and additions of an encoding and of a decoding, from the layers' sizes."""
+    h, size = model.settings["hidden_dim"], model.settings["image_size"]
+    latent, maps = model.settings["latent_dim"], model.settings["map_channels"]
+    half, quarter, eighth = (size // 2) ** 2, (size // 4) ** 2, (size // 8) ** 2
+    encoder = half * 16 * 3 * h  # stem
+    encoder += quarter * 9 * (h * 2 * h + 2 * h * 2 * h) + eighth * 9 * (2 * h * maps + maps * maps)
+    encoder += eighth * maps * latent
+    shortcuts = quarter * 4 * h * 2 * h + eighth * 4 * 2 * h * maps  # as fixed convolutions
+    taps, sooner = (4, 4) if fast else (9, 1)  # of an upsampled convolution; how many fewer pixels 1×1 ones see
+    decoder = latent * maps * eighth
+    decoder += quarter * (taps * maps * 2 * h + 9 * 2 * h * 2 * h + maps * 2 * h / sooner)
+    decoder += half * (taps * 2 * h * h + 9 * h * h + 2 * h * h / sooner) + size**2 * taps * h * 3
+    return 2 * (encoder + (shortcuts if fast else 0)), 2 * decoder, 2 * half * 16 * 3 * h
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_flop_are_those_of_two_encodings_two_decodings_and_five_judgements(fast):
+    model = contestant(not fast).model
+    encoding, decoding, stem = counted(model, fast)
+    # Backward costs twice the forward pass where weights and inputs get gradients, once for inputs alone; images
+    # and what the judge is shown as a target get none, and the shortcuts have no weights.
+    expected = 2 * (3 * encoding - stem) + 2 * 3 * decoding + (1 + 4 * 2) * encoding
+    if fast:  # five crops, two matrix products each, two of them backward
+        expected += 5 * 2 * 2 * 3 * SMALL.image_size**3
+    # SIGReg's projections and the sums of taps, once a batch, are beside it.
+    assert flop_per_image(contestant(not fast, batch_size=32)) == pytest.approx(expected, rel=0.06)
+
+
+def test_the_published_model_needs_67_gflop_an_image_written_down_plainly():
+    encoding, decoding, stem = counted(Autoencoder(), fast=False)
+    assert 2 * (3 * encoding - stem) + 6 * decoding + 9 * encoding == pytest.approx(67e9, rel=0.01)
+
+
+@pytest.mark.parametrize("setting", [SMALL, Setting("spatial", 32, 8, "spatial", 8, (0.5, 1.0), 0.99, "shared", 8, 4)])
+def test_both_contestants_train_the_same_model_on_the_same_batches(setting):
+    plain, fast = contestant(True, setting), contestant(False, setting)
+    for _ in range(2):
+        plain.step()
+        fast.step()
+    alike = [
+        ((first - second).abs() < 1e-4).flatten()
+        for first, second in zip(plain.model.parameters(), fast.model.parameters(), strict=True)
+    ]
+    # Not all: in float32 the sign of a tiny gradient is chance, and Adam's first steps are long whatever the gradient.
+    assert torch.cat(alike).double().mean() > 0.95
+    assert not plain.model.decoder.up1.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_rates_are_work_by_time():
+    rate, product = matrix_product_rate(CPU)
+    assert product == "2048×2048 float32"
+    first, second = torch.randn(2, 2048, 2048)
+    assert rate == pytest.approx(2 * 2048**3 / min(seconds_of(lambda: first @ second, CPU) for _ in range(5)), rel=0.9)
+
+
+def test_peak_memory_sees_what_is_held_for_a_moment_only():
+    with PeakMemory(CPU) as nothing:
+        pass
+    with PeakMemory(CPU) as much:
+        np.ones(300 * 2**20, np.uint8).sum()
+    if nothing.peak is None:
+        pytest.skip("the system does not tell a process's peak memory")
+    assert much.peak - nothing.peak > 250 * 2**20
+
+
+def test_the_report_names_hardware_setting_and_figures(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "SETTINGS", {"small": SMALL})
+    monkeypatch.setattr("sys.argv", ["bench", "--steps", "2"])
+    bench.main()
+    said = capsys.readouterr().out
+    assert f"torch {torch.__version__}" in said
+    speeds = [float(speed) for speed in re.findall(r"(\d+\.\d) images/s \(", said)]
+    ratio = float(re.search(r"ratio +([\d.]+)", said)[1])
+    assert ratio == pytest.approx(speeds[1] / speeds[0], rel=0.02)
+    assert "4 images a step" in said

@@ -1,0 +1,107 @@
+"""Probes on codes with a planted direction and on pure noise, and their figures against scikit-learn's."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from leae.analysis.probes import (
+    PROBE_DIMS,
+    Figures,
+    auroc,
+    balanced_accuracy,
+    interval,
+    is_better,
+    linear_scores,
+    mean_over_attributes,
+    neighbour_scores,
+    probed_attributes,
+    resample_weights,
+)
+
+
+def planted(count=1500, dim=16, strength=4.0, rare=0.2, seed=0):
+    """Codes whose first number tells the first attribute, and an attribute that nothing tells."""
+    draws = np.random.default_rng(seed)
+    labels = draws.random((count, 2)) < rare
+    codes = draws.standard_normal((count, dim)) * np.linspace(1, 20, dim)
+    codes[:, 0] += strength * labels[:, 0]
+    return codes.astype(np.float32), labels
+
+
+@pytest.mark.parametrize("scores_of", [linear_scores, neighbour_scores])
+def test_a_planted_direction_is_found_and_noise_is_chance_within_its_interval(scores_of):
+    (codes, labels), (held_out, truth) = planted(seed=0), planted(seed=2)
+    if scores_of is neighbour_scores:  # which would not see one number among sixteen
+        codes, held_out = codes[:, :2], held_out[:, :2]
+    figures = Figures.of(scores_of(codes, labels, held_out), truth, resample_weights(len(truth)))
+    for figure in (figures.auroc, figures.balanced_accuracy):
+        assert figure[0, 0] > 0.9
+        low, high = interval(figure[:, 1])
+        assert low < 0.5 < high
+
+
+def test_a_linear_probe_approaches_the_best_possible_classifier():
+    codes, labels = planted(count=4000, strength=2.0)
+    held_out, truth = planted(count=4000, strength=2.0, seed=1)
+    best = roc_auc_score(truth[:, 0], held_out[:, 0])  # for these codes the planted number itself
+    scores = linear_scores(codes, labels[:, :1], held_out)
+    assert roc_auc_score(truth[:, 0], scores[:, 0]) == pytest.approx(best, abs=0.01)
+
+
+def test_codes_of_very_many_numbers_are_probed_by_their_first_components():
+    codes, labels = planted(count=600, dim=PROBE_DIMS + 40, strength=400.0)
+    held_out, truth = planted(count=300, dim=PROBE_DIMS + 40, strength=400.0, seed=1)
+    assert roc_auc_score(truth[:, 0], linear_scores(codes, labels[:, :1], held_out)[:, 0]) > 0.99
+
+
+def test_neighbours_are_the_nearest_of_standardised_codes():
+    codes, labels = planted(count=200, dim=5)
+    held_out, _ = planted(count=30, dim=5, seed=1)
+    mean, deviation = codes.mean(0), codes.std(0)
+    distances = np.linalg.norm(((held_out - mean) / deviation)[:, None] - (codes - mean) / deviation, axis=2)
+    nearest = distances.argsort(axis=1)[:, :20]
+    expected = np.stack([labels[row].mean(0) for row in nearest]) - labels.mean(0)
+    np.testing.assert_allclose(neighbour_scores(codes, labels, held_out), expected)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_figures_are_scikit_learns_also_under_the_bootstraps_weights(ties):
+    draws = np.random.default_rng(0)
+    labels, scores = draws.random(200) < 0.3, draws.standard_normal(200)
+    scores = np.round(scores, 0 if ties else 12)
+    weights = resample_weights(200)[:20]
+    areas = auroc(scores, labels, weights)
+    accuracies = balanced_accuracy(scores[:, None] > 0, labels[:, None], weights)[:, 0]
+    for row, area, accuracy in zip(weights, areas, accuracies, strict=True):
+        assert area == pytest.approx(roc_auc_score(labels, scores, sample_weight=row))
+        assert accuracy == pytest.approx(balanced_accuracy_score(labels, scores > 0, sample_weight=row))
+
+
+def test_the_bootstrap_draws_as_many_as_there_are_with_replacement():
+    weights = resample_weights(50)
+    assert (weights[0] == 1).all()
+    assert (weights.sum(axis=1) == 50).all()
+    assert weights[1:].std() == pytest.approx(1, abs=0.05)  # of a Poisson distribution, nearly
+
+
+def test_the_interval_covers_what_a_known_distribution_has():
+    draws = np.random.default_rng(0)
+    means = resample_weights(400) @ draws.standard_normal(400) / 400
+    low, high = interval(means)
+    assert high - low == pytest.approx(2 * 1.96 / 400**0.5, rel=0.1)
+    assert is_better(means + 1, means)
+    assert not is_better(means, means)
+
+
+def test_a_resample_without_one_class_is_left_out_of_the_mean():
+    figure = np.array([[0.5, 0.9], [0.6, np.nan]])
+    np.testing.assert_allclose(mean_over_attributes(figure), [0.7, 0.6])
+
+
+def test_attributes_need_enough_of_both_classes_in_every_split():
+    def column(positives, count):
+        return np.arange(count) < positives
+
+    train = np.stack([column(n, 100) for n in (10, 9, 90, 91, 50)], axis=1)
+    test = np.stack([column(n, 40) for n in (20, 20, 20, 20, 9)], axis=1)
+    assert probed_attributes(train, test).tolist() == [True, False, True, False, False]

@@ -1,0 +1,149 @@
+"""Scores of a folder's images against plain computations."""
+
+import csv
+import io
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from leae.analysis.score import COLUMNS, ImageFolder, Scores, detect, score_images, write_scores
+from leae.autoencoder import Autoencoder
+from leae.conv_autoencoder import VariationalConvAutoencoder
+from leae.data.images import read_square
+from leae.errors import UsageError
+
+CPU = torch.device("cpu")
+SHAPE = (3, 16, 16)
+ODD = ("a b.png", "a\nb.png", "a\r\nb, c.png", 'q"uote".png', "Катя.png", "日本語.png", "=1+1.png")
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Autoencoder(16, 3, 4, "pooled", 8, 4)
+
+
+def write_noise(path, seed, size=(24, 20)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def rows_of(scores, held_out=(0.1,)):
+    file = io.StringIO(newline="")
+    write_scores(scores, np.array(held_out), file)
+    file.seek(0)
+    return list(csv.DictReader(file))
+
+
+def test_images_are_ranked_by_the_mean_squared_error_of_their_reconstruction(tmp_path, model):
+    for number in range(7):
+        write_noise(tmp_path / f"{number % 3}" / f"{number}.png", number)
+    scores = score_images(ImageFolder(tmp_path, SHAPE), model, CPU)
+    expected = {}
+    for path in tmp_path.rglob("*.png"):
+        image = torch.from_numpy(read_square(path, 16).copy()).permute(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            error = (model.eval()(image) - image).double().square().mean().item()
+        expected[path.relative_to(tmp_path).as_posix()] = error
+    assert scores.names == sorted(expected, key=expected.get, reverse=True)
+    np.testing.assert_allclose(scores.errors, sorted(expected.values(), reverse=True), rtol=1e-5)
+    assert scores.unusable == []
+
+
+def test_odd_file_names_come_back_from_the_csv_as_they_are(tmp_path, model):
+    for number, name in enumerate(ODD):
+        write_noise(tmp_path / "ä ö" / name, number)
+    rows = rows_of(score_images(ImageFolder(tmp_path, SHAPE), model, CPU))
+    assert sorted(row["file"] for row in rows) == sorted(f"ä ö/{name}" for name in ODD)
+    assert tuple(rows[0]) == COLUMNS
+    values = [float(row["score"]) for row in rows]
+    assert values == sorted(values, reverse=True)
+
+
+def test_names_that_are_no_utf_8_are_written_as_their_bytes(tmp_path, model):
+    try:
+        (tmp_path / os.fsdecode(b"bad\xff.png")).touch()
+    except OSError:
+        pytest.skip("the file system takes no such name")
+    write_noise(tmp_path / "good.png", 0)
+    rows = rows_of(score_images(ImageFolder(tmp_path, SHAPE), model, CPU))
+    assert [row["file"] for row in rows] == ["good.png", r"bad\xff.png"]
+    for row in rows:
+        "".join(row.values()).encode()  # every text file takes it
+
+
+def test_files_that_cannot_be_used_are_listed_last_with_the_reason(tmp_path, model):
+    write_noise(tmp_path / "good.png", 0)
+    write_noise(tmp_path / "a small one.png", 1, (10, 30))
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    (tmp_path / "notes.txt").write_text("not asked for")
+    rows = rows_of(score_images(ImageFolder(tmp_path, SHAPE), model, CPU))
+    assert [row["file"] for row in rows] == ["good.png", "a small one.png", "broken.jpg"]
+    assert [bool(row["score"]) for row in rows] == [True, False, False]
+    assert rows[1]["reason"] == "30×10 pixels, smaller than 16×16"
+    assert rows[2]["reason"].startswith("unreadable")
+    (tmp_path / "good.png").unlink()
+    with pytest.raises(UsageError, match="none of the 2 images can be scored; a small one"):
+        score_images(ImageFolder(tmp_path, SHAPE), model, CPU)
+
+
+def test_the_share_above_is_that_of_held_out_images_with_a_lower_error():
+    rows = rows_of(Scores(["a", "b", "c"], np.array([0.9, 0.3, 0.1]), []), held_out=(0.4, 0.3, 0.2, 0.1))
+    assert [float(row["above_held_out"]) for row in rows] == [1, 0.5, 0]
+
+
+def test_a_model_of_grey_images_is_given_grey_ones(tmp_path):
+    write_noise(tmp_path / "colour.png", 0, (40, 40))
+    folder = ImageFolder(tmp_path, (1, 32, 32))
+    [image] = folder.read(["colour.png"])
+    rgb = read_square(tmp_path / "colour.png", 32).astype(float)
+    np.testing.assert_allclose(image[..., 0], rgb @ (0.299, 0.587, 0.114), atol=1)
+    assert len(score_images(folder, VariationalConvAutoencoder(latent_dim=4), CPU).names) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["good/1.png", "bad/deep/2.png"], ("bad", "good")),
+        (["good/1.png", "bad/2.png", "3.png"], ()),
+        (["good/1.png", "bad/2.png", "ugly/3.png"], ()),
+        (["good/1.png", ".hidden/2.png", "bad/3.png"], ("bad", "good")),
+        (["1.png"], ()),
+    ],
+)
+def test_labels_are_two_sub_folders_that_hold_everything(tmp_path, names, labels):
+    for name in names:
+        write_noise(tmp_path / name, 0)
+    assert ImageFolder(tmp_path, SHAPE).labels == labels
+
+
+def scores_of(good, bad):
+    both = [(error, f"good/{i}") for i, error in enumerate(good)] + [(error, f"bad/{i}") for i, error in enumerate(bad)]
+    both.sort(reverse=True)
+    return Scores([name for _, name in both], np.array([error for error, _ in both]), [])
+
+
+def test_the_auroc_is_that_of_scikit_learn_and_of_all_pairs():
+    generator = np.random.default_rng(0)
+    good, bad = generator.random(50), generator.random(40) + 0.3
+    found = detect(scores_of(good, bad), ("bad", "good"), None)
+    assert (found.positive, found.negative) == ("bad", "good")  # the higher mean
+    truth = np.repeat([False, True], (50, 40))
+    assert found.auroc == pytest.approx(roc_auc_score(truth, np.concatenate([good, bad])))
+    assert found.auroc == pytest.approx((bad[:, None] > good).mean())
+    other = detect(scores_of(good, bad), ("bad", "good"), "good")
+    assert other.positive == "good"
+    assert other.auroc == pytest.approx(1 - found.auroc)
+
+
+def test_the_auroc_of_separable_folders_is_1():
+    assert detect(scores_of([0.1, 0.2], [0.3, 0.4, 0.5]), ("bad", "good"), None).auroc == 1
+
+
+def test_a_folder_of_which_nothing_can_be_used_has_no_auroc():
+    assert detect(scores_of([0.1, 0.2], []), ("bad", "good"), None) is None

@@ -1,0 +1,104 @@
+"""Finished runs: which are opened, which are refused and with what words."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+
+import leae
+from leae.analysis.trained import encode_all, open_data, open_runs, views_for
+from leae.data.prepare import to_float
+from leae.errors import UsageError
+from tests.conftest import run_script
+
+CPU = torch.device("cpu")
+RUNS = ["runs/self-teaching-001", "runs/masked-001"]
+
+
+def test_runs_are_opened_at_the_checkpoint_that_is_asked_for(finished):
+    for checkpoint, step in (("000", 0), ("100", 9), ("last", 9)):
+        runs = open_runs(RUNS, checkpoint, CPU)
+        assert [(run.name, run.step) for run in runs] == [("self-teaching-001", step), ("masked-001", step)]
+        expected = leae.load(f"{RUNS[0]}/checkpoints/{checkpoint}.pt").state_dict()
+        assert all(torch.equal(value, expected[key]) for key, value in runs[0].model.state_dict().items())
+    assert [run.method for run in runs] == ["self-teaching, symmetric, shared ruler", "masked"]
+    assert runs[0].size == "8 numbers, 96×"
+
+
+def test_runs_of_other_data_or_sizes_are_refused_by_name(finished):
+    with pytest.raises(UsageError, match=r"self-teaching-001 was .*faces.* 16×16×3, .*plain-001 on .*digits.*32×32×1"):
+        open_runs([*RUNS, "runs/plain-001"], "100", CPU)
+
+
+def copy_of(run, place):
+    return shutil.copytree(run, place / "copy")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda run: (run / "checkpoints" / "100.pt").unlink(), r"did not come to its end; go on .* --checkpoint 000"),
+        (lambda run: shutil.rmtree(run / "checkpoints"), "no checkpoint yet"),
+        (lambda run: (run / "checkpoints" / "100.pt").write_bytes(b"no"), r"100\.pt is not a checkpoint"),
+        (lambda run: (run / "settings.json").unlink(), "not a run's folder"),
+        (lambda run: (run / "settings.json").write_text("{}"), "has no 'kind': .* another version"),
+        (lambda run: edit(run, lambda content: content["data"].pop("fingerprint")), "has no 'fingerprint'"),
+        (lambda run: edit(run, lambda content: content["settings"].pop("MASK_RATIO")), "has no MASK_RATIO"),
+    ],
+)
+def test_a_run_that_cannot_be_looked_at_is_refused_in_one_line(finished, tmp_path, damage, says):
+    run = copy_of(RUNS[0], tmp_path)
+    damage(run)
+    with pytest.raises(UsageError) as refused:
+        open_runs([str(run)], "100", CPU)
+    assert re.search(says, str(refused.value))
+    assert "\n" not in str(refused.value)
+
+
+def edit(run, change):
+    content = json.loads((run / "settings.json").read_text())
+    change(content)
+    (run / "settings.json").write_text(json.dumps(content))
+
+
+def test_a_run_given_twice_is_refused_and_one_of_the_same_name_is_called_by_its_path(finished, tmp_path):
+    with pytest.raises(UsageError, match="twice"):
+        open_runs([RUNS[0], RUNS[0]], "100", CPU)
+    other = shutil.copytree(RUNS[0], tmp_path / "self-teaching-001")
+    assert [run.name for run in open_runs([RUNS[0], str(other)], "100", CPU)] == [RUNS[0], str(other)]
+
+
+def test_a_run_whose_data_are_gone_or_changed_is_refused(workplace, monkeypatch):
+    from tests.conftest import SHORT, SMALL, write_image
+
+    for number in range(20):
+        write_image(workplace / "photos" / f"{number}.png", number)
+    options = [*SHORT, *SMALL, "--dataset", "photos", "--epochs", "1", "--max-steps", "1"]
+    run_script(monkeypatch, "main_regular.py", *options)
+    (run,) = open_runs(["runs/masked-001"], "100", CPU)
+    assert len(open_data(run).images["test"]) == 2
+    (workplace / "photos" / "3.png").unlink()
+    with pytest.raises(UsageError, match="images in photos, which has changed since"):
+        open_data(run)
+    shutil.rmtree(workplace / "photos")
+    with pytest.raises(UsageError, match="trained on images in photos, which cannot be had: there is no data set"):
+        open_data(run)
+
+
+def test_codes_are_the_models_of_every_image_in_order(finished):
+    run, _ = open_runs(RUNS, "100", CPU)
+    images = open_data(run).images["train"][:300]  # more than one batch
+    batch, views = to_float(images, CPU), views_for(run, None)
+    with torch.no_grad():
+        torch.testing.assert_close(encode_all(run.model, images, None, CPU, ""), run.model.encode(batch))
+        torch.testing.assert_close(encode_all(run.model, images, views, CPU, ""), run.model.encode(views(batch)))
+
+
+def test_masks_are_the_runs_unless_another_ratio_is_asked_for(finished):
+    run, _ = open_runs(RUNS, "100", CPU)
+    assert views_for(run, None).mask_ratio == 0.35
+    assert views_for(run, 0.1).mask_ratio == 0.1
+    with pytest.raises(UsageError, match="mask ratio is 2"):
+        views_for(run, 2)

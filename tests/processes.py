@@ -1,0 +1,115 @@
+"""A process that has imported everything and forks children that run the scripts, each of them a real process.
+
+Starting Python and importing PyTorch takes seconds, which a test that kills thirty runs does not have. Commands come as
+lines of JSON on standard input, and every answer is a line.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import runpy
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+class Nursery:
+    """The nursery as a test sees it: starts children, and waits for their ends. Signals are sent with `os.kill`."""
+
+    def __init__(self):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "tests.processes"]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=ROOT)
+
+    def ask(self, **command):
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def start(self, script: str, *options, folder: Path, bytes_of_a_file: int = -1) -> int:
+        """Run a script as `python main.py …` would; its number as a process.
+
+        Args:
+            script: "main.py", or "-m leae.data.prepare" for a module.
+            *options: its command line.
+            folder: where it works; what it prints goes to `output` there.
+            bytes_of_a_file: the most that a file of its may have, a real limit of the system's; −1 is none.
+        """
+        arguments = [script, *map(str, options)]
+        return self.ask(arguments=arguments, folder=str(folder), bytes=bytes_of_a_file)
+
+    def wait(self, child: int) -> int:
+        """The exit status of a child, once it has ended; of one that was killed, minus the signal."""
+        return self.ask(wait=child)
+
+    def run(self, script: str, *options, folder: Path, **limits) -> int:
+        """Start a child and wait for it."""
+        return self.wait(self.start(script, *options, folder=folder, **limits))
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve() -> None:
+    import matplotlib.figure  # noqa: F401, as what follows
+    import torchvision.datasets  # noqa: F401
+
+    import leae.analysis.bench
+    import leae.training.run  # noqa: F401
+
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "wait" in command:
+            answer = os.waitstatus_to_exitcode(os.waitpid(command["wait"], 0)[1])
+        else:
+            answer = os.fork()
+            if answer == 0:
+                live(command)
+        print(answer, flush=True)
+
+
+def live(command: dict) -> None:
+    """What a child does."""
+    status = 0
+    try:
+        os.chdir(command["folder"])
+        output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if command["bytes"] >= 0:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (command["bytes"], command["bytes"]))
+        drop_privileges()
+        script, *options = command["arguments"]
+        sys.argv = [script, *options]
+        if script.startswith("-m "):
+            runpy.run_module(script[3:], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def drop_privileges() -> None:
+    """Folders without write permission are read-only for this process from here on, even if it is root's."""
+    version_3, this_process = 0x20080522, 0
+    header, capabilities = (ctypes.c_uint32 * 2)(version_3, this_process), (ctypes.c_uint32 * 6)()
+    if sys.platform == "linux" and ctypes.CDLL(None).capset(header, capabilities) != 0:
+        raise OSError("capset failed")
+
+
+if __name__ == "__main__":
+    serve()

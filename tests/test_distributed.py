@@ -1,0 +1,137 @@
+"""Two real processes on a CPU (gloo) against one: losses, gradients and weights, in float64."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from leae.autoencoder import Autoencoder, VariationalAutoencoder
+from leae.data.prepare import Batches
+from leae.distributed import join, my_rows, rank, share_gradients
+from leae.errors import UsageError
+from leae.judge import Judge
+from leae.masking import add_noise, draw_gaussian
+from leae.objective import SelfTeachingObjective
+from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
+from tests.conftest import ROOT, TINY, metrics_of, run_script
+
+SIZE, BATCH, STEPS = 16, 12, 5
+CASES = {
+    "pooled, shared ruler": ("pooled", 0.99, "shared", "symmetric"),
+    "pooled, own ruler": ("pooled", 0.0, "own", "symmetric"),
+    "spatial, own ruler": ("spatial", 0.99, "own", "symmetric"),
+    "spatial crops, shared ruler": ("spatial", 0.0, "shared", "crop"),
+    "denoising": None,
+    "variational": None,
+}
+
+
+def train(case):
+    """Some steps of a case: for every step its terms, its gradients and the weights behind it."""
+    torch.manual_seed(0)
+    images = torch.rand(BATCH, 3, SIZE, SIZE, dtype=torch.float64)
+    variational = case == "variational"
+    latent, decay, ruler, kind = CASES[case] or ("pooled", 0.0, "own", "symmetric")
+    made = VariationalAutoencoder if variational else Autoencoder
+    model = made(SIZE, 3, hidden_dim=4, latent=latent, latent_dim=8, map_channels=8).double()
+    judge = None if variational else Judge(model.encoder, decay, ruler)
+    objective = SelfTeachingObjective(SIZE, kind, 0.35, (0.5, 1.0), sigreg_weight=1.0)
+    error = ReconstructionLoss()
+
+    def terms_of(model, images, draws):
+        if CASES[case]:
+            return objective(model, judge, images, draws)
+        if variational:
+            mean, log_variance = model.posterior(images)
+            kl = gaussian_kl(mean, log_variance)
+            loss = images[0].numel() * error(model.decoder(draw_latent(mean, log_variance, draws)), images)
+            return {"loss": loss + kl, "kl": kl}
+        given = add_noise(images, 0.2, draw_gaussian(images, draws))
+        return {"loss": error(model.decoder(model.encode(given)), images)}
+
+    compute = share_gradients(terms_of, model)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)  # Adam would blow a rounding of a tiny gradient up
+    steps = []
+    for step in range(STEPS):
+        terms = compute(my_rows(images), torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+        optimizer.step()
+        if judge:
+            judge.follow(model.encoder)
+        weights = {name: value.clone() for name, value in model.state_dict().items()}
+        steps.append(({name: term.detach() for name, term in terms.items()}, gradients, weights))
+    return steps
+
+
+def main():
+    """What each of the processes does that the test starts."""
+    join(torch.device("cpu"))
+    torch.save({case: train(case) for case in CASES}, f"rank{rank()}.pt")
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What each of two processes computed, by case."""
+    folder = tmp_path_factory.mktemp("two")
+    torchrun(folder, 2, str(Path(__file__)))
+    return [torch.load(folder / f"rank{number}.pt") for number in (0, 1)]
+
+
+def torchrun(folder, count, *command):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    process = subprocess.run([*launcher, *command], cwd=folder, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_as_one_does(two_processes, case):
+    first, second = (results[case] for results in two_processes)
+    for step, (terms, gradients, weights) in enumerate(train(case)):
+        for name, term in terms.items():  # every process has the terms of its rows
+            torch.testing.assert_close((first[step][0][name] + second[step][0][name]) / 2, term)
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(first[step][1][name], gradient, rtol=1e-7, atol=1e-10)
+        for results in (first, second):
+            for name, weight in weights.items():
+                torch.testing.assert_close(results[step][2][name], weight, rtol=1e-7, atol=1e-10)
+
+
+def test_a_run_is_shared_by_two_processes_and_resumed_by_one(workplace, monkeypatch):
+    options = [*TINY, "--log-every", "1", "--max-steps", "2"]
+    run_script(monkeypatch, "main.py", *options)
+    said = torchrun(workplace, 2, str(ROOT / "main.py"), *options)
+    assert said.count("held-out PSNR") == 1  # one process speaks
+    alone, shared = (workplace / "runs" / f"self-teaching-00{number}" for number in (1, 2))
+    assert sorted(path.name for path in (workplace / "runs").iterdir()) == [alone.name, shared.name]
+    for ours, theirs in zip(metrics_of(shared), metrics_of(alone), strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() - {"split"}:
+            if ours[name]:
+                assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=0.02)
+    run_script(monkeypatch, "main.py", "--resume", str(shared))  # finished: nothing left to do, nothing refused
+
+
+def test_rows_are_shared_out_in_order_and_evenly(monkeypatch):
+    images = torch.zeros(24, 8, 8, 3, dtype=torch.uint8).numpy()
+    images[:, 0, 0, 0] = range(24)
+    whole = Batches(images, 6, 0, torch.device("cpu")).at(1)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    parts = []
+    for number in range(3):
+        monkeypatch.setenv("RANK", str(number))
+        parts.append(Batches(images, 6, 0, torch.device("cpu")).at(1))
+        assert torch.equal(my_rows(torch.arange(6)), torch.tensor([2 * number, 2 * number + 1]))
+    assert torch.equal(torch.cat(parts), whole)
+    with pytest.raises(UsageError, match="BATCH_SIZE is 8, which 3 processes cannot share evenly"):
+        Batches(images, 8, 0, torch.device("cpu"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Finding the device to train on."""
+
+import pytest
+import torch
+
+from leae.errors import UsageError
+from leae.training.device import autocast, compile_if_it_works, describe, device_name, find_device
+
+
+def test_the_cpu_is_always_there():
+    device = find_device("cpu")
+    assert device == torch.device("cpu")
+    assert "threads" in device_name(device)
+    assert "the model is small, on a GPU it has the published size" in describe(device)
+
+
+@pytest.mark.parametrize("name", ["tpu", "", "cuda:99", "meta device"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
+    with pytest.raises(UsageError, match=r"DEVICE is .*; choose .*cpu"):
+        find_device(name)
+
+
+@pytest.mark.gpu
+def test_a_gpu_has_a_name():
+    assert device_name(find_device("cuda")) == torch.cuda.get_device_name(0)
+    assert describe(find_device("cuda")) == f"device: {torch.cuda.get_device_name(0)}"
+
+
+def test_a_cpu_computes_in_float32():
+    with autocast(torch.device("cpu")):
+        assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.float32
+
+
+class Part(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 3)
+
+    def project(self, x):
+        return torch.relu(self.linear(x))
+
+
+def test_where_the_compiler_does_not_work_that_is_said_and_nothing_changes(monkeypatch, capsys):
+    def broken(function, dynamic=None):
+        def call(*arguments):
+            raise RuntimeError("no compiler\nand a long story")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    part, x = Part(), torch.ones(2, 3)
+    expected = part.project(x)
+    compile_if_it_works(part)
+    assert torch.equal(part.project(x), expected)
+    assert "torch.compile does not work here (no compiler); going on without it" in capsys.readouterr().out
+
+
+def test_compiled_parts_compute_the_same_in_training_and_are_left_alone_in_evaluation(monkeypatch):
+    called = []
+
+    def compile(function, dynamic=None):
+        return lambda x: called.append(getattr(function, "__name__", "")) or function(x)
+
+    monkeypatch.setattr(torch, "compile", compile)
+    part, decoder, x = Part(), torch.nn.Linear(3, 3), torch.ones(2, 3)
+    names, expected = list(part.state_dict()), (part.project(x), decoder(x))
+    compile_if_it_works(part, decoder)
+    assert torch.equal(part.project(x), expected[0])
+    assert torch.equal(decoder(x), expected[1])
+    assert called[1:] == ["project", "forward"]  # the first one is a trial
+    part.eval()
+    assert torch.equal(part.project(x), expected[0])
+    assert len(called) == 3
+    assert list(part.state_dict()) == names

@@ -1,0 +1,136 @@
+"""Effective rank and dead dimensions, on codes of which both are known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from leae.randomness import generator
+from leae.sigreg import sigreg
+from leae.training.monitoring import (
+    CollapseWatch,
+    dead_dimensions,
+    drift,
+    effective_rank,
+    first_not_finite,
+    gaussianity,
+    spectrum,
+)
+
+
+def gaussian(count, dimensions, seed=0):
+    return torch.randn(count, dimensions, generator=torch.Generator().manual_seed(seed))
+
+
+@given(st.integers(2, 12), st.integers(0, 100))
+def test_effective_rank_is_the_exponential_of_the_spectrums_entropy(dimensions, seed):
+    codes = gaussian(50, dimensions, seed) @ gaussian(dimensions, dimensions, seed + 1)
+    # Independently: squared singular values of the centred codes are the covariance's eigenvalues but for a factor.
+    values = np.linalg.svd((codes - codes.mean(0)).double().numpy(), compute_uv=False) ** 2
+    shares = values / values.sum()
+    assert effective_rank(codes) == pytest.approx(math.exp(-(shares * np.log(shares)).sum()), rel=1e-6)
+
+
+def test_directions_used_alike_count_fully_and_others_in_between():
+    corners = torch.cat([torch.eye(6), -torch.eye(6)])  # as much deviation in each of six directions
+    assert effective_rank(corners) == pytest.approx(6)
+    assert effective_rank(corners[:, :1] @ torch.ones(1, 5)) == pytest.approx(1)  # five equal numbers: one line
+    assert 1 < effective_rank(corners * torch.tensor([1, 0.1, 0.1, 0.1, 0.1, 0.1])) < 2
+    assert effective_rank(torch.full((999, 4), 0.1)) == 0  # of which the mean is no longer quite 0.1
+
+
+def test_where_the_codes_lie_and_their_scale_do_not_count():
+    codes = gaussian(200, 8) * torch.linspace(0.1, 1, 8)
+    assert effective_rank(1e-3 * codes + 7) == pytest.approx(effective_rank(codes), rel=1e-3)
+    assert dead_dimensions(1e-3 * codes + 7) == dead_dimensions(codes) == 0
+
+
+def test_dimensions_below_one_percent_of_the_liveliest_are_dead():
+    scales = torch.tensor([5.0, 1.0, 0.06, 0.04, 0.0])
+    codes = torch.tensor([[1.0], [-1.0]]) * scales + 3  # deviations are the scales
+    assert dead_dimensions(codes) == 2
+    assert dead_dimensions(codes[:, :3]) == 0
+    assert dead_dimensions(torch.full((999, 4), 0.1)) == 4
+
+
+def test_every_position_of_a_spatial_code_is_a_sample():
+    codes = torch.randn(5, 6, 3, 4, generator=torch.Generator().manual_seed(0)) * torch.linspace(0, 1, 6).view(6, 1, 1)
+    flat = codes.permute(0, 2, 3, 1).reshape(-1, 6)
+    assert effective_rank(codes) == pytest.approx(effective_rank(flat))
+    assert dead_dimensions(codes) == dead_dimensions(flat) == 1
+
+
+def test_the_spectrum_is_the_deviation_along_each_principal_direction():
+    rotation = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))[0]
+    codes = torch.randn(20_000, 4, dtype=torch.float64) * torch.tensor([0.1, 3.0, 1.0, 2.0]) @ rotation
+    torch.testing.assert_close(
+        spectrum(codes), torch.tensor([3.0, 2.0, 1.0, 0.1], dtype=torch.float64), rtol=0.05, atol=0
+    )
+
+
+def test_drift_is_the_distance_between_views_over_that_between_images():
+    codes, others = torch.randn(30, 5), torch.randn(30, 5)
+    pairs = [(codes[i] - codes[j]).square().sum() for i in range(30) for j in range(30) if i != j]
+    plain = ((codes - others).square().sum(dim=1).mean() / torch.stack(pairs).mean()).sqrt()
+    assert drift(codes, others) == pytest.approx(plain.item(), rel=1e-5)
+    assert drift(codes, codes) == 0
+    shuffled = codes.roll(1, 0)  # other images' codes are as far as other images
+    assert drift(torch.randn(4000, 6), torch.randn(4000, 6)) == pytest.approx(1, abs=0.05)
+    assert drift(codes, shuffled) > 0.5
+
+
+@pytest.mark.parametrize("shape", [(3000, 12), (3000, 3, 2, 2)])
+def test_gaussian_codes_are_as_far_from_gaussian_as_true_ones_and_others_farther(shape):
+    codes = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found, true, used = gaussianity(codes)
+    assert used == 1000
+    assert true / 3 < found < 3 * true
+    assert gaussianity(1.5 * codes)[0] > 10 * true
+    assert found == pytest.approx(sigreg(codes[:1000], generator(0, "metrics")).item(), rel=1e-4)
+
+
+class Codes(nn.Module):
+    """An encoder that has the codes a test wants."""
+
+    def __init__(self, codes):
+        super().__init__()
+        self.codes = codes
+
+    def encode(self, images):
+        return self.codes[: len(images)]
+
+
+HEALTHY = gaussian(40, 4)
+ON_A_LINE = gaussian(40, 1) * torch.ones(4) + 1e-3 * gaussian(40, 4)
+WITH_A_DEAD_ONE = gaussian(40, 4) * torch.tensor([1, 1, 1, 0.0])
+
+
+def test_a_collapse_is_told_once_when_it_begins_and_again_if_it_comes_back(capsys):
+    watch, module = CollapseWatch(np.zeros((40, 8, 8, 3), np.uint8), torch.device("cpu")), Codes(HEALTHY)
+    history = [HEALTHY, ON_A_LINE, ON_A_LINE, WITH_A_DEAD_ONE, HEALTHY, WITH_A_DEAD_ONE, WITH_A_DEAD_ONE]
+    for look, codes in enumerate(history):
+        module.codes = codes
+        watch.look(1000 * look, judge=module, model=Codes(HEALTHY))
+    first, second = capsys.readouterr().err.splitlines()
+    assert "the judge's codes have collapsed: after step 1,000 their effective rank is 1.00 of 4" in first
+    assert "the judge's codes have collapsed: after step 5,000 1 of 4 dimensions are dead" in second
+
+
+def test_codes_that_are_no_numbers_are_left_to_those_who_save(capsys):
+    CollapseWatch(np.zeros((40, 8, 8, 3), np.uint8), torch.device("cpu")).look(1, model=Codes(HEALTHY / 0))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_the_first_number_that_is_none_is_found_with_its_name(value):
+    tensors = {"steps": torch.tensor(3), "empty": torch.empty(0), "a": torch.ones(5), "b": torch.ones(2, 3)}
+    assert first_not_finite(tensors) is None
+    assert first_not_finite({}) is None
+    tensors["b"][1, 2] = value
+    name, found = first_not_finite(tensors)
+    assert name == "b"
+    assert str(found) == str(value)

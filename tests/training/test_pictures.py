@@ -1,0 +1,68 @@
+"""Pictures: what is in them pixel by pixel."""
+
+import numpy as np
+import torch
+from PIL import ImageFont
+
+from leae.training.pictures import FONT, GAP, LINE, OUTLINE, TILE, draw_grid
+
+
+def test_a_grid_shows_the_images_unchanged_under_their_labels():
+    rows = {"original": torch.rand(3, 3, 32, 32), "mask": torch.rand(3, 3, 32, 32)}
+    picture = draw_grid(rows, "title")
+    pixels = np.asarray(picture)
+    left = picture.width - 3 * 132
+    for row, images in enumerate(rows.values()):
+        for column, image in enumerate(images):
+            tile = pixels[32 + row * 132 :, left + column * 132 :][:128, :128]
+            shown = tile[::4, ::4].transpose(2, 0, 1) / 255
+            assert np.abs(shown - image.numpy()).max() <= 0.5 / 255 + 1e-6
+            assert np.array_equal(tile, tile[::4, ::4].repeat(4, 0).repeat(4, 1))  # enlarged pixel by pixel
+    assert (pixels[:30] < 128).any()  # the title
+    assert (pixels[32:, : left - 8] < 128).any()  # the labels
+
+
+def test_a_grid_shows_grey_images_too():
+    picture = draw_grid({"original": torch.full((2, 1, 32, 32), 0.25)}, "")
+    assert picture.getpixel((picture.width - 50, 100)) == (64, 64, 64)
+
+
+def test_boxes_are_outlined_around_their_pixels_in_every_row():
+    rows = {"original": torch.zeros(2, 3, 32, 32), "two\nlines": torch.zeros(2, 3, 32, 32)}
+    boxes = [(4, 8, 10), (0, 20, 12)]
+    pixels = np.asarray(draw_grid(rows, "two\nlines", boxes)).astype(int)
+    gold = (pixels == OUTLINE).all(axis=2)
+    left, head = pixels.shape[1] - 2 * (TILE + GAP), pixels.shape[0] - 2 * (TILE + GAP)
+    for row in range(2):
+        for column, (y, x, side) in enumerate(boxes):
+            top, start = head + row * (TILE + GAP) + 4 * y, left + column * (TILE + GAP) + 4 * x
+            assert gold[top - 1, start - 1 : start + 4 * side + 1].all()
+            assert gold[top + 4 * side, start - 1 : start + 4 * side + 1].all()
+            assert gold[top - 1 : top + 4 * side + 1, start - 1].all()
+            assert gold[top - 1 : top + 4 * side + 1, start + 4 * side].all()
+            assert not gold[top : top + 4 * side, start : start + 4 * side].any()  # nothing inside is hidden
+
+
+def test_headings_and_captions_stand_beside_the_images_and_hide_none():
+    rows = {"one": torch.zeros(2, 3, 32, 32), "two": torch.zeros(2, 3, 32, 32)}
+    captions = {"two": ["short", "very long " * 20]}
+    pixels = np.asarray(draw_grid(rows, "t", columns=["left", "right"], captions=captions))
+    assert pixels.shape[0] == 32 + LINE + 2 * (TILE + GAP) + LINE
+    left, head = pixels.shape[1] - 2 * (TILE + GAP), 32 + LINE
+    for row in range(2):
+        for column in range(2):
+            top, start = head + row * (TILE + GAP), left + column * (TILE + GAP)
+            assert (pixels[top : top + TILE, start : start + TILE] == 0).all()
+    for column in range(2):
+        start = left + column * (TILE + GAP)
+        assert (pixels[head - LINE : head - 1, start : start + TILE] < 128).any()
+        assert (pixels[-LINE:, start : start + TILE] < 128).any()
+        assert (pixels[-LINE:, start + TILE : start + TILE + GAP] == 255).all()  # what is too long is cut
+    between = pixels[head + TILE : head + TILE + GAP, left:]
+    assert (between == 255).all()  # no caption below the first row
+
+
+def test_the_font_has_the_signs_that_labels_use():
+    font = ImageFont.truetype(FONT, 14)
+    missing = bytes(font.getmask("\uffff"))
+    assert all(bytes(font.getmask(sign)) != missing for sign in "×−σ·…é²Кλ")
