@@ -18,7 +18,7 @@ from leae import conv_autoencoder
 from leae.autoencoder import Autoencoder, build
 from leae.conv_autoencoder import ConvAutoencoder
 from leae.data.prepare import Batches, channels_of, find_source, open_dataset, to_float
-from leae.distributed import join, share_gradients
+from leae.distributed import data_parallel, join
 from leae.errors import run_command
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
@@ -125,7 +125,7 @@ def main() -> None:
     else:
         start = run.restore(model, resumable, device)
     print(f"data: {dataset.title}, {len(train):,} images to train on, {len(test):,} held out, {IMAGE_SIZE} pixels wide")
-    print(f"model: {model.numbers_per_image:,} numbers an image, {model.compression:.0f}× compression")
+    print(f"model: {model.latent_size:,} numbers an image, {model.compression:.0f}× compression")
     print(f"run: steps {start:,} to {total_steps:,} of {BATCH_SIZE} images; if it is stopped, --resume {run.folder}")
     keep, watch = milestones(total_steps), CollapseWatch(test, device)
 
@@ -140,7 +140,7 @@ def main() -> None:
     # --- training
     if COMPILE:
         compile_if_it_works(model.encoder, model.decoder, judge.encoder)
-    compute_terms = share_gradients(objective, model)
+    compute_terms = data_parallel(objective, model)
     quality = look(0) if start == 0 else None
     pace = Pace(start, total_steps, BATCH_SIZE)
     for step in pace:
@@ -153,7 +153,7 @@ def main() -> None:
         optimizer.zero_grad()
         terms["loss"].backward()
         optimizer.step()
-        judge.follow(model.encoder)
+        judge.update(model.encoder)
 
         done = step + 1
         if done % LOG_EVERY == 0 or done == total_steps:

@@ -18,7 +18,7 @@ from leae import conv_autoencoder
 from leae.autoencoder import Autoencoder, VariationalAutoencoder, build
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.data.prepare import Batches, channels_of, find_source, open_dataset, to_float
-from leae.distributed import join, share_gradients
+from leae.distributed import data_parallel, join
 from leae.errors import run_command
 from leae.masking import add_noise, draw_gaussian, mask_side, mask_squares
 from leae.randomness import generator
@@ -151,7 +151,7 @@ def main() -> None:
     else:
         start = run.restore(model, resumable, device)
     print(f"data: {dataset.title}, {len(train):,} images to train on, {len(test):,} held out, {IMAGE_SIZE} pixels wide")
-    print(f"model: {model.numbers_per_image:,} numbers an image, {model.compression:.0f}× compression")
+    print(f"model: {model.latent_size:,} numbers an image, {model.compression:.0f}× compression")
     print(f"run: steps {start:,} to {total_steps:,} of {BATCH_SIZE} images; if it is stopped, --resume {run.folder}")
     keep, watch = milestones(total_steps), CollapseWatch(test, device)
 
@@ -183,7 +183,7 @@ def main() -> None:
     # --- training
     if COMPILE:
         compile_if_it_works(model.encoder, model.decoder)
-    compute_terms = share_gradients(loss_terms, model)
+    compute_terms = data_parallel(loss_terms, model)
     quality = look(0) if start == 0 else None
     pace = Pace(start, total_steps, BATCH_SIZE)
     for step in pace:

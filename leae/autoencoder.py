@@ -54,14 +54,14 @@ class BaseAutoencoder(nn.Module):
         self.settings = settings
 
     @property
-    def numbers_per_image(self) -> int:
+    def latent_size(self) -> int:
         """How many numbers the latent of one image holds."""
         return math.prod(self.latent_shape)
 
     @property
     def compression(self) -> float:
         """Numbers in an image divided by numbers in its latent."""
-        return math.prod(self.image_shape) / self.numbers_per_image
+        return math.prod(self.image_shape) / self.latent_size
 
     def encode(self, images: Tensor) -> Tensor:
         """Codes of images: float [N, C, S, S] in [0, 1] → float [N, *latent_shape].

@@ -1,88 +1,54 @@
 """Several processes that share one run: `uv run torchrun --nproc-per-node N main.py`, on one machine or several.
 
-PyTorch's own engine: torchrun starts the processes, DistributedDataParallel averages the gradients. Every process
-takes its rows of the global batch. What is random is drawn for the global batch by all of them alike, and batch
-statistics are taken over it, so that a step does not depend on how many processes share it. Alone, a process does
-nothing of this.
+torchrun starts the processes, DistributedDataParallel averages their gradients. Every process takes its rows of the
+global batch. What is random is drawn for the global batch by all of them alike, and batch statistics are taken over
+it, so a step does not depend on how many processes share it. In a process of its own all of this does nothing.
 """
 
 import atexit
 import inspect
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
-
-from leae.errors import UsageError
-
-PATIENCE = timedelta(hours=6)  # that others wait while the first prepares data; one that died ends all, by torchrun
 
 
 def rank() -> int:
-    """This process's number; 0 alone or first, which is the one that writes and speaks."""
+    """This process's number; 0 for the one that writes and prints."""
     return int(os.environ.get("RANK", 0))
 
 
-def processes() -> int:
+def world_size() -> int:
     """How many processes share the run."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def join(device: torch.device) -> torch.device:
-    """Join the other processes that torchrun started, if there are any; from then on only the first one prints.
+def init_processes(device: torch.device) -> None:
+    """Join the other processes that torchrun started, if there are any.
 
-    Returns:
-        The device of this process: of several GPUs its own.
-
-    Raises:
-        UsageError: more processes on this machine than it has GPUs.
+    Data must have been prepared: from here on a process that waits for another one for minutes gives up.
     """
-    if processes() == 1:
-        return device
-    if device.type == "cuda":
-        number = int(os.environ["LOCAL_RANK"])
-        if number >= torch.cuda.device_count():
-            raise UsageError(
-                f"{os.environ['LOCAL_WORLD_SIZE']} processes share {torch.cuda.device_count()} GPUs here; "
-                f"start torchrun with --nproc-per-node {torch.cuda.device_count()}"
-            )
-        device = torch.device("cuda", number)
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    atexit.register(dist.destroy_process_group)
-    if rank() > 0:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, it stays open until the process ends
-    return device
+    if world_size() > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)
 
 
-@contextmanager
-def first_before_others() -> Iterator[None]:
-    """The first process enters the block alone, the others once it has left."""
-    if processes() > 1 and rank() > 0:
-        dist.barrier()
-    yield
-    if processes() > 1 and rank() == 0:
+def barrier() -> None:
+    """Return once every process has come here."""
+    if world_size() > 1:
         dist.barrier()
 
 
-def wait_for_all() -> None:
-    """Returns once every process has come here."""
-    if processes() > 1:
-        dist.barrier()
+def local_rows(rows: Tensor) -> Tensor:
+    """This process's rows of what was drawn, or made, for the global batch: [world_size · n, …] → [n, …]."""
+    return rows.chunk(world_size())[rank()]
 
 
-def my_rows(rows: Tensor) -> Tensor:
-    """This process's rows of what was drawn, or made, for the global batch: [processes · n, …] → [n, …]."""
-    return rows.chunk(processes())[rank()]
-
-
-class _Sum(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
     """The sum of all processes' tensors; its gradient is the sum of theirs."""
 
     @staticmethod
@@ -90,6 +56,7 @@ class _Sum(torch.autograd.Function):
         return _sum(values)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient: Tensor) -> Tensor:
         return _sum(gradient)
 
@@ -100,14 +67,14 @@ def _sum(values: Tensor) -> Tensor:
     return total
 
 
-def sum_of_all(values: Tensor) -> Tensor:
+def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum of a tensor over all processes, with gradients through it."""
-    return _Sum.apply(values) if processes() > 1 else values
+    return _AllReduceSum.apply(values) if world_size() > 1 else values
 
 
-def mean_of_all(values: Tensor) -> Tensor:
+def all_reduce_mean(values: Tensor) -> Tensor:
     """The mean of a tensor over all processes, with gradients through it."""
-    return sum_of_all(values) / processes() if processes() > 1 else values
+    return all_reduce_sum(values) / world_size() if world_size() > 1 else values
 
 
 class _Call(nn.Module):
@@ -122,7 +89,7 @@ class _Call(nn.Module):
         return self.function(self.model, *arguments)
 
 
-def share_gradients(function: Callable, model: nn.Module) -> Callable:
+def data_parallel(function: Callable, model: nn.Module) -> Callable:
     """`function(model, …)` as a function of its other arguments, whose gradients are averaged over all processes.
 
     Args:
@@ -131,7 +98,7 @@ def share_gradients(function: Callable, model: nn.Module) -> Callable:
         model: the same in every process.
     """
     call = _Call(function, model)
-    if processes() == 1:
+    if world_size() == 1:
         return call
     # The buffers need no broadcast at every step: running statistics are those of the global batch in every process.
     options = inspect.signature(DistributedDataParallel).parameters

@@ -1,13 +1,28 @@
-"""The one exception for something the user gave that cannot be used."""
+"""A user's mistake: the one exception for it, the checks that raise it, and the place where it becomes a line."""
 
+import errno
+import math
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
+
+MOST = 10**9  # of anything that is counted
+
+# What to do about an operating system's error, by its number.
+ADVICE = {
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room on the disk",
+    errno.EFBIG: "raise the limit on the size of files, or write elsewhere",
+    errno.EACCES: "change its permissions",
+    errno.EPERM: "change its permissions",
+    errno.EROFS: "write elsewhere",
+    errno.ENOENT: "bring it back",
+}
 
 
 class UsageError(ValueError):
@@ -18,38 +33,84 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, which asks a process to end as Ctrl-C does."""
 
 
-def _terminate(number: int, frame) -> None:
-    raise Terminated
+def require(condition: bool, name: str, value, expected: str) -> None:
+    """Refuse a setting: `require(0 < NOISE <= 1, "NOISE", NOISE, "above 0 and at most 1")`.
 
-
-def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Whether memory ran out: a GPU's, for which PyTorch has an exception, or the machine's, for which it has none."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def run_command(main: Callable[[], None]) -> None:
-    """Run a script's `main`; a `UsageError` becomes one line on the error stream and the exit status 2.
-
-    Ctrl-C and SIGTERM clean up behind them and end with the statuses 130 and 143; what a training loop does with
-    them is `leae.training.signals`'s. Any other exception is a bug and keeps its traceback.
+    Raises:
+        UsageError: the condition does not hold.
     """
-    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _terminate), signal.SIGINT: signal.getsignal(signal.SIGINT)}
-    name = Path(sys.argv[0]).name
+    if not condition:
+        raise UsageError(f"{name} is {value!r}; it must be {expected}")
+
+
+def require_whole(minimum: int, maximum: int = MOST, /, **values) -> None:
+    """Refuse settings that are not whole numbers in a range: `require_whole(1, EPOCHS=EPOCHS)`."""
+    for name, value in values.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        require(whole and value >= minimum, name, value, f"a whole number, at least {minimum}")
+        require(value <= maximum, name, value, f"at most {maximum}")
+
+
+def require_number(**values) -> None:
+    """Refuse settings that are not finite numbers."""
+    for name, value in values.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        require(number and math.isfinite(value), name, value, "a finite number")
+
+
+def require_choice(choices: Collection[str], **values) -> None:
+    """Refuse settings that are none of the choices: `require_choice(("mse", "bce"), RECONSTRUCTION_LOSS=loss)`."""
+    for name, value in values.items():
+        *others, last = choices
+        expected = f"{', '.join(others)} or {last}" if others else last
+        require(isinstance(value, str) and value in choices, name, value, expected)
+
+
+def run_command(main: Callable[[], None], name: str | None = None) -> None:
+    """Run a script's `main`. A user's mistake becomes one line on the error stream and exit status 2.
+
+    So does an `OSError` that names a file, and memory that ran out. Ctrl-C and SIGTERM end with the statuses 130 and
+    143; what a training loop does with them is `leae.training.signals`'s. Any other exception is a bug and keeps its
+    traceback. Of several processes that share a run, only the first one prints.
+
+    Args:
+        main: takes no arguments.
+        name: what the line begins with; the script's name by default.
+    """
+    name = name or Path(sys.argv[0]).name
+    first = os.environ.get("RANK", "0") == "0"
+    before = signal.signal(signal.SIGTERM, _terminate)
+    if not first:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, it stays open until the process ends
     try:
         main()
-    except UsageError as error:
-        if os.environ.get("RANK", "0") == "0":  # of several processes that share a run, one says it
-            tqdm.write(f"{name}: {error}", file=sys.stderr)  # on a line of its own, above a progress bar
-        sys.exit(2)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+    except (UsageError, OSError, MemoryError, RuntimeError) as error:
+        line = _line_for(error)
+        if line is None:
             raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no memory is left"
-        tqdm.write(f"{name}: {reason}; lower BATCH_SIZE, IMAGE_SIZE or HIDDEN_DIM", file=sys.stderr)
+        if first:
+            tqdm.write(f"{name}: {line}", file=sys.stderr)  # on a line of its own, above a progress bar
         sys.exit(2)
     except KeyboardInterrupt as interruption:
         print(f"\n{name}: interrupted", file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if isinstance(interruption, Terminated) else signal.SIGINT))
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _line_for(error: Exception) -> str | None:
+    """What is said of an error; None for a bug."""
+    if isinstance(error, UsageError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        advice = ADVICE.get(error.errno, "look after the file, or the disk")
+        return f"{os.fsdecode(error.filename)}: {error.strerror}; {advice}"
+    # PyTorch has an exception for a GPU whose memory ran out, and none for the machine's.
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+        reason = str(error).strip().split("\n")[0] or "no memory is left"
+        return f"{reason}; lower BATCH_SIZE, IMAGE_SIZE or HIDDEN_DIM"
+    return None
+
+
+def _terminate(number: int, frame) -> None:
+    raise Terminated

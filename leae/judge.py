@@ -73,6 +73,6 @@ class Judge(nn.Module):
         return normalise(codes, codes, self.encoder.norm)
 
     @torch.no_grad()
-    def follow(self, encoder: nn.Module) -> None:
+    def update(self, encoder: nn.Module) -> None:
         """Move toward the encoder: T ← decay · T + (1 − decay) · E."""
         torch._foreach_lerp_(list(self.encoder.parameters()), list(encoder.parameters()), 1 - self.decay)

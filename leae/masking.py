@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from leae.distributed import my_rows, processes
+from leae.distributed import local_rows, world_size
 from leae.errors import UsageError
 
 
@@ -102,7 +102,7 @@ def mask_squares(images: Tensor, mask_ratio: float, generator: torch.Generator) 
     """
     size = images.shape[-1]
     side = mask_side(size, mask_ratio)
-    return fill_squares(images, my_rows(draw_boxes(len(images) * processes(), side, size, generator)), side)
+    return fill_squares(images, local_rows(draw_boxes(len(images) * world_size(), side, size, generator)), side)
 
 
 def add_noise(images: Tensor, deviation: float, noise: Tensor) -> Tensor:
@@ -121,8 +121,8 @@ def add_noise(images: Tensor, deviation: float, noise: Tensor) -> Tensor:
 
 def draw_gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
     """Standard Gaussian numbers for every entry of a batch, of its shape, dtype and device."""
-    shape = (len(like) * processes(), *like.shape[1:])
-    return my_rows(torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype))
+    shape = (len(like) * world_size(), *like.shape[1:])
+    return local_rows(torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype))
 
 
 def crop_and_resize(images: Tensor, corners: Tensor, side: int) -> Tensor:

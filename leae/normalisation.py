@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leae.distributed import processes, sum_of_all
+from leae.distributed import all_reduce_sum, world_size
 
 
 def at_least_float32(codes: Tensor) -> Tensor:
@@ -19,19 +19,19 @@ def at_least_float32(codes: Tensor) -> Tensor:
 def batch_statistics(codes: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over the global batch and over positions: [N, D] or [N, D, H, W] → [D] each."""
     over = [0, *range(2, codes.dim())]
-    if processes() == 1:
+    if world_size() == 1:
         variance, mean = torch.var_mean(codes, dim=over, correction=0)
         return mean, variance
-    count = processes() * codes.numel() // codes.shape[1]
-    mean = sum_of_all(codes.sum(over)) / count
+    count = world_size() * codes.numel() // codes.shape[1]
+    mean = all_reduce_sum(codes.sum(over)) / count
     centred = codes - _along(mean, codes)
-    return mean, sum_of_all(centred.square().sum(over)) / count
+    return mean, all_reduce_sum(centred.square().sum(over)) / count
 
 
 def normalise(codes: Tensor, ruler: Tensor, norm: nn.Module) -> Tensor:
     """A batch norm's formula, applied to codes with the batch statistics of the ruler, a batch of the same shape."""
     own, codes = ruler is codes, at_least_float32(codes)
-    if own and processes() == 1:
+    if own and world_size() == 1:
         return F.batch_norm(codes, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
     return _formula(codes, *batch_statistics(codes if own else at_least_float32(ruler)), norm)
 
@@ -49,10 +49,10 @@ class _OverTheGlobalBatch:
 
     def forward(self, codes: Tensor) -> Tensor:
         codes = at_least_float32(codes)
-        if not self.training or processes() == 1:
+        if not self.training or world_size() == 1:
             return super().forward(codes)
         mean, variance = batch_statistics(codes)
-        count = processes() * codes.numel() // codes.shape[1]
+        count = world_size() * codes.numel() // codes.shape[1]
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)

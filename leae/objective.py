@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leae.autoencoder import BaseAutoencoder
-from leae.distributed import my_rows, processes
+from leae.distributed import local_rows, world_size
 from leae.errors import UsageError
 from leae.judge import Judge
 from leae.masking import crop_and_resize, crop_side, draw_boxes, mask_side, mask_squares
@@ -129,7 +129,7 @@ class SelfTeachingObjective:
         side = crop_side(self.image_size, ratio)
         if side == self.image_size:
             return lambda images: images
-        corners = my_rows(draw_boxes(count * processes(), side, self.image_size, generator))
+        corners = local_rows(draw_boxes(count * world_size(), side, self.image_size, generator))
         return lambda images: crop_and_resize(images, corners, side)
 
     def _sum(self, terms: dict[str, Tensor], gaussian: Tensor) -> dict[str, Tensor]:

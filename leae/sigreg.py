@@ -7,7 +7,7 @@ arXiv 2511.08544).
 import torch
 from torch import Tensor
 
-from leae.distributed import mean_of_all, processes, sum_of_all
+from leae.distributed import all_reduce_mean, all_reduce_sum, world_size
 
 DIRECTIONS = 256  # random unit directions per call
 KNOTS = 17  # evenly spaced points t on [0, LAST_KNOT] where the characteristic functions are compared
@@ -62,16 +62,16 @@ class _EppsPulley(torch.autograd.Function):
                 power *= z
             empirical.append(power.mean(dim=-2))
         column = (KNOTS, *[1] * (projections.dim() - 1))  # a number for every knot, against [KNOTS, ..., K]
-        error = mean_of_all(torch.stack(empirical)) - gaussian.view(column)
+        error = all_reduce_mean(torch.stack(empirical)) - gaussian.view(column)
         ctx.save_for_backward(z, error.conj() * (2 * weights * knots).view(column))
-        count = processes() * projections.shape[-2]
+        count = world_size() * projections.shape[-2]
         return count * (weights.view(column) * (error.real.square() + error.imag.square())).sum(dim=0)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
         z, coefficients = ctx.saved_tensors
         # Every process has the same statistic in its loss, and each loss depends on these samples.
-        coefficients = (coefficients * sum_of_all(gradient)).unsqueeze(-2)  # [KNOTS, ..., 1, K]
+        coefficients = (coefficients * all_reduce_sum(gradient)).unsqueeze(-2)  # [KNOTS, ..., 1, K]
         total = coefficients[-1] * z
         for coefficient in coefficients[1:-1].flip(0):  # that of knot 0 is 0
             total += coefficient

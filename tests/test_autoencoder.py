@@ -27,7 +27,7 @@ def images(count=5, size=32, channels=3):
 def test_published_models_have_the_published_sizes(settings, parameters, numbers, compression):
     model = Autoencoder(**settings)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
-    assert (model.numbers_per_image, model.compression) == (numbers, compression)
+    assert (model.latent_size, model.compression) == (numbers, compression)
 
 
 def test_blocks_are_the_designs_formulas():
@@ -122,7 +122,7 @@ def test_the_variational_one_has_twice_the_codes_and_no_batch_norm(latent):
     torch.testing.assert_close(torch.cat([mean, log_variance], dim=1), model.encoder.project(batch))
     torch.testing.assert_close(model.encode(batch), mean)
     torch.testing.assert_close(model.train()(batch)[:1], model(batch[:1]))  # nothing ties a batch together
-    assert model.numbers_per_image == Autoencoder(**sizes).numbers_per_image
+    assert model.latent_size == Autoencoder(**sizes).latent_size
     assert not [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d)]
 
 

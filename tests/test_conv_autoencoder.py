@@ -28,7 +28,7 @@ def plain_images(decoder, codes):
 def test_it_has_the_size_of_the_textbooks():
     model = ConvAutoencoder()
     assert sum(parameter.numel() for parameter in model.parameters()) == 390_273
-    assert (model.numbers_per_image, model.compression) == (32, 32)
+    assert (model.latent_size, model.compression) == (32, 32)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])

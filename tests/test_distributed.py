@@ -10,7 +10,7 @@ import torch
 
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.data.prepare import Batches
-from leae.distributed import join, my_rows, rank, share_gradients
+from leae.distributed import data_parallel, join, local_rows, rank
 from leae.errors import UsageError
 from leae.judge import Judge
 from leae.masking import add_noise, draw_gaussian
@@ -52,17 +52,17 @@ def train(case):
         given = add_noise(images, 0.2, draw_gaussian(images, draws))
         return {"loss": error(model.decoder(model.encode(given)), images)}
 
-    compute = share_gradients(terms_of, model)
+    compute = data_parallel(terms_of, model)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)  # Adam would blow a rounding of a tiny gradient up
     steps = []
     for step in range(STEPS):
-        terms = compute(my_rows(images), torch.Generator().manual_seed(step))
+        terms = compute(local_rows(images), torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         terms["loss"].backward()
         gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
         optimizer.step()
         if judge:
-            judge.follow(model.encoder)
+            judge.update(model.encoder)
         weights = {name: value.clone() for name, value in model.state_dict().items()}
         steps.append(({name: term.detach() for name, term in terms.items()}, gradients, weights))
     return steps
@@ -127,7 +127,7 @@ def test_rows_are_shared_out_in_order_and_evenly(monkeypatch):
     for number in range(3):
         monkeypatch.setenv("RANK", str(number))
         parts.append(Batches(images, 6, 0, torch.device("cpu")).at(1))
-        assert torch.equal(my_rows(torch.arange(6)), torch.tensor([2 * number, 2 * number + 1]))
+        assert torch.equal(local_rows(torch.arange(6)), torch.tensor([2 * number, 2 * number + 1]))
     assert torch.equal(torch.cat(parts), whole)
     with pytest.raises(UsageError, match="BATCH_SIZE is 8, which 3 processes cannot share evenly"):
         Batches(images, 8, 0, torch.device("cpu"))

@@ -95,7 +95,7 @@ def test_it_follows_the_encoder_by_an_exponential_moving_average(decay):
     first, later = encoder(seed=0), encoder(seed=1)
     judge = Judge(first, decay)
     for _ in range(3):
-        judge.follow(later)
+        judge.update(later)
     weights = zip(judge.encoder.parameters(), first.parameters(), later.parameters(), strict=True)
     for ours, old, new in weights:
         torch.testing.assert_close(ours, decay**3 * old + (1 - decay**3) * new)

@@ -22,7 +22,7 @@ def make(latent="pooled", decay=0.99, ruler="shared", seed=0):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    judge.follow(model.encoder)
+    judge.update(model.encoder)
     return model, judge, torch.rand(6, 3, SIZE, SIZE, dtype=torch.float64)
 
 
@@ -63,7 +63,7 @@ def test_the_published_constants_train_like_the_formulas_for_several_steps():
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            its_judge.follow(model.encoder)
+            its_judge.update(model.encoder)
     for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9)
     for mine, theirs in zip(judge.encoder.parameters(), ours.encoder.parameters(), strict=True):

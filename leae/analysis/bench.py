@@ -101,7 +101,7 @@ class Contestant:
         self.optimizer.zero_grad()
         terms["loss"].backward()
         self.optimizer.step()
-        self.judge.follow(self.model.encoder)
+        self.judge.update(self.model.encoder)
 
 
 def use_settings(device: torch.device, plain: bool) -> None:

@@ -119,10 +119,10 @@ def columns_for(runs: list[FinishedRun], train: np.ndarray, device: torch.device
     """
     columns, untrained, principal = [], {}, {}
     for run in runs:
-        numbers = min(run.model.numbers_per_image, PROBE_DIMS)
+        numbers = min(run.model.latent_size, PROBE_DIMS)
         if numbers not in principal:
             pca = PixelPCA(train, numbers).to(device)
-            principal[numbers] = Column(f"PCA {pca.numbers_per_image}", pca)
+            principal[numbers] = Column(f"PCA {pca.latent_size}", pca)
         rival = principal[numbers].name
         columns.append(Column(run.name, run.model, run=run, rival=rival))
         model = untrained_like(run.model).to(device)

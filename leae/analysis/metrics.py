@@ -134,9 +134,7 @@ class PerceptualFigures:
             self.lpips = LearnedPerceptualImagePatchSimilarity("alex", normalize=True).to(device)
         except ModuleNotFoundError as error:
             reason = " ".join(str(error).split()).split(".")[0]
-            raise UsageError(
-                f"{reason}; run uv run --extra perceptual -m leae evaluate --perceptual …"
-            ) from error
+            raise UsageError(f"{reason}; run uv run --extra perceptual -m leae evaluate --perceptual …") from error
         except OSError as error:
             raise UsageError(
                 f"LPIPS and FID need the weights of AlexNet and Inception, which cannot be fetched ({error}); go "

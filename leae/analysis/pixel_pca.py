@@ -16,14 +16,14 @@ class PixelPCA(nn.Module):
         numbers: how many components; no more than there are images or pixels.
 
     Attributes:
-        numbers_per_image: how many components there are.
+        latent_size: how many components there are.
     """
 
     def __init__(self, images: np.ndarray, numbers: int):
         super().__init__()
         pixels = to_float(images, "cpu").flatten(1).numpy()
-        self.numbers_per_image = min(numbers, *pixels.shape)
-        pca = PCA(self.numbers_per_image, svd_solver="randomized", random_state=0).fit(pixels)
+        self.latent_size = min(numbers, *pixels.shape)
+        pca = PCA(self.latent_size, svd_solver="randomized", random_state=0).fit(pixels)
         self.register_buffer("mean", torch.from_numpy(pca.mean_).float())  # [C·S·S]
         self.register_buffer("directions", torch.from_numpy(pca.components_).float())  # [D, C·S·S]
 

@@ -48,7 +48,7 @@ class FinishedRun:
     @property
     def size(self) -> str:
         """How large its latent is."""
-        return f"{self.model.numbers_per_image:,} numbers, {self.model.compression:.0f}×"
+        return f"{self.model.latent_size:,} numbers, {self.model.compression:.0f}×"
 
 
 def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list[FinishedRun]:

@@ -40,7 +40,7 @@ from tqdm import tqdm
 
 from leae.data import celeba, faces, small_sets
 from leae.data.images import FORMATS, SUFFIXES, UNREADABLE, TooSmall, read_square
-from leae.distributed import first_before_others, processes, rank
+from leae.distributed import first_before_others, rank
 from leae.errors import UsageError, run_command
 from leae.files import alone, whole_file, whole_folder
 from leae.randomness import generator
@@ -555,9 +555,9 @@ class Batches:
     ):
         if len(images) < batch_size:
             raise UsageError(f"{len(images)} training images do not fill one batch of {batch_size}; lower BATCH_SIZE")
-        if batch_size % processes():
+        if batch_size % world_size():
             raise UsageError(
-                f"BATCH_SIZE is {batch_size}, which {processes()} processes cannot share evenly; make it a multiple"
+                f"BATCH_SIZE is {batch_size}, which {world_size()} processes cannot share evenly; make it a multiple"
             )
         self.batch_size = batch_size
         self.seed = seed
@@ -592,7 +592,7 @@ class Batches:
             order = torch.randperm(len(self.images), generator=generator(self.seed, "order", epoch))
             self.order = order.to(self.device) if isinstance(self.images, Tensor) else order.numpy()
             self.epoch = epoch
-        size = self.batch_size // processes()
+        size = self.batch_size // world_size()
         first = batch * self.batch_size + rank() * size
         return self.order[first : first + size]
 

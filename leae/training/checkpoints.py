@@ -21,7 +21,7 @@ from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.errors import UsageError
 from leae.files import whole_file
-from leae.training.monitoring import first_not_finite
+from leae.training.monitoring import first_non_finite
 
 FORMAT = 2
 WITHOUT_CHECKSUM = 1  # the format before, which is read still
@@ -91,7 +91,7 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict:
         raise UsageError(f"{path} is not a checkpoint of leae, or is damaged ({reason_of(error)})") from error
     if found not in (FORMAT, WITHOUT_CHECKSUM):
         raise UsageError(f"{path} has the format {found!r:.20}; this version of leae reads format {FORMAT}")
-    bad = first_not_finite(dict(tensors_of(checkpoint)))
+    bad = first_non_finite(dict(tensors_of(checkpoint)))
     if bad:
         raise UsageError(f"{path} holds {bad[1]} in {bad[0]}; the run that wrote it had diverged")
     return checkpoint

@@ -150,7 +150,7 @@ class CollapseWatch:
             (self.collapsed.add if signs else self.collapsed.discard)(name)
 
 
-def first_not_finite(tensors: dict[str, Tensor]) -> tuple[str, float] | None:
+def first_non_finite(tensors: dict[str, Tensor]) -> tuple[str, float] | None:
     """The name of the first tensor with a number that is not finite, and that number; None if all are finite."""
     tensors = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
     if not tensors:

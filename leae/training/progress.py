@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from leae.distributed import mean_of_all, processes, rank, wait_for_all
+from leae.distributed import all_reduce_mean, barrier, rank
 from leae.errors import UsageError
 from leae.training.signals import Stop, command_to_resume
 
@@ -64,13 +64,13 @@ class Pace:
         Processes that share a run have to leave it after the same step. They agree where they exchange the terms
         anyway, in `measure`, so that other steps need not wait for each other's hosts.
         """
-        return self.stop.signal is not None if processes() == 1 else self.all_stop
+        return self.stop.signal is not None if world_size() == 1 else self.all_stop
 
     def leave(self, folder: Path) -> NoReturn:
         """End the process, once the run is saved; says how to go on."""
         self.bar.close()
         print(f"stopped after step {self.done:,} and saved; go on with: {command_to_resume(folder)}", flush=True)
-        wait_for_all()  # a launcher ends the others when it sees the first one go, and one of them is still writing
+        barrier()  # a launcher ends the others when it sees the first one go, and one of them is still writing
         sys.exit(self.stop.status)
 
     def measure(self, terms: dict[str, Tensor]) -> dict[str, float]:
@@ -82,7 +82,7 @@ class Pace:
             UsageError: a term is not finite any more.
         """
         asked = terms["loss"].new_tensor(float(self.stop.signal is not None))
-        together = mean_of_all(torch.stack([*(term.detach() for term in terms.values()), asked]))
+        together = all_reduce_mean(torch.stack([*(term.detach() for term in terms.values()), asked]))
         *numbers, asked = together.tolist()  # waits for the device, once
         self.all_stop = asked > 0
         values = dict(zip(terms, numbers, strict=True))

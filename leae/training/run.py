@@ -33,7 +33,7 @@ from leae.training.checkpoints import (
     tensors_of,
     write_checkpoint,
 )
-from leae.training.monitoring import first_not_finite
+from leae.training.monitoring import first_non_finite
 from leae.training.pictures import draw_grid
 from leae.training.settings import constants_of, read_command_line, require_text
 
@@ -246,7 +246,7 @@ class Run:
             for name, parameter in model.named_parameters()
             if parameter.grad is not None
         }
-        bad = first_not_finite({**gradients, **model.state_dict(), **dict(tensors_of(others))})
+        bad = first_non_finite({**gradients, **model.state_dict(), **dict(tensors_of(others))})
         if bad:
             raise UsageError(
                 f"{bad[0]} is {bad[1]} after step {step}, training has diverged; lower LEARNING_RATE; "

@@ -6,8 +6,6 @@ import signal
 import sys
 from pathlib import Path
 
-from leae.distributed import processes
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -44,5 +42,5 @@ class Stop:
 
 def command_to_resume(folder: Path) -> str:
     """What to type to go on with a run of this script."""
-    launcher = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} " if processes() > 1 else ""
+    launcher = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} " if world_size() > 1 else ""
     return f"uv run {launcher}{shlex.join([sys.argv[0], '--resume', str(folder)])}"

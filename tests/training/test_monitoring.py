@@ -16,7 +16,7 @@ from leae.training.monitoring import (
     dead_dimensions,
     drift,
     effective_rank,
-    first_not_finite,
+    first_non_finite,
     gaussianity,
     spectrum,
 )
@@ -128,9 +128,9 @@ def test_codes_that_are_no_numbers_are_left_to_those_who_save(capsys):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_the_first_number_that_is_none_is_found_with_its_name(value):
     tensors = {"steps": torch.tensor(3), "empty": torch.empty(0), "a": torch.ones(5), "b": torch.ones(2, 3)}
-    assert first_not_finite(tensors) is None
-    assert first_not_finite({}) is None
+    assert first_non_finite(tensors) is None
+    assert first_non_finite({}) is None
     tensors["b"][1, 2] = value
-    name, found = first_not_finite(tensors)
+    name, found = first_non_finite(tensors)
     assert name == "b"
     assert str(found) == str(value)
