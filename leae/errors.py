@@ -51,11 +51,13 @@ def require_whole(minimum: int, maximum: int = MOST, /, **values) -> None:
         require(value <= maximum, name, value, f"at most {maximum}")
 
 
-def require_number(**values) -> None:
-    """Refuse settings that are not finite numbers."""
+def require_number(minimum: float = -math.inf, below: float = math.inf, /, **values) -> None:
+    """Refuse settings that are not finite numbers in a range: `require_number(0, 1, WARMUP=WARMUP)`."""
     for name, value in values.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        require(number and math.isfinite(value), name, value, "a finite number")
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        require(number, name, value, "a finite number")
+        require(value >= minimum, name, value, f"at least {minimum:g}")
+        require(value < below, name, value, f"below {below:g}")
 
 
 def require_choice(choices: Collection[str], **values) -> None:

@@ -1,7 +1,6 @@
 """What several tests share: an empty working folder, small data sets on disk, short training runs."""
 
 import csv
-import importlib
 import os
 import re
 import runpy
@@ -14,9 +13,9 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+from safetensors import safe_open
 
-from leae.errors import run_command
-from tests.processes import Nursery
+from tests.processes import ForkServer
 
 ROOT = Path(__file__).parent.parent
 SHORT = [  # a training run of seconds
@@ -43,11 +42,11 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
+def processes() -> Iterator[ForkServer]:
     """Starts real processes that run the scripts, within milliseconds each."""
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
+    server = ForkServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture
@@ -69,9 +68,9 @@ def number_of(image: np.ndarray) -> int:
 
 
 @pytest.fixture(scope="session")
-def finished_place(tmp_path_factory) -> Path:
+def trained_place(tmp_path_factory) -> Path:
     """A folder with a short self-teaching run, a masked, a variational and a digits one, all at their end."""
-    place = tmp_path_factory.mktemp("finished")
+    place = tmp_path_factory.mktemp("trained")
     short = [*TINY, "--faces", "300", "--batch-size", "32", "--epochs", "1"]
     digits = ["--dataset", "digits", "--model", "conv", "--max-steps", "2", "--device", "cpu"]
     with pytest.MonkeyPatch.context() as patch:
@@ -84,10 +83,10 @@ def finished_place(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def finished(finished_place, monkeypatch) -> Path:
-    """The folder of `finished_place` as the working folder."""
-    monkeypatch.chdir(finished_place)
-    return finished_place
+def trained(trained_place, monkeypatch) -> Path:
+    """The folder of `trained_place` as the working folder."""
+    monkeypatch.chdir(trained_place)
+    return trained_place
 
 
 def run_script(monkeypatch, script: str, *options: str) -> None:
@@ -96,16 +95,16 @@ def run_script(monkeypatch, script: str, *options: str) -> None:
     runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
-def run_module(monkeypatch, module: str, *options: str) -> None:
-    """Run a command in this process, as `python -m leae.analysis.compare --option` would in its own."""
-    monkeypatch.setattr(sys, "argv", [f"{module.removeprefix('leae.')}.py", *options])
-    run_command(importlib.import_module(module).main)
+def run_leae(monkeypatch, command: str, *options: str) -> None:
+    """Run a command in this process, as `python -m leae compare --option` would in its own."""
+    monkeypatch.setattr(sys, "argv", ["leae", command, *options])
+    runpy.run_module("leae", run_name="__main__")
 
 
-def assert_one_line(monkeypatch, capsys, module: str, *options: str, says: str) -> None:
+def assert_one_line(monkeypatch, capsys, command: str, *options: str, says: str) -> None:
     """The command answers these options with one line and the exit status 2."""
     with pytest.raises(SystemExit) as stop:
-        run_module(monkeypatch, module, *options)
+        run_leae(monkeypatch, command, *options)
     assert stop.value.code == 2
     message = capsys.readouterr().err
     assert re.search(says, message)
@@ -129,18 +128,15 @@ def metrics_of(folder):
         return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
 
 
-def assert_same(one, other):
-    """Two state dicts, nested as they may be, are the same to the bit."""
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for first, second in zip(one, other, strict=True):
-            assert_same(first, second)
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    else:
-        assert one == other
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """The metadata and the tensors of a safetensors file."""
+    with safe_open(path, "pt") as file:
+        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def assert_same_tensors(path: Path, other: Path) -> None:
+    """Two safetensors files hold the same to the bit."""
+    (header, tensors), (expected, theirs) = read_tensors(path), read_tensors(other)
+    assert header == expected
+    assert tensors.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in tensors.items())

@@ -17,8 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-class Nursery:
-    """The nursery as a test sees it: starts children, and waits for their ends. Signals are sent with `os.kill`."""
+class ForkServer:
+    """The server as a test sees it: starts children, and waits for their ends. Signals are sent with `os.kill`."""
 
     def __init__(self):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -35,7 +35,7 @@ class Nursery:
         """Run a script as `python main.py …` would; its number as a process.
 
         Args:
-            script: "main.py", or "-m leae.data.prepare" for a module.
+            script: "main.py", or "-m leae".
             *options: its command line.
             folder: where it works; what it prints goes to `output` there.
             bytes_of_a_file: the most that a file of its may have, a real limit of the system's; −1 is none.
@@ -60,8 +60,8 @@ def serve() -> None:
     import matplotlib.figure  # noqa: F401, as what follows
     import torchvision.datasets  # noqa: F401
 
-    import leae.analysis.bench
-    import leae.training.run  # noqa: F401
+    import leae.data.prepare
+    import leae.training.settings  # noqa: F401
 
     for line in sys.stdin:
         command = json.loads(line)

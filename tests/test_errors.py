@@ -1,8 +1,10 @@
-"""What a mistake of the user's looks like, and what a bug looks like."""
+"""What a user's mistake looks like, and what a bug looks like."""
+
+import errno
 
 import pytest
 
-from leae.errors import UsageError, run_command
+from leae.errors import UsageError, require, require_choice, require_number, require_whole, run_command
 
 
 def fail_with(error):
@@ -12,21 +14,55 @@ def fail_with(error):
     return main
 
 
-def test_a_usage_error_is_one_line_and_status_2(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (UsageError("EPOCHS is 0; it must be at least 1"), "EPOCHS is 0; it must be at least 1"),
+        (OSError(errno.ENOSPC, "No space left", "a/b.csv"), "a/b.csv: No space left; make room on the disk"),
+        (PermissionError(errno.EACCES, "Permission denied", b"c"), "c: Permission denied; change its permissions"),
+        (MemoryError("Unable to allocate 8 TiB"), "Unable to allocate 8 TiB; lower BATCH_SIZE, IMAGE_SIZE or HIDDEN"),
+        (RuntimeError("[…] DefaultCPUAllocator: can't allocate"), "can't allocate; lower BATCH_SIZE"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(monkeypatch, capsys, error, says):
     monkeypatch.setattr("sys.argv", ["somewhere/main.py"])
     with pytest.raises(SystemExit) as stop:
-        run_command(fail_with(UsageError("EPOCHS is 0; it must be at least 1")))
+        run_command(fail_with(error))
     assert stop.value.code == 2
-    assert capsys.readouterr().err == "main.py: EPOCHS is 0; it must be at least 1\n"
+    said = capsys.readouterr().err
+    assert said.startswith("main.py: ")
+    assert says in said
+    assert said.count("\n") == 1
 
 
-def test_a_bug_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run_command(fail_with(ZeroDivisionError()))
+@pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("shapes do not match"), OSError("no file named")])
+def test_a_bug_keeps_its_traceback(error):
+    with pytest.raises(type(error)):
+        run_command(fail_with(error))
 
 
 def test_an_interruption_ends_with_status_130(capsys):
     with pytest.raises(SystemExit) as stop:
-        run_command(fail_with(KeyboardInterrupt()))
+        run_command(fail_with(KeyboardInterrupt()), name="leae prepare")
     assert stop.value.code == 130
-    assert "interrupted" in capsys.readouterr().err
+    assert "leae prepare: interrupted" in capsys.readouterr().err
+
+
+def test_requirements_name_the_value_and_what_it_must_be():
+    require(True, "EPOCHS", 1, "at least 1")
+    require_whole(1, EPOCHS=1, FACES=5)
+    require_number(0, 1, RATE=1e-3, WARMUP=0)
+    require_choice(("mse", "bce"), LOSS="mse")
+    with pytest.raises(UsageError, match="RATE is 2; it must be below 1"):
+        require(False, "RATE", 2, "below 1")
+    with pytest.raises(UsageError, match="LOSS is 'mae'; it must be mse or bce"):
+        require_choice(("mse", "bce"), LOSS="mae")
+    for value in (0, 1.0, "1", None, True, float("nan")):
+        with pytest.raises(UsageError, match=r"FACES is .*; it must be a whole number, at least 1"):
+            require_whole(1, EPOCHS=1, FACES=value)
+    for value in ("1", None, True, float("nan"), float("inf"), (1,)):
+        with pytest.raises(UsageError, match=r"RATE is .*; it must be a finite number"):
+            require_number(RATE=value)
+    for value, says in ((-0.1, "at least 0"), (1, "below 1")):
+        with pytest.raises(UsageError, match=says):
+            require_number(0, 1, RATE=value)

@@ -1,6 +1,7 @@
 """The device that a run trains on."""
 
 import ctypes
+import os
 import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -8,17 +9,19 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from leae.errors import UsageError
+from leae.distributed import world_size
+from leae.errors import UsageError, require
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # of glibc's malloc.h
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name, ready for training.
+    """The device of that name, ready for training; of several GPUs that torchrun's processes share, this one's.
 
     Raises:
-        UsageError: there is no such device here.
+        UsageError: there is no such device here, or there are more processes than GPUs.
     """
+    require(isinstance(name, str), "DEVICE", name, "a text, cuda or cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device).item()  # fails on devices that are not there, or hold no numbers
@@ -26,6 +29,15 @@ def find_device(name: str) -> torch.device:
         here = "cuda or cpu" if torch.cuda.is_available() else "cpu"
         raise UsageError(f"DEVICE is {name!r}, which PyTorch cannot use here; choose {here}") from error
     if device.type == "cuda":
+        if world_size() > 1:
+            count, number = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
+            if number >= count:
+                raise UsageError(
+                    f"{os.environ['LOCAL_WORLD_SIZE']} processes share {count} GPUs here; "
+                    f"start torchrun with --nproc-per-node {count}"
+                )
+            device = torch.device("cuda", number)
+            torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")  # TF32: 10 bits of mantissa, summed in float32
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True  # the shapes of a step never change
@@ -52,7 +64,7 @@ def keep_freed_memory(keep: bool) -> None:
 def autocast(device: torch.device) -> AbstractContextManager:
     """What the convolutions and linear layers of a step are computed in: bfloat16 on a GPU, else float32.
 
-    Codes and pixels come out in float32: batch norm, SIGReg and the losses see nothing coarser.
+    Their results are turned into float32 before the batch norm, SIGReg and the losses, which are computed in it.
     """
     return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
 
@@ -84,9 +96,3 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def describe(device: torch.device) -> str:
-    """A line that says where a run trains, and what that means for the model."""
-    small = "; the model is small, on a GPU it has the published size" if device.type == "cpu" else ""
-    return f"device: {device_name(device)}{small}"

@@ -1,4 +1,4 @@
-"""How well a model reconstructs images that it was not trained on."""
+"""How well a model reconstructs images that it was not trained on, and the grids that show it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from leae.autoencoder import BaseAutoencoder
-from leae.data.prepare import to_float
+from leae.data.batches import to_float
+from leae.distributed import all_reduce_sum, rank, world_size
 from leae.masking import add_noise, draw_boxes, fill_squares, mask_side
 from leae.randomness import generator
 
 BATCH = 256  # images at a time
-DRAWN = 65_536  # positions of masks that are drawn; more images than that begin again with the first
+SAMPLE_ROWS = 5  # of a grid
+DRAWN = 65_536  # places of masks that are drawn; more images than that begin again with the first
 
 
 def psnr(images: Tensor, references: Tensor) -> Tensor:
@@ -32,26 +34,33 @@ class MaskedViews:
     """The masked views that every evaluation uses: an image's square is the same for every run and every run's seed.
 
     Args:
+        image_size: side of the images in pixels.
         mask_ratio: share of the area that is masked.
         seed: of the squares' places.
+
+    Attributes:
+        side: of the squares in pixels.
+
+    Raises:
+        UsageError: see `mask_side`.
     """
 
     name = "masked"
 
-    def __init__(self, mask_ratio: float, seed: int = 0):
+    def __init__(self, image_size: int, mask_ratio: float, seed: int = 0):
+        self.side = mask_side(image_size, mask_ratio)
+        self.image_size = image_size
         self.mask_ratio = mask_ratio
         self.seed = seed
 
-    def corners(self, count: int, size: int, first: int = 0) -> Tensor:
+    def corners(self, count: int, first: int = 0) -> Tensor:
         """Row and column of the top left pixel of each image's square: int64 [count, 2] on the CPU."""
-        drawn = draw_boxes(DRAWN, mask_side(size, self.mask_ratio), size, generator(self.seed, "evaluation"))
+        drawn = draw_boxes(DRAWN, self.side, self.image_size, generator(self.seed, "evaluation"))
         return drawn[torch.arange(first, first + count) % DRAWN]
 
     def __call__(self, images: Tensor, first: int = 0) -> Tensor:
-        """The views of images [N, C, S, S] in the order of their split, of which the first has the number `first`."""
-        size = images.shape[-1]
-        corners = self.corners(len(images), size, first)
-        return fill_squares(images, corners.to(images.device), mask_side(size, self.mask_ratio))
+        """The views of images [N, C, S, S], of which the first is number `first` of its split."""
+        return fill_squares(images, self.corners(len(images), first).to(images.device), self.side)
 
 
 class NoisyViews:
@@ -67,7 +76,7 @@ class NoisyViews:
         self.deviation = deviation
 
     def __call__(self, images: Tensor, first: int = 0) -> Tensor:
-        """The views of images [N, C, S, S] in the order of their split, of which the first has the number `first`."""
+        """The views of images [N, C, S, S], of which the first is number `first` of its split."""
         numbers = range(first, first + len(images))
         noise = [torch.randn(images.shape[1:], generator=generator(0, "noise", number)) for number in numbers]
         return add_noise(images, self.deviation, torch.stack(noise).to(images.device))
@@ -77,19 +86,34 @@ Views = MaskedViews | NoisyViews
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode and without gradients; afterwards it is in the mode it was in."""
     training = model.training
     model.eval()
-    with torch.no_grad():
-        yield
-    model.train(training)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
 
 
 def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
-    """Reconstructions by the model in evaluation mode, which is left in the mode it was in."""
-    with evaluating(model):
+    """Reconstructions of images [N, C, S, S] by the model in evaluation mode."""
+    with evaluation_mode(model):
         return torch.cat([model(batch) for batch in images.split(BATCH)])
+
+
+def sample_images(model: BaseAutoencoder, count: int, seed: int, device: torch.device) -> Tensor:
+    """Images decoded from codes of N(0, I), the same codes at every call: float [count, C, S, S] in [0, 1]."""
+    latent = torch.randn(count, *model.latent_shape, generator=generator(seed, "samples")).to(device)
+    with evaluation_mode(model):
+        return model.decode(latent)
+
+
+def sample_rows(model: BaseAutoencoder, columns: int, seed: int, device: torch.device) -> dict[str, Tensor]:
+    """The rows of a grid of samples; see `sample_images`."""
+    rows = sample_images(model, SAMPLE_ROWS * columns, seed, device).split(columns)
+    return {f"samples {number}": row for number, row in enumerate(rows, start=1)}
 
 
 def grid_rows(model: nn.Module, images: Tensor, views: Views) -> dict[str, Tensor]:
@@ -103,15 +127,10 @@ def grid_rows(model: nn.Module, images: Tensor, views: Views) -> dict[str, Tenso
     }
 
 
-def samples(model: BaseAutoencoder, count: int, seed: int, device: torch.device) -> Tensor:
-    """Images decoded from codes of N(0, I), the same codes at every call: float [count, C, S, S] in [0, 1]."""
-    latent = torch.randn(count, *model.latent_shape, generator=generator(seed, "samples")).to(device)
-    with evaluating(model):
-        return model.decode(latent)
-
-
-def held_out_psnr(model: nn.Module, images: np.ndarray, views: Views, device: torch.device) -> dict[str, float]:
+def evaluate(model: nn.Module, images: np.ndarray, views: Views, device: torch.device) -> dict[str, float]:
     """Mean PSNR of the reconstructions of clean images and of their corrupted views, against the images themselves.
+
+    Processes that share a run share the images.
 
     Args:
         model: images to reconstructions.
@@ -134,29 +153,30 @@ def mean_image(images: np.ndarray) -> Tensor:
     return torch.from_numpy(total / len(images)).permute(2, 0, 1).float() / 255
 
 
-def summary(quality: dict[str, float], train: np.ndarray, test: np.ndarray, views: Views) -> str:
-    """A line with a model's held-out PSNR beside that of two answers which need no model.
+def summary(
+    measures: dict[str, float], train: np.ndarray, held_out: np.ndarray, views: Views, device: torch.device
+) -> str:
+    """A line with a model's held-out PSNR beside that of two answers that need no model.
 
     Args:
-        quality: of the model, from `held_out_psnr`.
+        measures: from `evaluate`.
         train: uint8 [N, S, S, C], of which the mean image is one of these answers.
-        test: uint8 [N, S, S, C], the held-out images.
+        held_out: uint8 [N, S, S, C], which the measures are of.
         views: masks or noise; a corrupted image as it is, is the other answer.
+        device: where these are computed.
     """
-    mean = mean_image(train)
+    mean = mean_image(train).to(device)
     return (
-        f"held-out PSNR: {quality['psnr_clean']:.2f} dB for clean, {quality[f'psnr_{views.name}']:.2f} dB for "
-        f"{views.name} images; the {views.name} images as they are {_mean_psnr(test, views):.2f} dB, "
-        f"the training set's mean image {_mean_psnr(test, lambda batch, first: mean):.2f} dB"
+        f"held-out PSNR: {measures['psnr_clean']:.2f} dB for clean, {measures[f'psnr_{views.name}']:.2f} dB for "
+        f"{views.name} images; the {views.name} images as they are {_mean_psnr(held_out, views, device):.2f} dB, "
+        f"the training set's mean image {_mean_psnr(held_out, lambda batch, first: mean, device):.2f} dB"
     )
 
 
-def _mean_psnr(
-    images: np.ndarray, answer: Callable[[Tensor, int], Tensor], device: torch.device | str = "cpu"
-) -> float:
+def _mean_psnr(images: np.ndarray, answer: Callable[[Tensor, int], Tensor], device: torch.device) -> float:
     """Mean PSNR of `answer`, a function of a batch and of its first image's number, against the images."""
     total = 0.0
-    for first in range(0, len(images), BATCH):
+    for first in range(rank() * BATCH, len(images), world_size() * BATCH):
         batch = to_float(images[first : first + BATCH], device)
         total += psnr(answer(batch, first), batch).sum().item()
-    return total / len(images)
+    return all_reduce_sum(torch.tensor(total, dtype=torch.float64, device=device)).item() / len(images)

@@ -1,31 +1,65 @@
-"""How long a run is, and the learning rate over it, as a function of the step alone."""
+"""How long a run is, its optimizer, and the learning rate at each of its steps."""
 
 import math
+from dataclasses import dataclass
 
-SCHEDULES = ("cosine", "constant")
+import torch
+from torch import nn
+
+from leae.errors import require, require_choice, require_number, require_whole
 
 
-def learning_rate_factor(step: int, total_steps: int, warmup: float, schedule: str) -> float:
-    """What the peak learning rate is multiplied by at a step.
+def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """A fused AdamW for a model's parameters.
+
+    Raises:
+        UsageError: a weight decay that is not from 0 to 1.
+    """
+    require_number(0, 1, WEIGHT_DECAY=weight_decay)
+    return torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay, fused=True)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The length of a run and its learning rate, a function of the step alone.
 
     Args:
-        step: from 0 to total_steps − 1.
-        total_steps: of the whole run.
-        warmup: share of the run in which the factor rises linearly to 1.
-        schedule: afterwards, "cosine" falls along half a cosine toward 0, "constant" stays at 1.
+        epochs: passes over the training images.
+        max_steps: the run ends after so many steps if its epochs are longer; 0 is no limit.
+        learning_rate: at its peak.
+        warmup: share of the run in which it rises linearly to the peak.
+        kind: afterwards, "cosine" falls along half a cosine toward 0, "constant" stays.
+
+    Raises:
+        UsageError: a value outside its range.
     """
-    rising = warmup * total_steps
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    if schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / (total_steps - rising)))
 
+    epochs: int
+    max_steps: int
+    learning_rate: float
+    warmup: float
+    kind: str
 
-def count_steps(epochs: int, steps_per_epoch: int, max_steps: int) -> int:
-    """The steps of a run of so many epochs, or max_steps if that is fewer, which is said; 0 is no limit."""
-    steps = epochs * steps_per_epoch
-    if max_steps and steps > max_steps:
-        print(f"steps: {max_steps:,}, by MAX_STEPS; {epochs} epochs would be {steps:,}")
-        return max_steps
-    return steps
+    def __post_init__(self):
+        require_whole(1, EPOCHS=self.epochs)
+        require_whole(0, MAX_STEPS=self.max_steps)
+        require_number(0, 1, LEARNING_RATE=self.learning_rate, WARMUP=self.warmup)
+        require(self.learning_rate > 0, "LEARNING_RATE", self.learning_rate, "above 0, say 0.001")
+        require_choice(("cosine", "constant"), SCHEDULE=self.kind)
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """The steps of the run; says so where MAX_STEPS cuts its epochs short."""
+        steps = self.epochs * steps_per_epoch
+        if self.max_steps and steps > self.max_steps:
+            print(f"steps: {self.max_steps:,}, by MAX_STEPS; {self.epochs} epochs would be {steps:,}")
+            return self.max_steps
+        return steps
+
+    def learning_rate_at(self, step: int, total_steps: int) -> float:
+        """The learning rate of a step from 0 to total_steps − 1."""
+        rising = self.warmup * total_steps
+        if step < rising:
+            return self.learning_rate * ((step + 1) / (rising + 1))
+        if self.kind == "constant":
+            return self.learning_rate
+        return self.learning_rate * (0.5 * (1 + math.cos(math.pi * (step - rising) / (total_steps - rising))))

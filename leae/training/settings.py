@@ -1,32 +1,44 @@
-"""A script's upper-case constants as command-line options.
+"""A script's upper-case constants as its settings, which the command line or a resumed run may set.
 
-The constants at the top of a script are its settings. The options are read off them, name, type, default and
-comment, so that there is nothing to keep in step: `CROP_RATIOS = (0.15, 1.0)  # sides of the crop boxes` becomes
-`--crop-ratios 0.15 1.0`.
+The constants are the only list of settings there is. `CROP_RATIOS = (0.15, 1.0)  # sides of the crop boxes` becomes the
+option `--crop-ratios 0.15 1.0` with that comment as its help. Ranges are checked where a value is used for the first
+time; what only the training loops use is checked here.
 """
 
 import argparse
 import difflib
 import io
-import math
 import re
 import tokenize
 from pathlib import Path
-from types import SimpleNamespace
 
-from leae.errors import UsageError
-from leae.training.schedule import SCHEDULES
+from leae import conv_autoencoder
+from leae.errors import UsageError, require, require_choice, require_number, require_whole
+from leae.training.run import Run
 
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
 MODELS = ("residual", "conv")
-MOST = 10**9  # of anything that is counted
-MOST_PIXELS = 2048  # along an image's side
-MOST_FACES = 10**6
-MOST_SHOWN = 100  # images in a row of a grid
+MOST_SHOWN = 100  # images in a grid
+
+# What a resumed run may change, for it changes none of its numbers.
+CHANGEABLE = ("DEVICE", "COMPILE", "LOG_EVERY", "GRID_EVERY", "GRID_IMAGES", "SAVE_MINUTES")
+
+# Constants that another one's value decides, and constants that have no effect under it.
+DECIDED = {("MODEL", "conv"): {"IMAGE_SIZE": conv_autoencoder.IMAGE_SIZE}}
+WITHOUT_EFFECT = {
+    ("MODEL", "conv"): ("LATENT", "LATENT_DIM", "SPATIAL_DIM", "HIDDEN_DIM", "MAP_CHANNELS"),
+    ("MODEL", "residual"): ("CONV_LATENT_DIM",),
+    ("LATENT", "pooled"): ("SPATIAL_DIM",),
+    ("LATENT", "spatial"): ("LATENT_DIM", "MAP_CHANNELS"),
+    ("OBJECTIVE", "masked"): ("NOISE", "BETA"),
+    ("OBJECTIVE", "plain"): ("NOISE", "BETA"),
+    ("OBJECTIVE", "denoising"): ("MASK_RATIO", "BETA"),
+    ("OBJECTIVE", "variational"): ("NOISE",),
+}
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line that says what to do."""
+    """An argument parser whose errors are one line that says what to do."""
 
     def error(self, message: str):
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
@@ -37,10 +49,75 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message.rstrip('; ')}; --help lists the options")
 
 
-def comments_of(script: str | Path) -> dict[str, str]:
+def configure(namespace: dict, *kinds: str) -> Run:
+    """Give a script's constants the values of this run.
+
+    They are those of the command line or, where RESUME names a run's folder, those that it began with.
+
+    Args:
+        namespace: the script's `globals()`, whose constants are set.
+        *kinds: the kinds of runs that the script can resume.
+
+    Returns:
+        The run that is resumed, or a new one, which has no folder yet.
+
+    Raises:
+        UsageError: a wrong command line, or a run that cannot be resumed like this.
+    """
+    chosen = parse_command_line(namespace)
+    namespace.update(chosen)
+    run = Run.resume(namespace["RESUME"], *kinds) if namespace["RESUME"] else None
+    if run:
+        differing = run.settings.keys() ^ (constants_of(namespace).keys() - {"RESUME"})
+        if differing:
+            raise UsageError(
+                f"{run.folder}/settings.json and {Path(namespace['__file__']).name} do not both have {min(differing)}; "
+                f"resume the run with the version of leae that began it"
+            )
+        for name, value in chosen.items():
+            if name not in ("RESUME", *CHANGEABLE) and run.settings[name] != value:
+                raise UsageError(
+                    f"{name} is {run.settings[name]} in {run.folder}, not {value}; a resumed run keeps its settings: "
+                    f"leave the option out, or start a new run"
+                )
+        namespace.update({**run.settings, **chosen})
+
+    for (name, value), decided in DECIDED.items():
+        if namespace.get(name) == value:
+            for other, only in decided.items():
+                require(chosen.get(other, only) == only, other, chosen.get(other), f"{only} where {name} is {value}")
+            namespace.update(decided)
+    for (name, value), others in WITHOUT_EFFECT.items():
+        idle = [other for other in others if other in chosen and namespace.get(name) == value]
+        if idle:
+            raise UsageError(f"{idle[0]} has no effect where {name} is {value}; leave it out")
+    require_choice(MODELS, MODEL=namespace["MODEL"])
+    require(isinstance(namespace["COMPILE"], bool), "COMPILE", namespace["COMPILE"], "True or False")
+    require_whole(1, **{name: namespace[name] for name in ("HELD_OUT", "LOG_EVERY", "GRID_EVERY")})
+    require_whole(1, MOST_SHOWN, GRID_IMAGES=namespace["GRID_IMAGES"])
+    require_number(0, SAVE_MINUTES=namespace["SAVE_MINUTES"])
+    settings = {name: value for name, value in constants_of(namespace).items() if name != "RESUME"}
+    return run or Run(settings)
+
+
+def constants_of(namespace: dict) -> dict:
+    """The upper-case names of a script's namespace, with their values.
+
+    Raises:
+        UsageError: a value is not a number, a text, a bool or a tuple of numbers.
+    """
+    constants = {name: value for name, value in namespace.items() if CONSTANT.fullmatch(name)}
+    for name, value in constants.items():
+        numbers = isinstance(value, tuple) and all(isinstance(entry, int | float) for entry in value)
+        expected = "a number, a text in quotes, True, False, or a tuple of numbers as in (0.15,)"
+        require(numbers or isinstance(value, bool | int | float | str), name, value, expected)
+    return constants
+
+
+def comments_of(script: Path) -> dict[str, str]:
     """The comment behind each top-level upper-case assignment of a script, by the constant's name."""
     comments, name = {}, None
-    for token in tokenize.generate_tokens(io.StringIO(Path(script).read_text(encoding="utf-8")).readline):
+    for token in tokenize.generate_tokens(io.StringIO(script.read_text(encoding="utf-8")).readline):
         if token.type == tokenize.NAME and token.start[1] == 0:
             name = token.string if CONSTANT.fullmatch(token.string) else None
         elif token.type == tokenize.COMMENT and name and token.start[1] > 0:
@@ -50,14 +127,8 @@ def comments_of(script: str | Path) -> dict[str, str]:
     return comments
 
 
-def constants_of(namespace: dict) -> dict:
-    """The upper-case names of a script's namespace that have a comment in its source, with their values."""
-    comments = comments_of(namespace["__file__"])
-    return {name: namespace[name] for name in comments if name in namespace}
-
-
-def read_command_line(namespace: dict, arguments: list[str] | None = None) -> dict:
-    """The constants that this run's command line sets, by name, each with the type of its default.
+def parse_command_line(namespace: dict, arguments: list[str] | None = None) -> dict:
+    """The constants that a command line sets, by name, each with the type of its default.
 
     Args:
         namespace: the script's `globals()`.
@@ -66,140 +137,23 @@ def read_command_line(namespace: dict, arguments: list[str] | None = None) -> di
     Raises:
         UsageError: an unknown option, or a value of another type than the constant's.
     """
-    constants, comments = constants_of(namespace), comments_of(namespace["__file__"])
+    comments = comments_of(Path(namespace["__file__"]))
     parser = Parser(
         description=namespace["__doc__"],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    for name, default in constants.items():
+    for name, default in constants_of(namespace).items():
         option = "--" + name.lower().replace("_", "-")
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        text = f"{comments[name]} [{shown}]".replace("%", "%%")
+        text = f"{comments.get(name, '')} [{shown}]".strip().replace("%", "%%")
         if isinstance(default, bool):
             parser.add_argument(option, dest=name, action=argparse.BooleanOptionalAction, help=text)
-        elif isinstance(default, tuple):
-            kind = type(default[0]) if default else float
-            parser.add_argument(option, dest=name, nargs="+", type=kind, metavar=kind.__name__.upper(), help=text)
-        else:
-            kind = type(default)
-            parser.add_argument(option, dest=name, type=kind, metavar=kind.__name__.upper(), help=text)
+            continue
+        several = isinstance(default, tuple)
+        kind = type(default[0]) if several and default else float if several else type(default)
+        nargs = "+" if several else None
+        parser.add_argument(option, dest=name, nargs=nargs, type=kind, metavar=kind.__name__.upper(), help=text)
     chosen = vars(parser.parse_args(arguments))
     return {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
-
-
-def require(condition: bool, name: str, value, expected: str) -> None:
-    """Refuse a setting: `require(EPOCHS >= 1, "EPOCHS", EPOCHS, "at least 1")`.
-
-    Raises:
-        UsageError: the condition does not hold.
-    """
-    if not condition:
-        raise UsageError(f"{name} is {value}; it must be {expected}")
-
-
-def require_whole(minimum: int, **values) -> None:
-    """Refuse settings that are no whole numbers from `minimum` to a billion: `require_whole(1, EPOCHS=EPOCHS)`."""
-    for name, value in values.items():
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        require(whole and value >= minimum, name, repr(value), f"a whole number, at least {minimum}")
-        require(value <= MOST, name, value, f"at most {MOST}")
-
-
-def require_images(image_size: int, faces: int, names: tuple[str, str] = ("IMAGE_SIZE", "FACES")) -> None:
-    """Refuse sizes of images, and numbers of faces to render, that no machine has the room for."""
-    require_whole(1, **dict(zip(names, (image_size, faces), strict=True)))
-    require(image_size <= MOST_PIXELS, names[0], image_size, f"at most {MOST_PIXELS}")
-    require(faces <= MOST_FACES, names[1], faces, f"at most {MOST_FACES}")
-
-
-def require_numbers(**values) -> None:
-    """Refuse settings that are no finite numbers."""
-    for name, value in values.items():
-        fine = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        require(fine, name, repr(value), "a number")
-
-
-def require_tuples(**values) -> None:
-    """Refuse settings that are no tuples of numbers."""
-    for name, value in values.items():
-        fine = isinstance(value, tuple) and all(isinstance(entry, int | float) for entry in value)
-        require(fine, name, repr(value), "numbers in parentheses with a comma behind a single one, as in (0.15,)")
-
-
-def require_text(**values) -> None:
-    """Refuse settings that are no strings."""
-    for name, value in values.items():
-        require(isinstance(value, str), name, repr(value), "a text in quotes")
-
-
-def decide(namespace: dict, chosen: dict, reason: str, **values) -> None:
-    """Set constants that another one decides: `decide(globals(), chosen, "MODEL conv", IMAGE_SIZE=32)`.
-
-    Raises:
-        UsageError: the command line, which set `chosen`, asks for another value.
-    """
-    for name, value in values.items():
-        require(chosen.get(name, value) == value, name, chosen.get(name), f"{value} for {reason}")
-        namespace[name] = value
-
-
-def require_effect(constants: dict, chosen: dict, **idle: dict[str, tuple[str, ...]]) -> None:
-    """Refuse options that another constant makes idle, so that nobody waits for an effect of theirs.
-
-    Args:
-        constants: the constants of this run.
-        chosen: those of them that the command line sets.
-        **idle: by constant and value, the names without effect: `LATENT={"pooled": ("SPATIAL_DIM",)}`.
-
-    Raises:
-        UsageError: an option has no effect.
-    """
-    for choice, names_by_value in idle.items():
-        value = constants[choice]
-        for name in names_by_value.get(value, ()):
-            if name in chosen:
-                raise UsageError(f"{name} has no effect where {choice} is {value}; leave it out, or choose another")
-
-
-def require_common(constants: dict, chosen: dict) -> None:
-    """Refuse wrong values of the constants that both training scripts have.
-
-    What a room checks itself (the data set's name, the device, the sizes that a model can have) is left to it.
-
-    Args:
-        constants: the constants of this run.
-        chosen: those of them that the command line sets.
-    """
-    c = SimpleNamespace(**constants)
-    require_whole(0, MAX_STEPS=c.MAX_STEPS)
-    whole = isinstance(c.SEED, int) and not isinstance(c.SEED, bool)
-    require(whole and 0 <= c.SEED < 2**63, "SEED", repr(c.SEED), "a whole number, at least 0 and below 2**63")
-    require_whole(1, HELD_OUT=c.HELD_OUT, EPOCHS=c.EPOCHS)
-    require_images(c.IMAGE_SIZE, c.FACES)
-    require_whole(1, LATENT_DIM=c.LATENT_DIM, SPATIAL_DIM=c.SPATIAL_DIM, CONV_LATENT_DIM=c.CONV_LATENT_DIM)
-    require_whole(1, HIDDEN_DIM=c.HIDDEN_DIM, MAP_CHANNELS=c.MAP_CHANNELS)
-    require_whole(1, LOG_EVERY=c.LOG_EVERY, GRID_EVERY=c.GRID_EVERY, GRID_IMAGES=c.GRID_IMAGES)
-    require_whole(2, BATCH_SIZE=c.BATCH_SIZE)  # a batch norm needs a batch
-    require_numbers(MASK_RATIO=c.MASK_RATIO, LEARNING_RATE=c.LEARNING_RATE, WARMUP=c.WARMUP)
-    require_numbers(WEIGHT_DECAY=c.WEIGHT_DECAY, SAVE_MINUTES=c.SAVE_MINUTES)
-    require_text(DATASET=c.DATASET, MODEL=c.MODEL, LATENT=c.LATENT, OBJECTIVE=c.OBJECTIVE)
-    require_text(SCHEDULE=c.SCHEDULE, DEVICE=c.DEVICE)
-    require(isinstance(c.COMPILE, bool), "COMPILE", repr(c.COMPILE), "True or False")
-    require(c.MODEL in MODELS, "MODEL", c.MODEL, " or ".join(MODELS))
-    require(c.GRID_IMAGES <= MOST_SHOWN, "GRID_IMAGES", c.GRID_IMAGES, f"at most {MOST_SHOWN}")
-    require(0 < c.LEARNING_RATE < 1, "LEARNING_RATE", c.LEARNING_RATE, "above 0 and below 1, say 0.001")
-    require(0 <= c.WEIGHT_DECAY < 1, "WEIGHT_DECAY", c.WEIGHT_DECAY, "at least 0 and below 1, say 0.01")
-    require(c.SAVE_MINUTES >= 0, "SAVE_MINUTES", c.SAVE_MINUTES, "at least 0")
-    require(0 <= c.WARMUP < 1, "WARMUP", c.WARMUP, "at least 0 and below 1, say 0.02")
-    require(c.SCHEDULE in SCHEDULES, "SCHEDULE", c.SCHEDULE, " or ".join(SCHEDULES))
-    require_effect(
-        constants,
-        chosen,
-        MODEL={
-            "conv": ("LATENT", "LATENT_DIM", "SPATIAL_DIM", "HIDDEN_DIM", "MAP_CHANNELS"),
-            "residual": ("CONV_LATENT_DIM",),
-        },
-        LATENT={"pooled": ("SPATIAL_DIM",), "spatial": ("LATENT_DIM", "MAP_CHANNELS")},
-    )

@@ -1,46 +1,48 @@
-"""Ctrl-C and SIGTERM, which cluster schedulers send, held back until a step is finished and saved."""
+"""Ctrl-C and SIGTERM, which cluster schedulers send, held back until a step is made and saved."""
 
 import os
 import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from leae.distributed import barrier, world_size
 
 
-class Stop:
-    """`with Stop() as stop:` the first of the two signals is only remembered within the block, as `stop.signal`.
+class StopSignal:
+    """`with StopSignal() as stop:` within the block the first Ctrl-C or SIGTERM only sets `stop.requested`.
 
-    From then on both have the effect again that they had before the block, so that a second one stops at once.
+    From then on both have the effect again that they had before the block, so a second one ends the process at once.
+    Processes that share a run have to stop after the same step: there `requested` waits for `agreed`, which is set
+    where they exchange their loss terms anyway.
     """
 
     def __init__(self):
-        self.signal = None
-        self.before = {}
+        self.received: int | None = None  # the signal
+        self.agreed = False  # by all processes
 
-    def __enter__(self) -> "Stop":
-        self.before = {number: signal.signal(number, self._remember) for number in SIGNALS}
+    def __enter__(self) -> "StopSignal":
+        self.before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *error) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def _remember(self, number: int, frame) -> None:
-        self.signal = number
+    def _receive(self, number: int, frame) -> None:
+        self.received = number
         self.__exit__()
 
     @property
-    def status(self) -> int:
-        """The exit status that tells a shell of the signal: 130 for SIGINT, 143 for SIGTERM.
+    def requested(self) -> bool:
+        """Whether the run is to be saved and left."""
+        return self.received is not None if world_size() == 1 else self.agreed
 
-        Where only another process of a shared run had the signal, SIGTERM's.
-        """
-        return 128 + (self.signal or signal.SIGTERM)
-
-
-def command_to_resume(folder: Path) -> str:
-    """What to type to go on with a run of this script."""
-    launcher = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} " if world_size() > 1 else ""
-    return f"uv run {launcher}{shlex.join([sys.argv[0], '--resume', str(folder)])}"
+    def exit(self, step: int, folder: Path) -> NoReturn:
+        """End the process, once the run is saved, with the status 130 for SIGINT, 143 for SIGTERM."""
+        launcher = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} " if world_size() > 1 else ""
+        command = f"uv run {launcher}{shlex.join([sys.argv[0], '--resume', str(folder)])}"
+        print(f"stopped after step {step:,} and saved; go on with: {command}", flush=True)
+        barrier()  # torchrun ends the others when it sees the first one go, and one of them may still be writing
+        sys.exit(128 + (self.received or signal.SIGTERM))

@@ -7,16 +7,17 @@ import pytest
 import torch
 
 from leae.conv_autoencoder import VariationalConvAutoencoder
-from leae.data.prepare import to_float
+from leae.data.batches import to_float
 from leae.training.evaluation import (
     MaskedViews,
     NoisyViews,
+    evaluate,
+    evaluation_mode,
     grid_rows,
-    held_out_psnr,
     mean_image,
     psnr,
     reconstruct,
-    samples,
+    sample_images,
     summary,
 )
 
@@ -36,20 +37,20 @@ class Dimmer(torch.nn.Module):
         return images - (0.2 if self.training else 0.1)
 
 
-@pytest.mark.parametrize("views", [MaskedViews(0.35), NoisyViews(0.2)])
-def test_held_out_psnr_is_taken_in_evaluation_mode_against_the_clean_images(views):
+@pytest.mark.parametrize("views", [MaskedViews(16, 0.35), NoisyViews(0.2)])
+def test_psnr_is_taken_in_evaluation_mode_against_the_clean_images(views):
     images = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), dtype=np.uint8)
     model = Dimmer().train()
-    quality = held_out_psnr(model, images, views, CPU)
-    assert quality["psnr_clean"] == pytest.approx(20, abs=1e-3)
+    measures = evaluate(model, images, views, CPU)
+    assert measures["psnr_clean"] == pytest.approx(20, abs=1e-3)
     originals = to_float(images)
     expected = psnr(views(originals) - 0.1, originals).mean().item()
-    assert quality[f"psnr_{views.name}"] == pytest.approx(expected, abs=1e-3)
+    assert measures[f"psnr_{views.name}"] == pytest.approx(expected, abs=1e-3)
     assert model.training
 
 
-@pytest.mark.parametrize("views", [MaskedViews(0.35), NoisyViews(0.2)])
-def test_the_same_image_has_the_same_view_however_many_are_looked_at(views):
+@pytest.mark.parametrize("views", [MaskedViews(32, 0.35), NoisyViews(0.2)])
+def test_the_same_image_has_the_same_view_however_many_are_evaluated(views):
     images = torch.rand(40, 3, 32, 32)
     everything = views(images)
     assert torch.equal(views(images[:7]), everything[:7])
@@ -62,7 +63,7 @@ def test_masks_hide_their_share_and_noise_has_its_deviation():
     assert noise.std().item() == pytest.approx(0.1, rel=0.01)
     assert noise.mean().item() == pytest.approx(0, abs=5 * 0.1 / noise.numel() ** 0.5)
     images = torch.rand(40, 3, 32, 32)
-    hidden = (MaskedViews(0.35)(images) != images).any(dim=1).float().mean(dim=(1, 2))
+    hidden = (MaskedViews(32, 0.35)(images) != images).any(dim=1).float().mean(dim=(1, 2))
     assert ((hidden - 0.35).abs() < 0.02).all()
 
 
@@ -76,7 +77,7 @@ def test_the_summary_names_the_models_figures_and_those_of_two_answers_without_a
     train[5:] = 200  # the mean image is 150 everywhere
     test = np.full((3, 8, 8, 3), 150 + 51, np.uint8)  # 0.2 away
     views = NoisyViews(0.1)
-    line = summary({"psnr_clean": 30.123, "psnr_noisy": 25.5}, train, test, views)
+    line = summary({"psnr_clean": 30.123, "psnr_noisy": 25.5}, train, test, views, CPU)
     itself = psnr(views(to_float(test)), to_float(test)).mean().item()
     mean = -20 * math.log10(0.2)
     assert "30.12 dB for clean, 25.50 dB for noisy images" in line
@@ -97,7 +98,7 @@ def test_samples_are_decoded_from_standard_gaussian_codes_that_stay_the_same():
     model = VariationalConvAutoencoder(latent_dim=7)
     seen = []
     model.decoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
-    first, second = samples(model, 3000, 0, CPU), samples(model, 3000, 0, CPU)
+    first, second = sample_images(model, 3000, 0, CPU), sample_images(model, 3000, 0, CPU)
     assert first.shape == (3000, 1, 32, 32)
     assert torch.equal(first, second)
     assert seen[0].shape == (3000, 7)
@@ -105,7 +106,11 @@ def test_samples_are_decoded_from_standard_gaussian_codes_that_stay_the_same():
     assert ((seen[0].std(dim=0) - 1).abs() < 5 / 6000**0.5).all()
 
 
-def test_reconstruct_leaves_no_gradient_and_the_mode_it_found():
-    model = torch.nn.Conv2d(3, 3, 1).eval()
+def test_evaluation_leaves_no_gradient_and_the_mode_it_found_also_after_an_error():
+    model = torch.nn.Conv2d(3, 3, 1)
     assert not reconstruct(model, torch.rand(2, 3, 8, 8)).requires_grad
+    with pytest.raises(ZeroDivisionError), evaluation_mode(model):
+        raise ZeroDivisionError
+    assert model.training
+    assert not reconstruct(model.eval(), torch.rand(2, 3, 8, 8)).requires_grad
     assert not model.training

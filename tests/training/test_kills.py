@@ -1,16 +1,16 @@
 """Runs that are killed by SIGKILL at random moments, again and again, end as those that nobody touched."""
 
+import contextlib
 import os
 import random
 import signal
 import time
 
 import pytest
-import torch
 
-from tests.conftest import TINY, assert_same, metrics_of
+from tests.conftest import TINY, assert_same_tensors, metrics_of
 
-# Saved after every step, so that many kills fall into the writing of a checkpoint, and few looks, which take long.
+# Saved after every step, so that many kills fall into the writing of a checkpoint, and few evaluations, which take long.
 OPTIONS = [*TINY, "--epochs", "500", "--log-every", "1", "--grid-every", "100000", "--save-minutes", "0"]
 SCRIPTS = {"main.py": "self-teaching", "main_regular.py": "variational"}
 
@@ -20,21 +20,21 @@ def options_of(script, steps):
     return [*OPTIONS, *objective, "--max-steps", steps]
 
 
-def kill_at_random(nursery, script, steps, kills, folder, draw):
+def kill_at_random(processes, script, steps, kills, folder, draw):
     """Start a run and go on with it, killing it on the way; how often, and how often with a checkpoint half-written."""
     run, killed, within_a_checkpoint = folder / "runs" / f"{SCRIPTS[script]}-001", 0, 0
     while killed < kills:
         begun = ["--resume", run] if run.exists() else options_of(script, steps)
-        child = nursery.start(script, *begun, folder=folder)
+        child = processes.start(script, *begun, folder=folder)
         done = max((int(row["step"]) for row in metrics_of(run)), default=0) if (run / "metrics.csv").exists() else 0
         if done > steps * killed / kills:  # far enough: before it makes another step
             time.sleep(draw.uniform(0, 0.12))
         elif draw.random() < 0.5:
             time.sleep(draw.uniform(0, 0.5))
         else:
-            wait_for_half_a_checkpoint(run / "checkpoints", child)
+            wait_for_half_a_checkpoint(run / "checkpoints")
         os.kill(child, signal.SIGKILL)
-        status = nursery.wait(child)
+        status = processes.wait(child)
         if status == -signal.SIGKILL:
             killed += 1
             within_a_checkpoint += any((run / "checkpoints").glob(".*.tmp"))
@@ -44,32 +44,33 @@ def kill_at_random(nursery, script, steps, kills, folder, draw):
     return killed, within_a_checkpoint
 
 
-def wait_for_half_a_checkpoint(checkpoints, child):
-    """Wait for a temporary file of a checkpoint that this child writes, or some seconds."""
-    until = time.monotonic() + 5
+def wait_for_half_a_checkpoint(checkpoints):
+    """Wait for a temporary file of a checkpoint, or some seconds."""
+    until, before = time.monotonic() + 5, {path: path.stat().st_mtime_ns for path in checkpoints.glob(".*.tmp")}
     while time.monotonic() < until:
-        if checkpoints.exists() and any(f"-{child}." in name for name in os.listdir(checkpoints)):
-            return
+        for path in checkpoints.glob(".*.tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime_ns != before.get(path):
+                    return
         time.sleep(0.0002)
 
 
-def assert_killed_runs_end_as_others_do(nursery, script, steps, kills, folder, seed):
+def assert_killed_runs_end_as_others_do(processes, script, steps, kills, folder, seed):
     """Kill a run that often, let it end, and compare everything it left with an untouched run's."""
     killed_in, whole_in = folder / "killed", folder / "whole"
     killed_in.mkdir()
     whole_in.mkdir()
-    killed, within_a_checkpoint = kill_at_random(nursery, script, steps, kills, killed_in, random.Random(seed))
+    killed, within_a_checkpoint = kill_at_random(processes, script, steps, kills, killed_in, random.Random(seed))
     assert killed == kills
     run, whole = (place / "runs" / f"{SCRIPTS[script]}-001" for place in (killed_in, whole_in))
-    assert nursery.run(script, "--resume", run, folder=killed_in) == 0, (killed_in / "output").read_text()
-    assert nursery.run(script, *options_of(script, steps), folder=whole_in) == 0, (whole_in / "output").read_text()
+    assert processes.run(script, "--resume", run, folder=killed_in) == 0, (killed_in / "output").read_text()
+    assert processes.run(script, *options_of(script, steps), folder=whole_in) == 0, (whole_in / "output").read_text()
 
-    assert [path.name for path in run.parent.iterdir()] == [run.name]  # one run, and nothing half-written
+    assert {path.name for path in run.parent.iterdir()} == {run.name, ".lock"}  # one run, and nothing half-written
     names = {path.relative_to(whole) for path in whole.rglob("*")}
     assert {path.relative_to(run) for path in run.rglob("*")} == names
-    for name in (name for name in names if name.suffix == ".pt"):
-        ours, theirs = (torch.load(place / name, weights_only=True) for place in (run, whole))
-        assert_same(ours, theirs)  # of last.pt the judge and the optimizer, too
+    for name in (name for name in names if name.suffix == ".safetensors"):
+        assert_same_tensors(run / name, whole / name)  # of last the judge and the optimizer, too
     for name in (name for name in names if name.parent.name == "grids"):
         assert (run / name).read_bytes() == (whole / name).read_bytes()
     rows = metrics_of(run)
@@ -81,13 +82,13 @@ def assert_killed_runs_end_as_others_do(nursery, script, steps, kills, folder, s
 
 @pytest.mark.parametrize(("script", "steps", "kills"), [("main.py", 60, 30), ("main_regular.py", 20, 10)])
 def test_a_run_that_is_killed_anywhere_again_and_again_ends_as_one_that_nobody_touched(
-    nursery, tmp_path, script, steps, kills
+    processes, tmp_path, script, steps, kills
 ):
-    assert assert_killed_runs_end_as_others_do(nursery, script, steps, kills, tmp_path, seed=0) >= kills // 6
+    assert assert_killed_runs_end_as_others_do(processes, script, steps, kills, tmp_path, seed=0) >= kills // 6
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_hundreds_of_kills_do_no_harm(nursery, tmp_path, script, seed):
-    print(script, seed, assert_killed_runs_end_as_others_do(nursery, script, 80, 40, tmp_path, seed), "half-written")
+def test_hundreds_of_kills_do_no_harm(processes, tmp_path, script, seed):
+    print(script, seed, assert_killed_runs_end_as_others_do(processes, script, 80, 40, tmp_path, seed), "half-written")

@@ -1,4 +1,4 @@
-"""Effective rank and dead dimensions, on codes of which both are known."""
+"""Effective rank and dead dimensions, on codes of which both are known; the warning of a collapse."""
 
 import math
 
@@ -9,17 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from leae.randomness import generator
-from leae.sigreg import sigreg
-from leae.training.monitoring import (
-    CollapseWatch,
-    dead_dimensions,
-    drift,
-    effective_rank,
-    first_non_finite,
-    gaussianity,
-    spectrum,
-)
+from leae.training.monitoring import CodeMonitor, dead_dimensions, effective_rank, first_non_finite, spectrum
+
+CPU = torch.device("cpu")
 
 
 def gaussian(count, dimensions, seed=0):
@@ -33,6 +25,7 @@ def test_effective_rank_is_the_exponential_of_the_spectrums_entropy(dimensions, 
     values = np.linalg.svd((codes - codes.mean(0)).double().numpy(), compute_uv=False) ** 2
     shares = values / values.sum()
     assert effective_rank(codes) == pytest.approx(math.exp(-(shares * np.log(shares)).sum()), rel=1e-6)
+    assert effective_rank(1e-3 * codes + 7) == pytest.approx(effective_rank(codes), rel=1e-3)  # place and scale
 
 
 def test_directions_used_alike_count_fully_and_others_in_between():
@@ -43,17 +36,11 @@ def test_directions_used_alike_count_fully_and_others_in_between():
     assert effective_rank(torch.full((999, 4), 0.1)) == 0  # of which the mean is no longer quite 0.1
 
 
-def test_where_the_codes_lie_and_their_scale_do_not_count():
-    codes = gaussian(200, 8) * torch.linspace(0.1, 1, 8)
-    assert effective_rank(1e-3 * codes + 7) == pytest.approx(effective_rank(codes), rel=1e-3)
-    assert dead_dimensions(1e-3 * codes + 7) == dead_dimensions(codes) == 0
-
-
 def test_dimensions_below_one_percent_of_the_liveliest_are_dead():
     scales = torch.tensor([5.0, 1.0, 0.06, 0.04, 0.0])
     codes = torch.tensor([[1.0], [-1.0]]) * scales + 3  # deviations are the scales
     assert dead_dimensions(codes) == 2
-    assert dead_dimensions(codes[:, :3]) == 0
+    assert dead_dimensions(1e-3 * codes[:, :3] + 7) == 0
     assert dead_dimensions(torch.full((999, 4), 0.1)) == 4
 
 
@@ -67,30 +54,8 @@ def test_every_position_of_a_spatial_code_is_a_sample():
 def test_the_spectrum_is_the_deviation_along_each_principal_direction():
     rotation = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))[0]
     codes = torch.randn(20_000, 4, dtype=torch.float64) * torch.tensor([0.1, 3.0, 1.0, 2.0]) @ rotation
-    torch.testing.assert_close(
-        spectrum(codes), torch.tensor([3.0, 2.0, 1.0, 0.1], dtype=torch.float64), rtol=0.05, atol=0
-    )
-
-
-def test_drift_is_the_distance_between_views_over_that_between_images():
-    codes, others = torch.randn(30, 5), torch.randn(30, 5)
-    pairs = [(codes[i] - codes[j]).square().sum() for i in range(30) for j in range(30) if i != j]
-    plain = ((codes - others).square().sum(dim=1).mean() / torch.stack(pairs).mean()).sqrt()
-    assert drift(codes, others) == pytest.approx(plain.item(), rel=1e-5)
-    assert drift(codes, codes) == 0
-    shuffled = codes.roll(1, 0)  # other images' codes are as far as other images
-    assert drift(torch.randn(4000, 6), torch.randn(4000, 6)) == pytest.approx(1, abs=0.05)
-    assert drift(codes, shuffled) > 0.5
-
-
-@pytest.mark.parametrize("shape", [(3000, 12), (3000, 3, 2, 2)])
-def test_gaussian_codes_are_as_far_from_gaussian_as_true_ones_and_others_farther(shape):
-    codes = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    found, true, used = gaussianity(codes)
-    assert used == 1000
-    assert true / 3 < found < 3 * true
-    assert gaussianity(1.5 * codes)[0] > 10 * true
-    assert found == pytest.approx(sigreg(codes[:1000], generator(0, "metrics")).item(), rel=1e-4)
+    expected = torch.tensor([3.0, 2.0, 1.0, 0.1], dtype=torch.float64)
+    torch.testing.assert_close(spectrum(codes), expected, rtol=0.05, atol=0)
 
 
 class Codes(nn.Module):
@@ -107,26 +72,35 @@ class Codes(nn.Module):
 HEALTHY = gaussian(40, 4)
 ON_A_LINE = gaussian(40, 1) * torch.ones(4) + 1e-3 * gaussian(40, 4)
 WITH_A_DEAD_ONE = gaussian(40, 4) * torch.tensor([1, 1, 1, 0.0])
+IMAGES = np.zeros((40, 8, 8, 3), np.uint8)
 
 
 def test_a_collapse_is_told_once_when_it_begins_and_again_if_it_comes_back(capsys):
-    watch, module = CollapseWatch(np.zeros((40, 8, 8, 3), np.uint8), torch.device("cpu")), Codes(HEALTHY)
+    monitor, judge = CodeMonitor(IMAGES, CPU), Codes(HEALTHY)
     history = [HEALTHY, ON_A_LINE, ON_A_LINE, WITH_A_DEAD_ONE, HEALTHY, WITH_A_DEAD_ONE, WITH_A_DEAD_ONE]
-    for look, codes in enumerate(history):
-        module.codes = codes
-        watch.look(1000 * look, judge=module, model=Codes(HEALTHY))
+    for number, codes in enumerate(history):
+        judge.codes = codes
+        measures = monitor(1000 * number, judge=judge, encoder=Codes(HEALTHY))
+        assert measures["judge_effective_rank"] == effective_rank(codes)
+        assert measures["encoder_dead_dimensions"] == 0
     first, second = capsys.readouterr().err.splitlines()
-    assert "the judge's codes have collapsed: after step 1,000 their effective rank is 1.00 of 4" in first
+    assert "the judge's codes have collapsed: after step 1,000 0 of 4 dimensions are dead" in first
+    assert "effective rank is 1.00" in first
     assert "the judge's codes have collapsed: after step 5,000 1 of 4 dimensions are dead" in second
 
 
-def test_codes_that_are_no_numbers_are_left_to_those_who_save(capsys):
-    CollapseWatch(np.zeros((40, 8, 8, 3), np.uint8), torch.device("cpu")).look(1, model=Codes(HEALTHY / 0))
+def test_codes_that_are_not_finite_or_too_few_to_tell_are_not_measured(capsys):
+    assert CodeMonitor(IMAGES, CPU)(1, encoder=Codes(HEALTHY / 0)) == {}
+    assert CodeMonitor(IMAGES[:15], CPU)(1, encoder=Codes(ON_A_LINE)) == {}
+    assert CodeMonitor(IMAGES[:16], CPU)(1, encoder=Codes(HEALTHY)).keys() == {
+        "encoder_effective_rank",
+        "encoder_dead_dimensions",
+    }
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_the_first_number_that_is_none_is_found_with_its_name(value):
+def test_the_first_non_finite_number_is_found_with_its_name(value):
     tensors = {"steps": torch.tensor(3), "empty": torch.empty(0), "a": torch.ones(5), "b": torch.ones(2, 3)}
     assert first_non_finite(tensors) is None
     assert first_non_finite({}) is None

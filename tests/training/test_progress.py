@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from leae.errors import UsageError
-from leae.training.progress import Pace
+from leae.training.progress import Progress
+from leae.training.signals import StopSignal
 
 
 @pytest.fixture
@@ -17,53 +18,41 @@ def clock(monkeypatch):
     return now
 
 
-def test_it_counts_from_the_first_step_to_the_last():
-    assert list(Pace(3, 7, batch_size=1)) == [3, 4, 5, 6]
-    assert list(Pace(7, 7, batch_size=1)) == []
+def test_it_counts_from_the_first_step_and_has_one_turn_more_for_the_last_evaluation():
+    assert list(Progress(3, 7, batch_size=1)) == [3, 4, 5, 6, 7]
+    assert list(Progress(7, 7, batch_size=1)) == [7]
+    with pytest.raises(UsageError, match="the checkpoint is of step 8, of a run of 7"):
+        Progress(8, 7, batch_size=1)
 
 
-def test_more_steps_than_the_run_has_cannot_have_been_made():
-    with pytest.raises(UsageError, match="says that 8 steps were made, of a run of 7"):
-        Pace(8, 7, batch_size=1)
+def test_speed_is_images_per_second_since_the_last_measurement_and_without_evaluations(clock):
+    progress, terms, speeds = Progress(0, 100, batch_size=8), {"loss": torch.tensor(2.5)}, {}
+    for step in progress:
+        if step == 14:
+            clock[0] += 1000  # an evaluation
+            progress.restart()
+        clock[0] += 0.5 if step < 10 else 2.0 if step < 14 else 0.25
+        if step + 1 in (10, 14, 16):
+            measured = progress.measure(terms, StopSignal())
+            assert list(measured) == ["images_per_second", "loss"]
+            speeds[step + 1] = measured["images_per_second"]
+    assert speeds == {10: 16.0, 14: 4.0, 16: 32.0}
 
 
-def test_speed_is_images_per_second_since_the_last_measurement_and_without_rests(clock):
-    pace = Pace(0, 100, batch_size=8)
-    steps = iter(pace)
-
-    def make(count, seconds):
-        for _ in range(count):
-            next(steps)
-            clock[0] += seconds
-
-    make(10, 0.5)
-    terms = {"loss": torch.tensor(2.5)}
-    measured = pace.measure(terms)
-    assert measured == {"images_per_second": 16.0, "loss": 2.5}
-    make(4, 2.0)
-    assert pace.measure(terms)["images_per_second"] == 4.0
-    make(3, 1.0)
-    clock[0] += 1000  # a look
-    pace.rest()
-    make(2, 0.25)
-    assert pace.measure(terms)["images_per_second"] == 32.0
-    assert list(measured) == ["images_per_second", "loss"]
-
-
-def test_minutes_are_counted_since_the_last_rest_not_the_last_measurement(clock):
-    pace = Pace(0, 100, batch_size=8)
+def test_minutes_are_counted_since_the_last_restart_not_the_last_measurement(clock):
+    progress = Progress(0, 100, batch_size=8)
     clock[0] += 90
-    pace.measure({"loss": torch.tensor(1.0)})
-    assert pace.minutes_since_rest == 1.5
-    pace.rest()
-    assert pace.minutes_since_rest == 0
+    progress.measure({"loss": torch.tensor(1.0)}, StopSignal())
+    assert progress.minutes == 1.5
+    progress.restart()
+    assert progress.minutes == 0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_term_that_is_not_finite_ends_the_run_with_step_and_term(value):
-    pace = Pace(10, 100, batch_size=8)
-    steps = iter(pace)
+    progress = Progress(10, 100, batch_size=8)
+    steps = iter(progress)
     for _ in range(3):
         next(steps)
     with pytest.raises(UsageError, match=f"kl is {value} after step 13.*lower LEARNING_RATE"):
-        pace.measure({"loss": torch.tensor(1.0), "kl": torch.tensor(value)})
+        progress.measure({"loss": torch.tensor(1.0), "kl": torch.tensor(value)}, StopSignal())

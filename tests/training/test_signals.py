@@ -8,11 +8,10 @@ import sys
 import time
 
 import pytest
-import torch
 
 from leae.errors import run_command
-from leae.training.signals import Stop
-from tests.conftest import ROOT, TINY, assert_same, metrics_of
+from leae.training.signals import StopSignal
+from tests.conftest import ROOT, TINY, assert_same_tensors, metrics_of, read_tensors
 
 LONG = [*TINY, "--epochs", "500", "--log-every", "1", "--grid-every", "100000", "--save-minutes", "60"]
 
@@ -28,66 +27,68 @@ def has_logged(run, step):
     return lambda: (run / "metrics.csv").exists() and any(int(row["step"]) >= step for row in metrics_of(run))
 
 
+def step_of(run):
+    return int(read_tensors(run / "checkpoints" / "last.safetensors")[0]["step"])
+
+
 @pytest.mark.parametrize(
     ("script", "kind", "number", "status"),
     [("main.py", "self-teaching", signal.SIGINT, 130), ("main_regular.py", "masked", signal.SIGTERM, 143)],
 )
 def test_a_signal_ends_a_run_after_its_step_saved_and_with_the_command_that_goes_on(
-    nursery, workplace, script, kind, number, status
+    processes, workplace, script, kind, number, status
 ):
-    child = nursery.start(script, *LONG, "--max-steps", 2000, folder=workplace)
+    child = processes.start(script, *LONG, "--max-steps", 2000, folder=workplace)
     run = workplace / "runs" / f"{kind}-001"
     wait_until(has_logged(run, 1))
     os.kill(child, number)
-    assert nursery.wait(child) == status
+    assert processes.wait(child) == status
     said = (workplace / "output").read_text()
     found = re.search(rf"stopped after step (\d+) and saved; go on with: uv run \S*{script} (--resume .*)\n", said)
-    assert torch.load(run / "checkpoints" / "last.pt", weights_only=True)["step"] == int(found[1])
+    assert step_of(run) == int(found[1])
     assert metrics_of(run)[-1]["step"] == found[1]
     assert "Traceback" not in said
     assert not list(workplace.rglob("*.tmp"))
 
-    child = nursery.start(script, *found[2].split(), folder=workplace)
+    child = processes.start(script, *found[2].split(), folder=workplace)
     wait_until(has_logged(run, int(found[1]) + 2))
     os.kill(child, number)
-    nursery.wait(child)
+    processes.wait(child)
     assert [int(row["step"]) for row in metrics_of(run) if row["split"] == "train"][: int(found[1]) + 2] == [
         *range(1, int(found[1]) + 3)
     ]
 
 
-def test_a_run_that_was_stopped_politely_ends_as_one_that_was_not(nursery, workplace):
+def test_a_run_that_was_stopped_politely_ends_as_one_that_was_not(processes, workplace):
     (workplace / "other").mkdir()
-    child = nursery.start("main.py", *LONG, "--max-steps", 12, folder=workplace)
+    child = processes.start("main.py", *LONG, "--max-steps", 12, folder=workplace)
     stopped, whole = (place / "runs" / "self-teaching-001" for place in (workplace, workplace / "other"))
     wait_until(has_logged(stopped, 3))
     os.kill(child, signal.SIGTERM)
-    assert nursery.wait(child) == 143
-    assert nursery.run("main.py", "--resume", stopped, folder=workplace) == 0
-    assert nursery.run("main.py", *LONG, "--max-steps", 12, folder=workplace / "other") == 0
-    first, second = (torch.load(run / "checkpoints" / "last.pt", weights_only=True) for run in (stopped, whole))
-    assert_same(first, second)
+    assert processes.wait(child) == 143
+    assert processes.run("main.py", "--resume", stopped, folder=workplace) == 0
+    assert processes.run("main.py", *LONG, "--max-steps", 12, folder=workplace / "other") == 0
+    assert_same_tensors(*(run / "checkpoints" / "last.safetensors" for run in (stopped, whole)))
     assert metrics_of(stopped) == metrics_of(whole)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_preparing_data_stops_at_once_and_leaves_nothing(nursery, workplace, number, status):
-    child = nursery.start("-m leae.data.prepare", "faces", "--faces", 3000, "--image-size", 32, folder=workplace)
+def test_preparing_data_stops_at_once_and_leaves_nothing(processes, workplace, number, status):
+    child = processes.start("-m leae", "prepare", "faces", "--faces", 3000, "--image-size", 32, folder=workplace)
     output = workplace / "output"
     wait_until(lambda: output.exists() and "preparing" in output.read_text())
     os.kill(child, number)
-    assert nursery.wait(child) == status
-    assert output.read_text().endswith("\nprep_data.py: interrupted\n")
-    assert list((workplace / "data" / "prepared").iterdir()) == []
+    assert processes.wait(child) == status
+    assert output.read_text().endswith("\nleae prepare: interrupted\n")
+    assert not [path for path in (workplace / "data" / "prepared").iterdir() if path.suffix != ".lock"]
 
 
-def test_the_first_signal_is_remembered_and_the_second_has_its_effect():
+def test_the_first_signal_only_asks_and_the_second_has_its_effect():
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with Stop() as stop:
-        assert stop.signal is None
+    with StopSignal() as stop:
+        assert not stop.requested
         os.kill(os.getpid(), signal.SIGINT)
-        assert stop.signal == signal.SIGINT
-        assert stop.status == 130
+        assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
@@ -95,7 +96,7 @@ def test_the_first_signal_is_remembered_and_the_second_has_its_effect():
 
 def test_the_second_sigterm_ends_a_command_with_its_status(capsys):
     def main():
-        with Stop():
+        with StopSignal():
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("it went on")
@@ -119,6 +120,5 @@ def test_processes_that_share_a_run_leave_it_after_the_same_step(workplace):
     found = re.search(r"stopped after step (\d+) and saved; go on with: uv run torchrun --nproc-per-node 2 ", said)
     assert found, errors
     assert said.count("stopped after") == 1
-    step = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["step"]
-    assert step == int(found[1])
-    assert step % 2 == 0
+    assert step_of(run) == int(found[1])
+    assert step_of(run) % 2 == 0

@@ -1,0 +1,167 @@
+"""Every constant of both scripts with values that cannot be: one line with name, value and range, before any work."""
+
+import re
+import runpy
+import sys
+
+import pytest
+
+from leae.training.settings import constants_of
+from tests.conftest import ROOT, assert_refused
+
+# By constant, lines with a value that cannot be, and what the answer has to say: the range, or the nearest that works.
+COMMON = {
+    "DATASET": [
+        ("--dataset mnits", "no data set 'mnits'.*auto, celeba"),
+        ("--dataset celeba", "no CelebA.*leae prepare celeba"),
+    ],
+    "IMAGE_SIZE": [
+        ("--image-size 0", "at least 1|a multiple of 8"),
+        ("--image-size 100", "100.*96 and 104"),
+        ("--image-size 4096", "4096.*at most 2048"),
+        (f"--image-size {10**15}", "at most"),
+        ("--model conv --image-size 64", "IMAGE_SIZE is 64; it must be 32 where MODEL is conv"),
+    ],
+    "FACES": [("--faces 0", "FACES is 0.*at least 1"), (f"--faces {10**7}", "at most 1000000")],
+    "HELD_OUT": [("--held-out 0", "at least 1"), (f"--held-out {10**12}", "at most 1000000000")],
+    "MODEL": [("--model large", "MODEL is 'large'; it must be residual or conv")],
+    "LATENT": [("--latent round", "'round'.*pooled.* or .*spatial")],
+    "LATENT_DIM": [
+        ("--latent-dim 0", "at least 1"),
+        (f"--latent-dim {10**6}", "at most 65536"),
+        ("--latent spatial --latent-dim 16", "LATENT_DIM has no effect where LATENT is spatial"),
+        ("--model conv --latent-dim 16", "LATENT_DIM has no effect where MODEL is conv"),
+    ],
+    "SPATIAL_DIM": [
+        ("--latent spatial --spatial-dim 0", "at least 1"),
+        ("--latent spatial --spatial-dim 30 --hidden-dim 32", "16, 32"),
+    ],
+    "HIDDEN_DIM": [
+        ("--hidden-dim -1", "at least 1"),
+        (f"--hidden-dim {10**6}", "at most 65536"),
+        ("--hidden-dim 32768", "parameters; it may have 1,073,741,824: lower HIDDEN_DIM"),
+    ],
+    "MAP_CHANNELS": [("--map-channels 0", "at least 1"), ("--hidden-dim 32 --map-channels 30", "16, 32")],
+    "CONV_LATENT_DIM": [
+        ("--model conv --conv-latent-dim 0", "at least 1"),
+        (f"--model conv --conv-latent-dim {10**6}", "at most 65536"),
+        ("--conv-latent-dim 16", "CONV_LATENT_DIM has no effect where MODEL is residual"),
+    ],
+    "MASK_RATIO": [
+        ("--mask-ratio 0", "between 0 and 1, say 0.35"),
+        ("--mask-ratio nan", "MASK_RATIO is nan"),
+        ("--image-size 64 --mask-ratio 0.999", "between 6.1e-05 and 0.98"),
+    ],
+    "BATCH_SIZE": [("--batch-size 1", "BATCH_SIZE is 1.*at least 2")],
+    "EPOCHS": [
+        ("--epochs 0", "EPOCHS is 0.*at least 1"),
+        (f"--epochs {10**400}", "at most 1000000000|digits"),
+        ("--epochs many", "--epochs.*'many'"),
+        ("--epoch 5", "no option --epoch, did you mean --epochs"),
+    ],
+    "MAX_STEPS": [("--max-steps -1", "at least 0")],
+    "LEARNING_RATE": [("--learning-rate 0", "say 0.001"), ("--learning-rate inf", "a finite number")],
+    "WARMUP": [("--warmup 1", "below 1")],
+    "SCHEDULE": [("--schedule stepwise", "SCHEDULE is 'stepwise'; it must be cosine or constant")],
+    "WEIGHT_DECAY": [("--weight-decay -0.1", "at least 0"), ("--weight-decay 1", "below 1")],
+    "SEED": [("--seed -1", "SEED is -1.*at least 0"), (f"--seed {2**63}", f"SEED is {2**63}")],
+    "DEVICE": [("--device abacus", "DEVICE is 'abacus'.*choose"), ("--device meta", "choose")],
+    "COMPILE": [("--compile 5", "no option 5")],
+    "LOG_EVERY": [("--log-every 0", "at least 1")],
+    "GRID_EVERY": [("--grid-every 0", "at least 1")],
+    "GRID_IMAGES": [("--grid-images 0", "at least 1"), ("--grid-images 1000", "at most 100")],
+    "SAVE_MINUTES": [("--save-minutes -1", "at least 0"), ("--save-minutes nan", "a finite number")],
+    "RESUME": [("--resume runs/none", "runs.none is not a run's folder")],
+}
+OWN = {
+    "main.py": {
+        "OBJECTIVE": [("--objective pixels", "OBJECTIVE is 'pixels'.*symmetric.* crop")],
+        "CROP_RATIOS": [
+            ("--crop-ratios 0", "at most 1, say 0.15"),
+            ("--crop-ratios nan", "CROP_RATIOS|crop ratio"),
+            ("--crop-ratios 0.5 0.5", "different"),
+            ("--image-size 64 --crop-ratios 0.01", "at least 0.031"),
+        ],
+        "SIGREG_WEIGHT": [("--sigreg-weight -1", "at least 0"), ("--sigreg-weight inf", "a finite number")],
+        "JUDGE_DECAY": [("--judge-decay 1", "below 1"), ("--judge-decay nan", "a finite number")],
+        "JUDGE_RULER": [("--judge-ruler inch", "JUDGE_RULER is 'inch'.*shared or own")],
+    },
+    "main_regular.py": {
+        "OBJECTIVE": [("--objective pixels", "masked, plain, denoising or variational")],
+        "OUTPUT": [("--output square", "OUTPUT is 'square'.*sigmoid or linear")],
+        "RECONSTRUCTION_LOSS": [
+            ("--reconstruction-loss mae", "mse or bce"),
+            ("--reconstruction-loss bce --output linear", "needs .*sigmoid"),
+        ],
+        "NOISE": [
+            ("--objective denoising --noise 0", "NOISE is 0.*at most 1"),
+            ("--noise 0.1", "NOISE has no effect where OBJECTIVE is masked"),
+            ("--objective denoising --mask-ratio 0.5", "MASK_RATIO has no effect where OBJECTIVE is denoising"),
+        ],
+        "BETA": [
+            ("--objective variational --beta -1", "at least 0"),
+            ("--objective variational --beta inf", "a finite number"),
+        ],
+    },
+}
+LINES = [
+    (script, line, says)
+    for script, own in OWN.items()
+    for lines in {**COMMON, **own}.values()
+    for line, says in lines
+    if script == "main.py" or lines not in COMMON.values()  # the common ones are checked by the same rooms
+]
+
+
+@pytest.mark.parametrize("script", OWN)
+def test_the_table_has_every_constant(script):
+    constants = constants_of(runpy.run_path(str(ROOT / script), run_name="not main"))
+    assert constants.keys() == {**COMMON, **OWN[script]}.keys()
+
+
+@pytest.mark.parametrize(("script", "line", "says"), LINES, ids=[f"{s}: {line[:40]}" for s, line, _ in LINES])
+def test_a_value_that_cannot_be_is_refused_with_name_value_and_range(
+    workplace, monkeypatch, capsys, script, line, says
+):
+    assert_refused(monkeypatch, capsys, script, line, says)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "CROP_RATIOS = (0.15)",
+        "CROP_RATIOS = [0.15, 1.0]",
+        "CROP_RATIOS = ()",
+        "EPOCHS = 1e1",
+        "EPOCHS = '5'",
+        "IMAGE_SIZE = 64.0",
+        "JUDGE_DECAY = '0.9'",
+        "DATASET = 5",
+        "LATENT = ['pooled']",
+        "DEVICE = None",
+        "COMPILE = 'yes'",
+        "EXTRA = None",
+    ],
+)
+def test_a_constant_edited_to_another_type_is_refused_by_name(workplace, monkeypatch, capsys, edit):
+    name = edit.split()[0]
+    script = (ROOT / "main.py").read_text(encoding="utf-8")
+    script = re.sub(rf"^{name} = .*", edit, script, flags=re.MULTILINE).replace("\nSEED = 0", f"\nSEED = 0\n{edit}")
+    (workplace / "main.py").write_text(script, encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    with pytest.raises(SystemExit):
+        runpy.run_path("main.py", run_name="__main__")
+    assert re.match(rf"main.py: {name} is", capsys.readouterr().err)
+    assert not (workplace / "runs").exists()
+
+
+def test_constants_that_both_scripts_have_are_the_same(monkeypatch):
+    for gpu in (False, True):
+        monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)
+        ours, theirs = (
+            constants_of(runpy.run_path(str(ROOT / script), run_name="not main"))
+            for script in ("main_regular.py", "main.py")
+        )
+        shared = (ours.keys() & theirs.keys()) - {"OBJECTIVE"}
+        assert len(shared) > 20
+        assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
