@@ -13,24 +13,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leae.errors import UsageError
-from leae.normalisation import BatchNorm1d, BatchNorm2d, at_least_float32
-from leae.resampling import SpaceToDepthShortcut, StridedConv, UpsampledConv
+from leae.errors import UsageError, require_choice, require_whole
+from leae.layers import BatchNorm1d, BatchNorm2d, SpaceToDepthShortcut, StridedConv, UpsampledConv, at_least_float32
 
 LARGEST = 65_536  # of any size of a model; what is larger is a slip of the hand, or of a hostile file
 MOST_PARAMETERS = 2**30  # of a model that is trained: 4 GiB, and four times that with gradients and moments
 STRIDE = 8  # image pixels per position of the encoder's map, along one side
+LATENTS = ("pooled", "spatial")
 OUTPUTS = ("sigmoid", "linear")
+
+
+class BaseEncoder(nn.Module):
+    """Images in [0, 1] to codes in two parts, so that a caller may choose what normalises: `project`, then `norm`.
+
+    A subclass sets `norm` and defines `convolve`, which maps images of the range that the output has to codes.
+
+    Args:
+        output: "sigmoid" or "linear"; see `BaseAutoencoder`.
+    """
+
+    def __init__(self, output: str):
+        super().__init__()
+        self.output = output
+
+    def project(self, images: Tensor) -> Tensor:
+        """Codes before `norm`: [N, C, S, S] → [N, *latent_shape], twice the D if variational."""
+        return self.convolve(images if self.output == "sigmoid" else 2 * images - 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.norm(self.project(images))
 
 
 class BaseAutoencoder(nn.Module):
     """What every autoencoder does with its encoder and its decoder. Images are in [0, 1] on either side of it.
 
-    A subclass sets `encoder`, which maps images to codes in two parts, `project` and `norm`, and `decoder`, which
-    maps codes to a raw output of the images' shape. What the raw output means is `output`:
+    A subclass sets `encoder`, a `BaseEncoder`, and `decoder`, which maps codes to a raw output of the images' shape.
+    What the raw output means is `output`:
 
     - "sigmoid": logits of pixels in [0, 1].
-    - "linear": pixels in [−1, 1]; the encoder sees them scaled to that range as well.
+    - "linear": pixels in [−1, 1]; the encoder scales images to that range as well.
 
     Args:
         image_shape: (C, S, S).
@@ -46,8 +67,7 @@ class BaseAutoencoder(nn.Module):
 
     def __init__(self, image_shape: tuple[int, ...], latent_shape: tuple[int, ...], output: str, settings: dict):
         super().__init__()
-        if output not in OUTPUTS:
-            raise UsageError(f"output is {output!r}; choose {' or '.join(OUTPUTS)}")
+        require_choice(OUTPUTS, OUTPUT=output)
         self.image_shape = image_shape
         self.latent_shape = latent_shape
         self.output = output
@@ -88,7 +108,7 @@ class BaseAutoencoder(nn.Module):
         if images.shape[1:] != self.image_shape:
             expected = ", ".join(map(str, self.image_shape))
             raise UsageError(f"images have the shape {list(images.shape)}; this model takes [N, {expected}]")
-        return self.encoder.project(images if self.output == "sigmoid" else 2 * images - 1)
+        return self.encoder.project(images)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Images from codes: [N, *latent_shape] → float [N, C, S, S] in [0, 1]."""
@@ -156,66 +176,35 @@ class UpBlock(nn.Module):
         return F.silu(self.conv2(F.silu(self.conv1(x))) + shortcut)
 
 
-class Encoder(nn.Module):
-    """Images to codes. `project` stops before `norm`, so that a caller may choose what normalises."""
+class Encoder(BaseEncoder):
+    """Images to codes of `outputs` numbers, or, with None, to the map itself."""
 
     def __init__(
-        self,
-        image_size: int,
-        image_channels: int,
-        hidden_dim: int,
-        latent_dim: int,
-        map_channels: int,
-        pooled: bool,
-        variational: bool,
+        self, image_channels: int, hidden_dim: int, map_shape: tuple, outputs: int | None, norm: nn.Module, output: str
     ):
-        super().__init__()
+        super().__init__(output)
         self.stem = StridedConv(image_channels, hidden_dim)
         self.down1 = DownBlock(hidden_dim, 2 * hidden_dim)
-        self.down2 = DownBlock(2 * hidden_dim, map_channels)
-        if pooled:
-            outputs = 2 * latent_dim if variational else latent_dim
-            inputs = map_channels * (image_size // STRIDE) ** 2
-            self.to_latent = nn.Sequential(nn.Flatten(), nn.Linear(inputs, outputs))
-        else:
-            self.to_latent = nn.Identity()
-        if variational:
-            self.norm = PosteriorMean()
-        else:
-            self.norm = BatchNorm1d(latent_dim) if pooled else BatchNorm2d(latent_dim)
+        self.down2 = DownBlock(2 * hidden_dim, map_shape[0])
+        self.to_latent = nn.Identity()
+        if outputs is not None:
+            self.to_latent = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(map_shape), outputs))
+        self.norm = norm
 
-    def project(self, images: Tensor) -> Tensor:
-        """Codes before `norm`: [N, C, S, S] → [N, D] or [N, D, S/8, S/8], twice the D if variational."""
+    def convolve(self, images: Tensor) -> Tensor:
         return self.to_latent(self.down2(self.down1(F.silu(self.stem(images)))))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.norm(self.project(images))
 
 
 class Decoder(nn.Module):
-    """Codes to the raw output: what becomes pixels by `BaseAutoencoder.decode`."""
+    """Codes of `inputs` numbers, or, with None, maps, to the raw output: what `BaseAutoencoder.decode` makes pixels."""
 
-    def __init__(
-        self,
-        image_size: int,
-        image_channels: int,
-        hidden_dim: int,
-        latent_dim: int,
-        map_channels: int,
-        pooled: bool,
-    ):
+    def __init__(self, image_channels: int, hidden_dim: int, map_shape: tuple, inputs: int | None):
         super().__init__()
-        map_size = image_size // STRIDE
-        self.from_latent = (
-            nn.Sequential(
-                nn.Linear(latent_dim, map_channels * map_size**2),
-                nn.Unflatten(1, (map_channels, map_size, map_size)),
-                nn.SiLU(),
-            )
-            if pooled
-            else nn.Identity()
-        )
-        self.up1 = UpBlock(map_channels if pooled else latent_dim, 2 * hidden_dim)
+        self.from_latent = nn.Identity()
+        if inputs is not None:
+            to_map = nn.Linear(inputs, math.prod(map_shape))
+            self.from_latent = nn.Sequential(to_map, nn.Unflatten(1, map_shape), nn.SiLU())
+        self.up1 = UpBlock(map_shape[0], 2 * hidden_dim)
         self.up2 = UpBlock(2 * hidden_dim, hidden_dim)
         self.head = UpsampledConv(hidden_dim, image_channels)
 
@@ -231,7 +220,7 @@ class Autoencoder(BaseAutoencoder):
         image_channels: channels of the images (3 for RGB).
         hidden_dim: h, the width: the stem has h channels, the blocks in the middle 2h.
         latent: "pooled" or "spatial".
-        latent_dim: numbers per image (pooled), or channels of the latent map (spatial).
+        latent_dim: size of the vector (pooled), or channels of the latent map (spatial), then a divisor of 8h.
         map_channels: channels of the map before the pooled latent's linear layer; a divisor of 8h. A spatial
             latent is that map itself, so there `latent_dim` is used and this is ignored.
         output: "sigmoid" or "linear"; see `BaseAutoencoder`.
@@ -250,74 +239,68 @@ class Autoencoder(BaseAutoencoder):
         map_channels: int = 128,
         output: str = "sigmoid",
     ):
-        if latent not in ("pooled", "spatial"):
-            raise UsageError(f"latent is {latent!r}; choose 'pooled' or 'spatial'")
-        if image_size < STRIDE or image_size % STRIDE:
-            below = max(STRIDE, image_size // STRIDE * STRIDE)
+        require_choice(LATENTS, LATENT=latent)
+        require_whole(STRIDE, LARGEST, IMAGE_SIZE=image_size)
+        if image_size % STRIDE:
+            below = image_size // STRIDE * STRIDE
             raise UsageError(
-                f"image_size is {image_size}; it must be a multiple of {STRIDE} and at least that: "
-                f"{below} and {below + STRIDE} are the nearest sizes that work"
+                f"IMAGE_SIZE is {image_size}; it must be a multiple of {STRIDE}, "
+                f"of which {below} and {below + STRIDE} are the nearest"
             )
-        require_sizes(image_size=image_size, image_channels=image_channels, hidden_dim=hidden_dim)
-        require_sizes(latent_dim=latent_dim, map_channels=map_channels)
-        pooled = latent == "pooled"
+        require_whole(1, LARGEST, image_channels=image_channels, HIDDEN_DIM=hidden_dim)
+        pooled, parts = latent == "pooled", 2 if self.variational else 1  # mean and log-variance are two parts
         if pooled:
-            width, name = map_channels, f"map_channels is {map_channels}, which does"
-        elif self.variational:  # the map holds mean and log-variance
-            name = f"latent_dim of a spatial latent (SPATIAL_DIM) is {latent_dim}, the double of which does"
-            width = 2 * latent_dim
+            require_whole(1, LARGEST, LATENT_DIM=latent_dim)
+            _require_divisor(8, hidden_dim, MAP_CHANNELS=map_channels)
         else:
-            width, name = latent_dim, f"latent_dim of a spatial latent (SPATIAL_DIM) is {latent_dim}, which does"
-        if width < 1 or 8 * hidden_dim % width:
-            share = width // latent_dim if not pooled else 1
-            divisors = [d for d in range(1, 8 * hidden_dim // share + 1) if 8 * hidden_dim % (share * d) == 0]
-            nearest = sorted(sorted(divisors, key=lambda d: abs(share * d - width))[:3])
-            raise UsageError(
-                f"{name} not divide 8 × hidden_dim = {8 * hidden_dim}; "
-                f"{', '.join(map(str, nearest))} are the nearest that work"
-            )
+            _require_divisor(8 // parts, hidden_dim, SPATIAL_DIM=latent_dim)
+            map_channels = parts * latent_dim
         settings = {
             "image_size": image_size,
             "image_channels": image_channels,
             "hidden_dim": hidden_dim,
             "latent": latent,
             "latent_dim": latent_dim,
-            "map_channels": width,
+            "map_channels": map_channels,
             "output": output,
         }
-        latent_shape = (latent_dim,) if pooled else (latent_dim, image_size // STRIDE, image_size // STRIDE)
+        grid = (image_size // STRIDE, image_size // STRIDE)
+        latent_shape = (latent_dim,) if pooled else (latent_dim, *grid)
         super().__init__((image_channels, image_size, image_size), latent_shape, output, settings)
-        sizes = (image_size, image_channels, hidden_dim, latent_dim, width, pooled)
-        self.encoder = Encoder(*sizes, self.variational)
-        self.decoder = Decoder(*sizes)
+        batch_norm = BatchNorm1d(latent_dim) if pooled else BatchNorm2d(latent_dim)
+        norm = PosteriorMean() if self.variational else batch_norm
+        outputs, inputs = (parts * latent_dim, latent_dim) if pooled else (None, None)
+        map_shape = (map_channels, *grid)
+        self.encoder = Encoder(image_channels, hidden_dim, map_shape, outputs, norm, output)
+        self.decoder = Decoder(image_channels, hidden_dim, map_shape if pooled else latent_shape, inputs)
+
+
+def _require_divisor(multiple: int, hidden_dim: int, **channels: int) -> None:
+    """Refuse channels that do not divide a multiple of HIDDEN_DIM, with the nearest that do."""
+    require_whole(1, LARGEST, **channels)
+    whole = multiple * hidden_dim
+    for name, value in channels.items():
+        if whole % value:
+            divisors = [divisor for divisor in range(1, whole + 1) if whole % divisor == 0]
+            nearest = sorted(sorted(divisors, key=lambda divisor: abs(divisor - value))[:3])
+            raise UsageError(
+                f"{name} is {value}; it must divide {multiple} × HIDDEN_DIM = {whole}, "
+                f"as {', '.join(map(str, nearest))} do"
+            )
 
 
 class VariationalAutoencoder(Variational, Autoencoder):
     """The residual autoencoder with a Gaussian posterior in the place of its code; the arguments are the same.
 
-    A spatial latent's map holds the means and the log-variances, so there twice latent_dim divides 8h.
+    A spatial latent's map holds the means and the log-variances, so there `latent_dim` is a divisor of 4h.
     """
-
-
-def require_sizes(**sizes: int) -> None:
-    """Refuse sizes that are no whole numbers from 1 to 65,536.
-
-    Raises:
-        UsageError: the first of them.
-    """
-    for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise UsageError(f"{name} is {value!r}; it must be a whole number, at least 1")
-        if value > LARGEST:
-            raise UsageError(f"{name} is {value}; it must be at most {LARGEST}")
 
 
 def build(kind: type[BaseAutoencoder], *sizes, **options) -> BaseAutoencoder:
     """A model, unless it is absurdly large.
 
     Args:
-        kind: its class.
-        *sizes, **options: what the class takes.
+        kind: its class, which takes `*sizes` and `**options`.
 
     Raises:
         UsageError: a size that cannot be built, or too many parameters.

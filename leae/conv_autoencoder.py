@@ -9,20 +9,20 @@ numbers an image. `encode`, `decode` and `forward` are those of every autoencode
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leae.autoencoder import BaseAutoencoder, PosteriorMean, Variational, require_sizes
-from leae.errors import UsageError
-from leae.normalisation import BatchNorm1d
+from leae.autoencoder import LARGEST, BaseAutoencoder, BaseEncoder, PosteriorMean, Variational
+from leae.errors import UsageError, require_whole
+from leae.layers import BatchNorm1d
 
 IMAGE_SIZE = 32  # side in pixels; 28×28 digits are padded by 2
 MAP_SIZE = IMAGE_SIZE // 8
 WIDTHS = (32, 64, 128)  # channels after each convolution
 
 
-class ConvEncoder(nn.Module):
-    """Images to codes. `project` stops before `norm`, as the residual encoder's does."""
+class ConvEncoder(BaseEncoder):
+    """Images to codes of `outputs` numbers."""
 
-    def __init__(self, image_channels: int, outputs: int, norm: nn.Module):
-        super().__init__()
+    def __init__(self, image_channels: int, outputs: int, norm: nn.Module, output: str):
+        super().__init__(output)
         first, second, third = WIDTHS
         self.conv1 = nn.Conv2d(image_channels, first, kernel_size=3, stride=2, padding=1)
         self.conv2 = nn.Conv2d(first, second, kernel_size=3, stride=2, padding=1)
@@ -30,17 +30,13 @@ class ConvEncoder(nn.Module):
         self.to_latent = nn.Linear(third * MAP_SIZE**2, outputs)
         self.norm = norm
 
-    def project(self, images: Tensor) -> Tensor:
-        """Codes before `norm`: [N, C, 32, 32] → [N, D], twice the D if variational."""
+    def convolve(self, images: Tensor) -> Tensor:
         maps = F.relu(self.conv3(F.relu(self.conv2(F.relu(self.conv1(images))))))  # [N, 128, 4, 4]
         return self.to_latent(maps.flatten(1))
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.norm(self.project(images))
-
 
 class ConvDecoder(nn.Module):
-    """Codes to the raw output: what becomes pixels by `BaseAutoencoder.decode`."""
+    """Codes to the raw output: what `BaseAutoencoder.decode` makes pixels."""
 
     def __init__(self, image_channels: int, latent_dim: int):
         super().__init__()
@@ -72,21 +68,17 @@ class ConvAutoencoder(BaseAutoencoder):
     def __init__(
         self, image_channels: int = 1, latent_dim: int = 32, output: str = "sigmoid", batch_norm: bool = False
     ):
-        require_sizes(image_channels=image_channels, latent_dim=latent_dim)
-        settings = {
-            "image_channels": image_channels,
-            "latent_dim": latent_dim,
-            "output": output,
-            "batch_norm": batch_norm,
-        }
-        super().__init__((image_channels, IMAGE_SIZE, IMAGE_SIZE), (latent_dim,), output, settings)
+        require_whole(1, LARGEST, image_channels=image_channels, CONV_LATENT_DIM=latent_dim)
         if self.variational and batch_norm:
             raise UsageError("a variational encoder has no batch norm; leave batch_norm False")
+        sizes = {"image_channels": image_channels, "latent_dim": latent_dim}
+        settings = {**sizes, "output": output, "batch_norm": batch_norm}
+        super().__init__((image_channels, IMAGE_SIZE, IMAGE_SIZE), (latent_dim,), output, settings)
         if self.variational:
             outputs, norm = 2 * latent_dim, PosteriorMean()
         else:
             outputs, norm = latent_dim, BatchNorm1d(latent_dim, affine=False) if batch_norm else nn.Identity()
-        self.encoder = ConvEncoder(image_channels, outputs, norm)
+        self.encoder = ConvEncoder(image_channels, outputs, norm, output)
         self.decoder = ConvDecoder(image_channels, latent_dim)
 
 

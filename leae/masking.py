@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from leae.distributed import local_rows, world_size
-from leae.errors import UsageError
+from leae.errors import require, require_number
 
 
 def mask_side(image_size: int, mask_ratio: float) -> int:
@@ -19,15 +19,12 @@ def mask_side(image_size: int, mask_ratio: float) -> int:
     Raises:
         UsageError: the ratio is not between 0 and 1, or the square would have no pixel or cover every pixel.
     """
-    if not 0 < mask_ratio < 1:
-        raise UsageError(f"mask ratio is {mask_ratio}; it is a share of the image's area between 0 and 1, say 0.35")
+    require_number(MASK_RATIO=mask_ratio)
+    require(0 < mask_ratio < 1, "MASK_RATIO", mask_ratio, "a share of the image's area between 0 and 1, say 0.35")
     side = round(math.sqrt(mask_ratio) * image_size)
-    if not 0 < side < image_size:
-        smallest, largest = (0.5 / image_size) ** 2, (1 - 0.5 / image_size) ** 2
-        raise UsageError(
-            f"mask ratio {mask_ratio} is a square of {side} pixels on images of {image_size} pixels; "
-            f"choose a ratio between {smallest:.2g} and {largest:.4f}"
-        )
+    smallest, largest = (0.5 / image_size) ** 2, (1 - 0.5 / image_size) ** 2
+    expected = f"between {smallest:.2g} and {largest:.4f}, so that some of {image_size}×{image_size} pixels are hidden"
+    require(0 < side < image_size, "MASK_RATIO", mask_ratio, expected)
     return side
 
 
@@ -37,17 +34,23 @@ def crop_side(image_size: int, crop_ratio: float) -> int:
     Raises:
         UsageError: the ratio is not in (0, 1], or the box would have fewer than 2×2 pixels.
     """
-    if not 0 < crop_ratio <= 1:
-        raise UsageError(
-            f"crop ratio is {crop_ratio}; it is a share of the image's side, above 0 and at most 1, say 0.15"
-        )
+    require_number(CROP_RATIOS=crop_ratio)
+    expected = "a share of the image's side, above 0 and at most 1, say 0.15"
+    require(0 < crop_ratio <= 1, "a ratio of CROP_RATIOS", crop_ratio, expected)
     side = round(crop_ratio * image_size)
-    if side < 2:
-        raise UsageError(
-            f"crop ratio {crop_ratio} is a box of {side} pixel on images of {image_size} pixels; "
-            f"choose a ratio of at least {2 / image_size:.2g}"
-        )
+    expected = f"at least {2 / image_size:.2g}, a box of 2×2 of {image_size}×{image_size} pixels"
+    require(side >= 2, "a ratio of CROP_RATIOS", crop_ratio, expected)
     return side
+
+
+def require_noise(deviation: float) -> None:
+    """Refuse a NOISE that is not in (0, 1], in units of pixels from 0 to 1.
+
+    Raises:
+        UsageError: it is not.
+    """
+    require_number(NOISE=deviation)
+    require(0 < deviation <= 1, "NOISE", deviation, "above 0 and at most 1, say 0.2")
 
 
 def draw_boxes(count: int, side: int, image_size: int, generator: torch.Generator) -> Tensor:
@@ -58,20 +61,6 @@ def draw_boxes(count: int, side: int, image_size: int, generator: torch.Generato
         0 and image_size − side.
     """
     return torch.randint(0, image_size - side + 1, (count, 2), generator=generator, device=generator.device)
-
-
-def inside_squares(corners: Tensor, side: int, size: int) -> Tensor:
-    """Which pixels lie inside one square per image: bool [N, 1, size, size].
-
-    Args:
-        corners: int64 [N, 2], row and column of each square's top left pixel.
-        side: side of the squares in pixels.
-        size: side of the images in pixels.
-    """
-    pixels = torch.arange(size, device=corners.device)
-    offset = pixels - corners[:, :, None]  # [N, 2, S]: distance from the square's first row, first column
-    rows, columns = ((offset >= 0) & (offset < side)).unbind(1)  # [N, S] each
-    return rows[:, None, :, None] & columns[:, None, None, :]
 
 
 def fill_squares(images: Tensor, corners: Tensor, side: int) -> Tensor:
@@ -87,6 +76,13 @@ def fill_squares(images: Tensor, corners: Tensor, side: int) -> Tensor:
     """
     inside = inside_squares(corners, side, images.shape[-1])
     return torch.where(inside, images.mean(dim=(2, 3), keepdim=True), images)
+
+
+def inside_squares(corners: Tensor, side: int, size: int) -> Tensor:
+    """Which pixels of images of `size` pixels lie inside the squares of `fill_squares`: bool [N, 1, size, size]."""
+    offset = torch.arange(size, device=corners.device) - corners[:, :, None]  # [N, 2, S]: from the first row, column
+    rows, columns = ((offset >= 0) & (offset < side)).unbind(1)  # [N, S] each
+    return rows[:, None, :, None] & columns[:, None, None, :]
 
 
 def mask_squares(images: Tensor, mask_ratio: float, generator: torch.Generator) -> Tensor:
@@ -125,7 +121,7 @@ def draw_gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
     return local_rows(torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype))
 
 
-def crop_and_resize(images: Tensor, corners: Tensor, side: int) -> Tensor:
+def crop_and_resize(images: Tensor, corners: Tensor | None, side: int) -> Tensor:
     """Cut one square box out of each image and resize it bilinearly to the image's full size.
 
     The centres of the box's corner pixels map to the centres of the result's corner pixels. Each output row is a
@@ -134,7 +130,7 @@ def crop_and_resize(images: Tensor, corners: Tensor, side: int) -> Tensor:
 
     Args:
         images: float [N, C, S, S].
-        corners: int64 [N, 2], row and column of each box's top left pixel.
+        corners: int64 [N, 2], row and column of each box's top left pixel; not used for the whole image.
         side: side of the boxes in pixels, from 2 to S. S is the whole image and returns it as it is.
 
     Returns:
@@ -153,5 +149,6 @@ def crop_and_resize(images: Tensor, corners: Tensor, side: int) -> Tensor:
         3, place[:, :, None, :].expand(-1, -1, size, -1), hat.expand(len(images), 2, -1, -1)
     )
     rows, columns = weights.unbind(1)  # [N, S, S] each: output position × input position
-    with torch.autocast(images.device.type, enabled=False):  # pixels in bfloat16 would be coarser than they are shown
+    # Not in bfloat16, which is coarser than pixels are shown. On a GPU that may use TF32, these products do.
+    with torch.autocast(images.device.type, enabled=False):
         return rows[:, None] @ images @ columns[:, None].mT

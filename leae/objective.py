@@ -16,6 +16,7 @@ The symmetric objective uses all of them. The crop objective uses the clean view
 λ · SIGReg(z_clean).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +25,8 @@ from torch import Tensor
 
 from leae.autoencoder import BaseAutoencoder
 from leae.distributed import local_rows, world_size
-from leae.errors import UsageError
-from leae.judge import Judge
+from leae.errors import require, require_choice, require_number
+from leae.judge import Judge, Judgement
 from leae.masking import crop_and_resize, crop_side, draw_boxes, mask_side, mask_squares
 from leae.sigreg import sigreg
 
@@ -42,6 +43,7 @@ class SelfTeachingObjective:
         kind: "symmetric" or "crop".
         mask_ratio: share of an image's area that the masked view hides, in (0, 1).
         crop_ratios: sides of the crop boxes as shares of the image's side, each in (0, 1]; 1.0 is the whole image.
+            Published is 0.15 alone.
         sigreg_weight: λ, at least 0.
 
     Raises:
@@ -51,89 +53,83 @@ class SelfTeachingObjective:
     image_size: int
     kind: str = "symmetric"
     mask_ratio: float = 0.35
-    crop_ratios: tuple[float, ...] = (0.15,)
+    crop_ratios: tuple[float, ...] = (0.15, 1.0)
     sigreg_weight: float = 0.03
 
     def __post_init__(self):
-        if self.kind not in OBJECTIVES:
-            raise UsageError(f"objective is {self.kind!r}; choose one of {', '.join(OBJECTIVES)}")
-        object.__setattr__(self, "crop_ratios", tuple(map(float, self.crop_ratios)))  # 1 and 1.0 are one name
-        if not self.crop_ratios or len(set(self.crop_ratios)) < len(self.crop_ratios):
-            raise UsageError(f"crop ratios are {self.crop_ratios}; give one or several different ones, say (0.15, 1.0)")
-        if not 0 <= self.sigreg_weight < float("inf"):
-            raise UsageError(f"SIGReg weight is {self.sigreg_weight}; it must be at least 0, say 0.03")
+        require_choice(OBJECTIVES, OBJECTIVE=self.kind)
+        require_number(SIGREG_WEIGHT=self.sigreg_weight)
+        require(self.sigreg_weight >= 0, "SIGREG_WEIGHT", self.sigreg_weight, "at least 0, say 0.03")
         mask_side(self.image_size, self.mask_ratio)
-        for ratio in self.crop_ratios:
+        ratios = self.crop_ratios
+        some = isinstance(ratios, tuple) and len(ratios) > 0
+        require(some, "CROP_RATIOS", ratios, "a tuple of at least one number, as in (0.15,) or (0.15, 1.0)")
+        for ratio in ratios:
             crop_side(self.image_size, ratio)
-
-    @property
-    def term_names(self) -> list[str]:
-        """Names of the terms that a call returns, in their order."""
-        if self.kind == "crop":
-            terms = [f"clean_crop_{ratio}" for ratio in self.crop_ratios]
-        else:
-            pairs = [(f"clean_crop_{ratio}", f"masked_crop_{ratio}") for ratio in self.crop_ratios]
-            terms = ["consistency", *(name for pair in pairs for name in pair)]
-        return ["loss", "latent", "sigreg", *terms]
+        require(len(set(ratios)) == len(ratios), "CROP_RATIOS", ratios, "different numbers")
+        object.__setattr__(self, "crop_ratios", tuple(map(float, ratios)))  # 1 and 1.0 are one name
 
     def __call__(
-        self, model: BaseAutoencoder, judge: Judge, images: Tensor, generator: torch.Generator
+        self, model: BaseAutoencoder, judge: Judge, images: Tensor, generator: torch.Generator, step: int = 0
     ) -> dict[str, Tensor]:
         """The loss of one batch, or of this process's rows of it, and every term of it by name.
 
         Args:
             model: E and D, in training mode, where its batch norm uses the statistics of each view's batch.
             judge: T.
-            images: float [N, C, S, S] in [0, 1], at least two of them.
+            images: x, float [N, C, S, S] in [0, 1], at least two of them.
             generator: draws the masks, the boxes and SIGReg's directions; lives on the images' device.
+            step: how many optimizer steps came before, for a schedule.
 
         Returns:
-            Scalars by name, as `term_names` lists them: "loss" to take the gradient of, its two parts "latent"
-            and "sigreg" (λ included), and the terms that "latent" is the mean of.
+            Scalars by name: "loss" to take the gradient of, its two parts "latent" and "sigreg" (λ included), and
+            the terms that "latent" is the mean of: "consistency" (symmetric), "clean_crop_0.15", "masked_crop_0.15".
         """
-        if self.kind == "crop":
-            return self._crop(model, judge, images, generator)
-        return self._symmetric(model, judge, images, generator)
+        ratios = self.crop_ratios  # a schedule goes here, say `self.crop_ratios if step < 10_000 else (WHOLE,)`
+        compute = self._symmetric if self.kind == "symmetric" else self._crop
+        terms, gaussian = compute(model, judge, images, ratios, generator)
+        latent = torch.stack(list(terms.values())).mean()
+        regularity = self.sigreg_weight * gaussian
+        names = ["consistency", *(f"{view}_crop_{ratio}" for ratio in ratios for view in ("clean", "masked"))]
+        in_order = {name: terms[name] for name in names if name in terms}
+        return {"loss": latent + regularity, "latent": latent, "sigreg": regularity, **in_order}
 
-    def _symmetric(self, model, judge, images, generator) -> dict[str, Tensor]:
-        z_clean, z_masked = model.encode_views(images, mask_squares(images, self.mask_ratio, generator))
+    def _symmetric(self, model, judge, x, ratios, generator) -> tuple[dict[str, Tensor], Tensor]:
+        z_clean, z_masked = model.encode_views(x, mask_squares(x, self.mask_ratio, generator))
         x_clean, x_masked = model.decode_views(z_clean, z_masked)
 
-        terms = {}
-        # Consistency compares whole reconstructions, and a crop ratio of 1 asks for the very same codes.
-        for ratio in dict.fromkeys((WHOLE, *self.crop_ratios)):
-            crop = self._draw_crop(ratio, len(images), generator)
-            wanted = judge.ruler == "shared" or ratio in self.crop_ratios
-            target, t_clean, t_masked = judge(crop(images) if wanted else None, crop(x_clean), crop(x_masked))
-            if ratio == WHOLE:
-                terms["consistency"] = F.mse_loss(t_clean, t_masked)
-            if ratio in self.crop_ratios:
-                terms[f"clean_crop_{ratio}"] = F.mse_loss(t_clean, target)
-                terms[f"masked_crop_{ratio}"] = F.mse_loss(t_masked, target)
-        gaussian = (sigreg(z_clean, generator) + sigreg(z_masked, generator)) / 2
-        return self._sum(terms, gaussian)
+        whole_first = sorted(ratios, key=lambda ratio: ratio != WHOLE)  # consistency wants the whole image anyway
+        judged = self._judge_crops(judge, (WHOLE, *whole_first), generator, x, x_clean, x_masked)
 
-    def _crop(self, model, judge, images, generator) -> dict[str, Tensor]:
-        z_clean = model.encode(images)
+        t_clean, t_masked = judged[WHOLE].reconstructions
+        terms = {"consistency": F.mse_loss(t_clean, t_masked)}
+        for ratio in whole_first:
+            t_clean, t_masked = judged[ratio].reconstructions
+            terms[f"clean_crop_{ratio}"] = F.mse_loss(t_clean, judged[ratio].target)
+            terms[f"masked_crop_{ratio}"] = F.mse_loss(t_masked, judged[ratio].target)
+        return terms, (sigreg(z_clean, generator) + sigreg(z_masked, generator)) / 2
+
+    def _crop(self, model, judge, x, ratios, generator) -> tuple[dict[str, Tensor], Tensor]:
+        z_clean = model.encode(x)
         x_clean = model.decode(z_clean)
 
+        judged = self._judge_crops(judge, ratios, generator, x, x_clean)
+
         terms = {}
-        for ratio in self.crop_ratios:
-            crop = self._draw_crop(ratio, len(images), generator)
-            target, t_clean = judge(crop(images), crop(x_clean))
-            terms[f"clean_crop_{ratio}"] = F.mse_loss(t_clean, target)
-        return self._sum(terms, sigreg(z_clean, generator))
+        for ratio in ratios:
+            (t_clean,) = judged[ratio].reconstructions
+            terms[f"clean_crop_{ratio}"] = F.mse_loss(t_clean, judged[ratio].target)
+        return terms, sigreg(z_clean, generator)
 
-    def _draw_crop(self, ratio: float, count: int, generator: torch.Generator):
-        """`crop` of the formulas: a function that cuts the same boxes out of whatever it is given."""
-        side = crop_side(self.image_size, ratio)
-        if side == self.image_size:
-            return lambda images: images
-        corners = local_rows(draw_boxes(count * world_size(), side, self.image_size, generator))
-        return lambda images: crop_and_resize(images, corners, side)
-
-    def _sum(self, terms: dict[str, Tensor], gaussian: Tensor) -> dict[str, Tensor]:
-        latent = torch.stack(list(terms.values())).mean()
-        sigreg_term = self.sigreg_weight * gaussian
-        terms |= {"loss": latent + sigreg_term, "latent": latent, "sigreg": sigreg_term}
-        return {name: terms[name] for name in self.term_names}
+    def _judge_crops(
+        self, judge: Judge, ratios: Iterable[float], generator: torch.Generator, x: Tensor, *reconstructions: Tensor
+    ) -> dict[float, Judgement]:
+        """What the judge sees of x and of its reconstructions at each crop ratio, through the same boxes."""
+        judged = {}
+        for ratio in dict.fromkeys(ratios):  # the whole image once, however many ask for it
+            side = crop_side(self.image_size, ratio)
+            corners = None  # of the whole image, which needs none
+            if side < self.image_size:
+                corners = local_rows(draw_boxes(len(x) * world_size(), side, self.image_size, generator))
+            judged[ratio] = judge(*(crop_and_resize(view, corners, side) for view in (x, *reconstructions)))
+        return judged

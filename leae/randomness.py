@@ -7,7 +7,19 @@ number alone.
 import numpy as np
 import torch
 
+from leae.errors import require_whole
+
 PURPOSES = ("order", "step", "evaluation", "noise", "samples", "selection", "metrics")
+
+
+def seed_weights(seed: int) -> None:
+    """Seed what draws a new model's weights.
+
+    Raises:
+        UsageError: SEED is not a whole number, at least 0 and below 2**63.
+    """
+    require_whole(0, 2**63 - 1, SEED=seed)
+    torch.manual_seed(seed)
 
 
 def generator(seed: int, purpose: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leae.autoencoder import OUTPUTS
-from leae.errors import UsageError
+from leae.errors import require, require_choice, require_number
+from leae.layers import at_least_float32
 from leae.masking import draw_gaussian
-from leae.normalisation import at_least_float32
 
 LOSSES = ("mse", "bce")
 
@@ -43,22 +43,17 @@ class ReconstructionLoss:
     output: str = "sigmoid"
 
     def __post_init__(self):
-        if self.kind not in LOSSES:
-            raise UsageError(f"reconstruction loss is {self.kind!r}; choose {' or '.join(LOSSES)}")
-        if self.output not in OUTPUTS:
-            raise UsageError(f"output is {self.output!r}; choose {' or '.join(OUTPUTS)}")
-        if self.kind == "bce" and self.output == "linear":
-            raise UsageError("reconstruction loss bce needs output sigmoid, for a linear output is no probability")
+        require_choice(LOSSES, RECONSTRUCTION_LOSS=self.kind)
+        require_choice(OUTPUTS, OUTPUT=self.output)
+        probability = self.kind != "bce" or self.output == "sigmoid"
+        require(probability, "OUTPUT", self.output, "sigmoid for RECONSTRUCTION_LOSS bce, which takes probabilities")
 
     def __call__(self, raw: Tensor, images: Tensor) -> Tensor:
-        """The loss, averaged over images, channels and pixels.
+        """The loss, averaged over images, channels and pixels: a scalar.
 
         Args:
             raw: float [N, C, S, S], the decoder's output.
             images: float [N, C, S, S] in [0, 1].
-
-        Returns:
-            A scalar.
         """
         raw = at_least_float32(raw)
         if self.kind == "bce":
@@ -81,10 +76,10 @@ def draw_latent(mean: Tensor, log_variance: Tensor, generator: torch.Generator) 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(μ, σ²) ‖ N(0, I)) of diagonal Gaussians in nats: ½ · Σ (μ² + σ² − 1 − log σ²).
 
-    Summed over the dimensions of a code and averaged over the batch. The reconstruction loss beside it has to be
-    summed over the pixels likewise: only then is reconstruction + KL a bound on the images' negative log-likelihood,
-    and β = 1 that bound. Were both averaged over their dimensions, β would silently be multiplied by the ratio of
-    pixels to code numbers, 32 to 384 times here, and the codes would collapse onto N(0, I), whatever the image.
+    Summed over the dimensions of a code and averaged over the batch: a scalar. The reconstruction loss beside it has
+    to be summed over the pixels likewise: only then is reconstruction + KL a bound on the images' negative
+    log-likelihood, and β = 1 that bound. Were both averaged over their dimensions, β would silently be multiplied by
+    the compression, 32 to 384 here, and the codes would collapse onto N(0, I), whatever the image.
 
     A sum of squared errors is, up to a constant, the negative log-likelihood of pixels with Gaussian noise of variance
     ½ around the reconstruction. On pixels scaled to [−1, 1] (a linear output) it is four times as large, so that β
@@ -92,8 +87,15 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
     Args:
         mean, log_variance: float [N, D] or [N, D, H, W].
-
-    Returns:
-        A scalar.
     """
     return (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(dim=1).mean() / 2
+
+
+def require_beta(beta: float) -> None:
+    """Refuse a BETA, the weight β of the KL divergence, that is below 0.
+
+    Raises:
+        UsageError: it is, or no finite number.
+    """
+    require_number(BETA=beta)
+    require(beta >= 0, "BETA", beta, "at least 0; 1 is the evidence bound")

@@ -44,7 +44,8 @@ class _EppsPulley(torch.autograd.Function):
 
         Re Σ_k 2·w_k · conj(e_k) · i·t_k · z^k,
 
-    a polynomial in z, by Horner's rule another product a knot. Nothing but z and the e_k is kept for it.
+    a polynomial in z, by Horner's rule another product a knot. Nothing but z and the e_k is kept for it, so that a
+    second derivative is refused: it would silently be wrong.
     """
 
     @staticmethod
@@ -69,6 +70,8 @@ class _EppsPulley(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
+        if torch.is_grad_enabled():  # create_graph; once_differentiable lets it pass where `gradient` is a constant
+            raise RuntimeError("SIGReg has no second derivative; call backward without create_graph")
         z, coefficients = ctx.saved_tensors
         # Every process has the same statistic in its loss, and each loss depends on these samples.
         coefficients = (coefficients * all_reduce_sum(gradient)).unsqueeze(-2)  # [KNOTS, ..., 1, K]
@@ -87,7 +90,9 @@ def sigreg(codes: Tensor, generator: torch.Generator) -> Tensor:
         generator: draws the directions; lives on the codes' device.
 
     Returns:
-        A scalar, always computed in float32 (float64 for float64 codes), also under autocast.
+        A scalar in float32 (float64 for float64 codes), also under autocast, which it leaves. Two things are coarser:
+        codes that autocast's layers have rounded to bfloat16, and on a GPU, where `find_device` allows TF32, the
+        products with the directions.
     """
     with torch.autocast(codes.device.type, enabled=False):
         if codes.dtype != torch.float64:

@@ -36,11 +36,6 @@ def project(encoder: Encoder, images: Tensor) -> Tensor:
     return encoder.to_latent(down_block(encoder.down2, down_block(encoder.down1, stem)))
 
 
-def encode(encoder: Encoder, images: Tensor) -> Tensor:
-    """E of one view, in training mode."""
-    return encoder.norm(project(encoder, images))
-
-
 def decode(decoder: nn.Module, latent: Tensor) -> Tensor:
     """D of one view."""
     x = up_block(decoder.up2, up_block(decoder.up1, decoder.from_latent(latent)))
@@ -56,20 +51,19 @@ def mask(images: Tensor, corners: Tensor, side: int) -> Tensor:
 
 
 def crop(images: Tensor, corners: Tensor, side: int) -> Tensor:
-    size = images.shape[-2:]
-    boxes = [
-        image[None, :, top : top + side, left : left + side]
-        for image, (top, left) in zip(images, corners.tolist(), strict=True)
-    ]
-    return F.interpolate(torch.cat(boxes), size, mode="bilinear", align_corners=True)
+    places = zip(images, corners.tolist(), strict=True)
+    boxes = torch.stack([image[:, top : top + side, left : left + side] for image, (top, left) in places])
+    return F.interpolate(boxes, images.shape[-2:], mode="bilinear", align_corners=True)
 
 
 def normalise(codes: Tensor, ruler: Tensor, norm: nn.Module) -> Tensor:
     """Batch norm of codes with the batch statistics of the ruler."""
-    over = (0,) if codes.dim() == 2 else (0, 2, 3)
-    shape = (1, -1) if codes.dim() == 2 else (1, -1, 1, 1)
+    over = (0, *range(2, codes.dim()))
     mean, variance = ruler.mean(over, keepdim=True), ruler.var(over, correction=0, keepdim=True)
-    return (codes - mean) / (variance + norm.eps).sqrt() * norm.weight.view(shape) + norm.bias.view(shape)
+    normalised = (codes - mean) / (variance + norm.eps).sqrt()
+    if norm.weight is None:
+        return normalised
+    return normalised * norm.weight.view(mean.shape) + norm.bias.view(mean.shape)
 
 
 def sigreg(codes: Tensor, generator: torch.Generator) -> Tensor:
@@ -86,20 +80,20 @@ def plain_objective(
     objective: SelfTeachingObjective, model: Autoencoder, judge: Judge, images: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """The terms of `SelfTeachingObjective`, from the same draws: mask, boxes of each ratio, directions of each view."""
-    count, size, symmetric = len(images), images.shape[-1], objective.kind == "symmetric"
-    E, D, T = model.encoder, model.decoder, judge.encoder
-    z = {"clean": encode(E, images)}
-    if symmetric:
+    count, size, T = len(images), images.shape[-1], judge.encoder
+    views = {"clean": images}
+    if objective.kind == "symmetric":
         side = mask_side(size, objective.mask_ratio)
-        z["masked"] = encode(E, mask(images, draw_boxes(count, side, size, generator), side))
-    x = {view: decode(D, code) for view, code in z.items()}
+        views["masked"] = mask(images, draw_boxes(count, side, size, generator), side)
+    z = {view: model.encoder.norm(project(model.encoder, shown)) for view, shown in views.items()}
+    x = {view: decode(model.decoder, code) for view, code in z.items()}
 
     def judged(view: Tensor, real: Tensor) -> Tensor:
         codes = project(T, view)
         return normalise(codes, real if judge.ruler == "shared" else codes, T.norm)
 
     terms = {}
-    if symmetric:
+    if objective.kind == "symmetric":
         with torch.no_grad():
             real = project(T, images)
         terms["consistency"] = F.mse_loss(judged(x["clean"], real), judged(x["masked"], real))
@@ -116,20 +110,13 @@ def plain_objective(
     return {"loss": latent + regularity, "latent": latent, "sigreg": regularity, **terms}
 
 
-def plain_step(
-    objective: SelfTeachingObjective,
-    model: Autoencoder,
-    judge: Judge,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    generator: torch.Generator,
-) -> dict[str, float]:
+def plain_step(objective, model, judge, optimizer, images: Tensor, generator: torch.Generator) -> dict[str, float]:
     """One optimizer step; the losses are read back."""
     terms = plain_objective(objective, model, judge, images, generator)
     optimizer.zero_grad()
     terms["loss"].backward()
     optimizer.step()
     with torch.no_grad():
-        for ours, theirs in zip(judge.encoder.parameters(), model.encoder.parameters(), strict=True):
-            ours.copy_(judge.decay * ours + (1 - judge.decay) * theirs)
+        for teacher, student in zip(judge.encoder.parameters(), model.encoder.parameters(), strict=True):
+            teacher.copy_(judge.decay * teacher + (1 - judge.decay) * student)
     return {name: term.item() for name, term in terms.items()}

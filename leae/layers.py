@@ -1,13 +1,17 @@
-"""The layers that halve or double a map, each computed the cheapest way there is to the same numbers.
+"""The layers that PyTorch does not have, or not as fast: halving and doubling a map, and batch norm.
 
-Parameters and values are those of the plain layer that a docstring names; only the way of computing differs.
+The first ones have the parameters and the values of the plain layers that their docstrings name, and compute them the
+cheapest way there is. The batch norm takes its statistics over the global batch of all processes.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from leae.distributed import all_reduce_sum, world_size
 from leae.errors import UsageError
+
+FEW = 4  # output channels up to which `conv_transpose_to_few` is faster
 
 
 def conv_transpose_to_few(x: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -76,8 +80,6 @@ class UpsampledConv(nn.Conv2d):
     [N, in_channels, H, W] → [N, out_channels, 2H, 2W]
     """
 
-    FEW = 4  # output channels up to which `conv_transpose_to_few` is faster
-
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
         taps = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
@@ -85,7 +87,7 @@ class UpsampledConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = (self.taps @ self.weight @ self.taps.T).transpose(0, 1)  # [in, out, 4, 4]
-        if self.out_channels <= self.FEW:
+        if self.out_channels <= FEW:
             return conv_transpose_to_few(x, kernel.contiguous(), self.bias)
         return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
 
@@ -105,12 +107,12 @@ class SpaceToDepthShortcut(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.group, rest = divmod(4 * in_channels, out_channels)
-        if rest:
+        if 4 * in_channels % out_channels:
             raise UsageError(
                 f"{out_channels} channels cannot be group means of 4 × {in_channels} = {4 * in_channels}; "
                 f"choose a divisor of {4 * in_channels}"
             )
+        self.group = 4 * in_channels // out_channels
         kernel = torch.zeros(out_channels, out_channels).fill_diagonal_(1 / self.group)
         kernel = kernel.repeat_interleave(self.group, dim=1)  # [out, 4·in]
         self.register_buffer("kernel", kernel.view(out_channels, in_channels, 2, 2), persistent=False)
@@ -124,3 +126,74 @@ class SpaceToDepthShortcut(nn.Module):
             channels = squares.permute(0, 2, 3, 1).unflatten(3, (-1, self.group // 4)).unbind(4)
             return (sum(channels) / len(channels)).permute(0, 3, 1, 2)
         return F.conv2d(x, self.kernel, stride=2)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """bfloat16 or float16 to float32; others as they are.
+
+    Under autocast convolutions and linear layers give bfloat16, of 8 significant bits. What is computed with their
+    outputs is computed in float32 from here on, but the outputs stay as coarse as they came.
+    """
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def batch_statistics(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over the global batch and over positions: [N, D] or [N, D, H, W] → [D] each."""
+    over = [0, *range(2, codes.dim())]
+    if world_size() == 1:
+        variance, mean = torch.var_mean(codes, dim=over, correction=0)
+        return mean, variance
+    count = world_size() * codes.numel() // codes.shape[1]
+    mean = all_reduce_sum(codes.sum(over)) / count
+    centred = codes - _along(mean, codes)
+    return mean, all_reduce_sum(centred.square().sum(over)) / count
+
+
+def normalise(codes: Tensor, ruler: Tensor, norm: nn.Module) -> Tensor:
+    """A batch norm's formula, applied to codes with the batch statistics of the ruler, a batch of the same shape.
+
+    Args:
+        codes, ruler: [N, D] or [N, D, H, W]; gradients flow to both. They may be the same tensor.
+        norm: its ε, and its weight and bias if it has them; its running statistics are not used.
+    """
+    own, codes = ruler is codes, at_least_float32(codes)
+    if own and world_size() == 1:
+        return F.batch_norm(codes, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
+    return normalise_with(codes, *batch_statistics(codes if own else at_least_float32(ruler)), norm)
+
+
+def normalise_with(codes: Tensor, mean: Tensor, variance: Tensor, norm: nn.Module) -> Tensor:
+    """Codes normalised with a mean and a variance [D], through which gradients flow where there are any."""
+    if not mean.requires_grad:  # F.batch_norm is faster, and takes them for constants
+        return F.batch_norm(codes, mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps)
+    scaled = (codes - _along(mean, codes)) * _along((variance + norm.eps).rsqrt(), codes)
+    return scaled if norm.weight is None else scaled * _along(norm.weight, codes) + _along(norm.bias, codes)
+
+
+def _along(values: Tensor, codes: Tensor) -> Tensor:
+    """One value per channel, shaped to broadcast against codes."""
+    return values.view(1, -1, *[1] * (codes.dim() - 2))
+
+
+class _OverTheGlobalBatch:
+    """What makes one of PyTorch's batch norms take its statistics over all processes' rows, in float32 or better."""
+
+    def forward(self, codes: Tensor) -> Tensor:
+        codes = at_least_float32(codes)
+        if not self.training or world_size() == 1:
+            return super().forward(codes)
+        mean, variance = batch_statistics(codes)
+        count = world_size() * codes.numel() // codes.shape[1]
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)  # the unbiased one, as PyTorch does
+        return normalise_with(codes, mean, variance, self)
+
+
+class BatchNorm1d(_OverTheGlobalBatch, nn.BatchNorm1d):
+    """Over the batch: [N, D]."""
+
+
+class BatchNorm2d(_OverTheGlobalBatch, nn.BatchNorm2d):
+    """Over the batch and positions: [N, D, H, W]."""
