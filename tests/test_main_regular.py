@@ -1,32 +1,21 @@
 """main_regular.py as a user types it, at sizes that train in seconds."""
 
 import json
-import runpy
-from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 import leae
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
-from leae.data.prepare import find_source, open_dataset, to_float
+from leae.data.batches import to_float
+from leae.data.prepare import open_dataset
+from leae.training import run
+from leae.training.checkpoints import write_checkpoint
 from leae.training.evaluation import MaskedViews, NoisyViews, reconstruct
-from leae.training.settings import constants_of
-from tests.conftest import (
-    ROOT,
-    SHORT,
-    SMALL,
-    TINY,
-    assert_refused,
-    assert_same,
-    metrics_of,
-    run_script,
-)
+from tests.conftest import SHORT, SMALL, TINY, assert_same_tensors, metrics_of, run_script
 
 OBJECTIVES = ["masked", "plain", "denoising", "variational"]
-CPU = torch.device("cpu")
 
 
 def run_regular(monkeypatch, *options):
@@ -38,11 +27,17 @@ def run_regular(monkeypatch, *options):
 def test_every_objective_trains_both_models_and_the_checkpoint_comes_back_to_the_bit(
     workplace, monkeypatch, objective, model
 ):
-    monkeypatch.setattr(torch, "save", keep_last(torch.save))
+    saved = {}
+
+    def write_and_keep(path, model, *others):
+        saved[path.stem] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        write_checkpoint(path, model, *others)
+
+    monkeypatch.setattr(run, "write_checkpoint", write_and_keep)
     sizes = SMALL if model == "residual" else ["--model", "conv", "--conv-latent-dim", "8"]
     run_regular(monkeypatch, *SHORT, *sizes, "--objective", objective, "--max-steps", "2")
     folder = workplace / "runs" / f"{objective}-001"
-    loaded = leae.load(folder / "checkpoints" / "100.pt")
+    loaded = leae.load(folder / "checkpoints" / "100.safetensors")
     classes = {
         ("residual", False): Autoencoder,
         ("residual", True): VariationalAutoencoder,
@@ -52,24 +47,12 @@ def test_every_objective_trains_both_models_and_the_checkpoint_comes_back_to_the
     assert type(loaded) is classes[model, objective == "variational"]
 
     trained = type(loaded)(**loaded.settings)
-    trained.load_state_dict(keep_last.weights)
+    trained.load_state_dict(saved["100"])
     size = 16 if model == "residual" else 32
-    test = to_float(open_dataset(find_source("faces", size, 64)).images["test"])
+    test = to_float(open_dataset("faces", size, 64).images["test"])
     assert torch.equal(reconstruct(loaded, test), reconstruct(trained, test))
     grids = {path.name for path in (folder / "grids").iterdir()}
-    rows = 5 if objective == "variational" else 4
-    assert Image.open(folder / "grids" / "test-000002.png").height == 32 + rows * 132
     assert ("samples-000002.png" in grids) == (objective == "variational")
-
-
-def keep_last(save):
-    """torch.save, which remembers the weights that it was last given."""
-
-    def saving(checkpoint, file):
-        keep_last.weights = {name: value.clone() for name, value in checkpoint["model"]["weights"].items()}
-        save(checkpoint, file)
-
-    return saving
 
 
 def test_the_first_step_is_that_of_the_formula(workplace, monkeypatch):
@@ -78,8 +61,8 @@ def test_the_first_step_is_that_of_the_formula(workplace, monkeypatch):
     options += ["--warmup", "0", "--schedule", "constant", "--weight-decay", "0", "--learning-rate", "0.001"]
     run_regular(monkeypatch, *SHORT, *options, "--max-steps", "1")
     folder = workplace / "runs" / "plain-001"
-    before, after = (leae.load(folder / "checkpoints" / f"{name}.pt").double() for name in ("000", "100"))
-    images = to_float(open_dataset(find_source("faces", 32, 64)).images["train"]).double()  # a batch of all
+    before, after = (leae.load(folder / "checkpoints" / f"{name}.safetensors").double() for name in ("000", "100"))
+    images = to_float(open_dataset("faces", 32, 64).images["train"]).double()  # a batch of all
     loss = ((before(images) - images) ** 2).mean()
     row = next(row for row in metrics_of(folder) if row["split"] == "train")
     assert float(row["loss"]) == pytest.approx(loss.item(), rel=1e-5)
@@ -103,8 +86,8 @@ def test_the_variational_loss_is_summed_over_an_image_and_weighs_kl_by_beta(work
 def test_denoising_figures_are_taken_on_noisy_views(workplace, monkeypatch, capsys):
     run_regular(monkeypatch, *TINY, "--objective", "denoising", "--max-steps", "3")
     rows = metrics_of(workplace / "runs" / "denoising-001")
-    model = leae.load(workplace / "runs" / "denoising-001" / "checkpoints" / "100.pt")
-    test = to_float(open_dataset(find_source("faces", 16, 64)).images["test"])
+    model = leae.load(workplace / "runs" / "denoising-001" / "checkpoints" / "100.safetensors")
+    test = to_float(open_dataset("faces", 16, 64).images["test"])
     noisy = NoisyViews(0.2)(test)
     errors = (reconstruct(model, noisy) - test).square().mean(dim=(1, 2, 3))
     assert float(rows[-1]["psnr_noisy"]) == pytest.approx((-10 * errors.log10()).mean().item(), abs=1e-3)
@@ -115,10 +98,10 @@ def test_denoising_figures_are_taken_on_noisy_views(workplace, monkeypatch, caps
 
 def test_the_masked_baseline_is_measured_as_the_self_teaching_run_is(workplace, monkeypatch):
     run_regular(monkeypatch, *TINY, "--max-steps", "3")
-    model = leae.load(workplace / "runs" / "masked-001" / "checkpoints" / "100.pt")
-    test = to_float(open_dataset(find_source("faces", 16, 64)).images["test"])
+    model = leae.load(workplace / "runs" / "masked-001" / "checkpoints" / "100.safetensors")
+    test = to_float(open_dataset("faces", 16, 64).images["test"])
     row = metrics_of(workplace / "runs" / "masked-001")[-1]
-    for column, view in (("psnr_clean", test), ("psnr_masked", MaskedViews(0.35)(test))):
+    for column, view in (("psnr_clean", test), ("psnr_masked", MaskedViews(16, 0.35)(test))):
         errors = (reconstruct(model, view) - test).square().mean(dim=(1, 2, 3))
         assert float(row[column]) == pytest.approx((-10 * errors.log10()).mean().item(), abs=1e-3)
 
@@ -129,23 +112,9 @@ def test_a_fair_pair_begins_with_the_same_weights_on_the_same_data(workplace, mo
         run_regular(monkeypatch, *SHORT, *sizes, "--max-steps", "1")
     for number in ("001", "002"):
         ours, theirs = (workplace / "runs" / f"{kind}-{number}" for kind in ("masked", "self-teaching"))
-        first, second = (torch.load(run / "checkpoints" / "000.pt", weights_only=True) for run in (ours, theirs))
-        assert_same(first, second)
-        one, other = (json.loads((run / "settings.json").read_text()) for run in (ours, theirs))
+        assert_same_tensors(*(place / "checkpoints" / "000.safetensors" for place in (ours, theirs)))
+        one, other = (json.loads((place / "settings.json").read_text()) for place in (ours, theirs))
         assert one["data"] == other["data"]
-
-
-def test_constants_that_both_scripts_have_are_the_same(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for gpu in (False, True):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
-        ours, theirs = (
-            constants_of(runpy.run_path(str(ROOT / script), run_name="not main"))
-            for script in ("main_regular.py", "main.py")
-        )
-        shared = (ours.keys() & theirs.keys()) - {"OBJECTIVE"}
-        assert len(shared) > 20
-        assert {name: ours[name] for name in shared} == {name: theirs[name] for name in shared}
 
 
 @pytest.mark.parametrize(
@@ -165,57 +134,14 @@ def test_loss_goes_down_in_every_combination(workplace, monkeypatch, options):
     whole = ["--batch-size", "64", "--log-every", "1", "--max-steps", "12"]  # of the faces: every step sees all
     rate = ["--learning-rate", "0.01", "--schedule", "constant", "--warmup", "0"]
     run_regular(monkeypatch, *SHORT, *whole, *rate, *options, "--epochs", "12")
-    (folder,) = (workplace / "runs").iterdir()
+    (folder,) = (workplace / "runs").glob("*-001")
     losses = [float(row["loss"]) for row in metrics_of(folder) if row["split"] == "train"]
     assert len(losses) == 12
     assert sum(losses[-3:]) < 0.99 * sum(losses[:3])
-
-
-def test_a_run_is_resumed_by_the_script_that_began_it(workplace, monkeypatch, capsys):
-    run_script(monkeypatch, "main.py", *TINY, "--max-steps", "1")
-    with pytest.raises(SystemExit):
-        run_regular(monkeypatch, "--resume", "runs/self-teaching-001")
-    expected = "is a self-teaching run, not a masked, plain, denoising or variational run"
-    assert expected in capsys.readouterr().err
-
-
-WRONG = [
-    ("--objective pixels", "OBJECTIVE is pixels; it must be masked, plain, denoising or variational"),
-    ("--reconstruction-loss bce --output linear", "bce needs output sigmoid"),
-    ("--reconstruction-loss mae", "reconstruction loss is 'mae'.*mse or bce"),
-    ("--output tanh", "output is 'tanh'.*sigmoid or linear"),
-    ("--objective denoising --noise 0", "NOISE is 0.0.*say 0.2"),
-    ("--objective denoising --noise nan", "NOISE is nan"),
-    ("--objective variational --beta -1", "BETA is -1.0.*at least 0"),
-    ("--noise 0.1", "NOISE has no effect where OBJECTIVE is masked"),
-    ("--objective plain --beta 2", "BETA has no effect where OBJECTIVE is plain"),
-    ("--objective denoising --mask-ratio 0.5", "MASK_RATIO has no effect where OBJECTIVE is denoising"),
-    ("--mask-ratio 1.5", "mask ratio is 1.5"),
-    ("--model conv --image-size 28", "IMAGE_SIZE is 28; it must be 32 for MODEL conv"),
-    ("--image-size 28", "image_size is 28.*24 and 32"),
-    ("--conv-latent-dim 16", "CONV_LATENT_DIM has no effect where MODEL is residual"),
-    ("--model conv --conv-latent-dim 0", "CONV_LATENT_DIM is 0"),
-    ("--dataset mnits", "no data set 'mnits'.*mnist"),
-    ("--dataset digits --batch-size 1619", "BATCH_SIZE is 1619.*training images, 1618"),
-    ("--resume runs/none", "runs.none is not a run's folder"),
-]
-
-
-@pytest.mark.parametrize(("options", "says"), WRONG, ids=[options for options, _ in WRONG])
-def test_a_wrong_constant_stops_before_any_work_with_one_line(workplace, monkeypatch, capsys, options, says):
-    assert_refused(monkeypatch, capsys, "main_regular.py", options, says)
-
-
-def test_grey_images_come_in_any_size_the_residual_model_takes(workplace, monkeypatch):
-    options = ["--dataset", "digits", "--image-size", "128", "--hidden-dim", "4", "--map-channels", "4"]
-    run_regular(monkeypatch, *SHORT, *options, "--max-steps", "1", "--held-out", "4")
-    model = leae.load(workplace / "runs" / "masked-001" / "checkpoints" / "100.pt")
-    assert model(torch.rand(1, 1, 128, 128)).shape == (1, 1, 128, 128)
-    assert Path("data/prepared/digits-128").is_dir()
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_it_trains_on_a_gpu(workplace, monkeypatch, objective):
     run_regular(monkeypatch, *TINY, "--device", "cuda", "--objective", objective)
-    assert (workplace / "runs" / f"{objective}-001" / "checkpoints" / "100.pt").exists()
+    assert (workplace / "runs" / f"{objective}-001" / "checkpoints" / "100.safetensors").exists()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import TINY, assert_same_tensors, metrics_of
 
-# Saved after every step, so that many kills fall into the writing of a checkpoint, and few evaluations, which take long.
+# Saved after every step, so that many kills fall into the writing of a checkpoint; few evaluations, which take long.
 OPTIONS = [*TINY, "--epochs", "500", "--log-every", "1", "--grid-every", "100000", "--save-minutes", "0"]
 SCRIPTS = {"main.py": "self-teaching", "main_regular.py": "variational"}
 

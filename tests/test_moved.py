@@ -1,0 +1,46 @@
+"""A run and its data in another place: what counts is what is in a data set, not where it lies or since when."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+from tests.conftest import ROOT, SMALL, assert_same_tensors, metrics_of, write_image
+from tests.training.test_signals import has_logged, wait_until
+
+OPTIONS = ["--batch-size", 32, "--epochs", 500, "--max-steps", 12, "--log-every", 1, "--grid-images", 3, *SMALL]
+DATA = {"self-teaching-001": ["--dataset", "faces", "--faces", 300], "self-teaching-002": ["--dataset", "pictures"]}
+
+
+def test_a_run_that_moved_with_its_data_is_resumed_and_evaluated_there(processes, tmp_path):
+    clone, place, untouched = tmp_path / "clone", tmp_path / "elsewhere", tmp_path / "untouched"
+    for folder in (clone, untouched):
+        shutil.copytree(ROOT / "leae", folder / "leae", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "main.py", folder)
+        for number in range(300):
+            write_image(folder / "pictures" / f"{number}.png", number % 120, size=(20 + number % 7, 16))
+    for name, data in DATA.items():
+        assert processes.run("main.py", *OPTIONS, *data, folder=untouched) == 0
+        child = processes.start("main.py", *OPTIONS, *data, folder=clone)
+        wait_until(has_logged(clone / "runs" / name, 3))
+        os.kill(child, signal.SIGTERM)
+        assert processes.wait(child) == 143
+
+    shutil.copytree(clone, place)  # with new times of change
+    shutil.rmtree(clone)
+    for path in (place / "pictures").iterdir():
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    with (place / "leae" / "data" / "faces.py").open("a") as source:
+        source.write("\n# Faces could have freckles.\n")
+
+    for name in DATA:
+        run, other = place / "runs" / name, untouched / "runs" / name
+        command = [sys.executable, "main.py", "--resume", f"runs/{name}"]
+        resumed = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+        assert resumed.returncode == 0, resumed.stderr
+        assert_same_tensors(run / "checkpoints" / "last.safetensors", other / "checkpoints" / "last.safetensors")
+        assert metrics_of(run) == metrics_of(other)
+        for command in ("evaluate", "compare", "latents"):
+            status = processes.run("-m leae", command, f"runs/{name}", folder=place)
+            assert status == 0, (place / "output").read_text()
