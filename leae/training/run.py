@@ -200,7 +200,7 @@ class Run:
             return
         parameters = model.named_parameters()
         tensors = {f"the gradient of {name}": p.grad for name, p in parameters if p.grad is not None}
-        tensors |= model.state_dict() | moments_of(optimizer, model) | (judge.state_dict("judge.") if judge else {})
+        tensors |= model.state_dict() | moments_of(optimizer, model) | (judge.state_dict(prefix="judge.") if judge else {})
         bad = first_non_finite(tensors)
         folder = self.folder / "checkpoints"
         if bad:
@@ -227,9 +227,9 @@ class Run:
         path, start = self.folder / "checkpoints" / "last.safetensors" if self.folder else None, 0
         if path and path.exists():
             start = restore(path, model, judge, optimizer)
-        if path and rank() == 0:
-            rows = self.read_metrics()
-            self.rows = [row for row in rows if int(row["step"]) < start + (row["split"] == "train")] if start else []
+        rows = self.read_metrics() if rank() == 0 else []
+        if rows:
+            self.rows = [row for row in rows if int(row["step"]) < start + (row["split"] == "train")]
             self._write_metrics()
         return start
 

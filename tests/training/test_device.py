@@ -13,7 +13,7 @@ def test_the_cpu_is_always_there():
     assert "threads" in device_name(device)
 
 
-@pytest.mark.parametrize("name", ["tpu", "", "cuda:99", "meta", "meta device", None])
+@pytest.mark.parametrize("name", ["tpu", "", "cuda:99", "meta", "meta device"])
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
     with pytest.raises(UsageError, match=r"DEVICE is .*; choose .*cpu"):
         find_device(name)
