@@ -38,14 +38,7 @@ def write_checkpoint(
     judge: nn.Module | None = None,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
-    """Write a checkpoint atomically.
-
-    Args:
-        path: of the file.
-        model: what `load` gives back.
-        step: how many optimizer steps it has had.
-        judge, optimizer: what else a resumed run needs.
-    """
+    """Write a checkpoint of a model after so many optimizer steps; judge and optimizer are for a run to resume from."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if judge:
         tensors |= {f"judge.{name}": tensor for name, tensor in judge.state_dict().items()}
@@ -90,11 +83,7 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tuple[BaseAutoencoder, int]:
-    """The model of a checkpoint, in evaluation mode, and how many optimizer steps it has had.
-
-    Args:
-        path: of the file.
-        device: where the model is to be.
+    """The model of a checkpoint on a device, in evaluation mode, and how many optimizer steps it has had.
 
     Raises:
         UsageError, OSError: see `read_checkpoint`; or the weights are not those of a model with these settings.

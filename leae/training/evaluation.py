@@ -19,27 +19,17 @@ DRAWN = 65_536  # places of masks that are drawn; more images than that begin ag
 
 
 def psnr(images: Tensor, references: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each image, in decibels: −10 · log₁₀ of its mean squared error.
-
-    Args:
-        images, references: float [N, C, S, S] in [0, 1].
-
-    Returns:
-        float [N].
-    """
+    """Peak signal-to-noise ratio, −10 · log₁₀ of the mean squared error: two of float [N, C, S, S] → dB, float [N]."""
     return -10 * torch.log10((images - references).square().mean(dim=(1, 2, 3)))
 
 
 class MaskedViews:
-    """The masked views that every evaluation uses: an image's square is the same for every run and every run's seed.
+    """The masked views of every evaluation: an image's square is the same for every run and every run's seed.
 
     Args:
         image_size: side of the images in pixels.
-        mask_ratio: share of the area that is masked.
+        mask_ratio: share of the area that is masked; that of the squares' `side` in pixels follows.
         seed: of the squares' places.
-
-    Attributes:
-        side: of the squares in pixels.
 
     Raises:
         UsageError: see `mask_side`.
@@ -49,9 +39,7 @@ class MaskedViews:
 
     def __init__(self, image_size: int, mask_ratio: float, seed: int = 0):
         self.side = mask_side(image_size, mask_ratio)
-        self.image_size = image_size
-        self.mask_ratio = mask_ratio
-        self.seed = seed
+        self.image_size, self.mask_ratio, self.seed = image_size, mask_ratio, seed
 
     def corners(self, count: int, first: int = 0) -> Tensor:
         """Row and column of the top left pixel of each image's square: int64 [count, 2] on the CPU."""
@@ -64,11 +52,7 @@ class MaskedViews:
 
 
 class NoisyViews:
-    """The noisy views that every evaluation uses: an image's noise is the same for every run and every seed.
-
-    Args:
-        deviation: σ of the noise, in the units of the pixels.
-    """
+    """The noisy views of every evaluation, σ = `deviation`: an image's noise is the same for every run and seed."""
 
     name = "noisy"
 
@@ -103,6 +87,13 @@ def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
         return torch.cat([model(batch) for batch in images.split(BATCH)])
 
 
+def grid_rows(model: nn.Module, images: Tensor, views: Views) -> dict[str, Tensor]:
+    """The rows of a grid: originals, their masked or noisy views, and the model's reconstructions of both."""
+    corrupted = views(images)
+    rows = {"original": images, views.name: corrupted, "reconstruction": reconstruct(model, images)}
+    return {**rows, f"from {views.name}": reconstruct(model, corrupted)}
+
+
 def sample_images(model: BaseAutoencoder, count: int, seed: int, device: torch.device) -> Tensor:
     """Images decoded from codes of N(0, I), the same codes at every call: float [count, C, S, S] in [0, 1]."""
     latent = torch.randn(count, *model.latent_shape, generator=generator(seed, "samples")).to(device)
@@ -116,35 +107,17 @@ def sample_rows(model: BaseAutoencoder, columns: int, seed: int, device: torch.d
     return {f"samples {number}": row for number, row in enumerate(rows, start=1)}
 
 
-def grid_rows(model: nn.Module, images: Tensor, views: Views) -> dict[str, Tensor]:
-    """The rows of a grid: originals, their masked or noisy views, and the model's reconstructions of both."""
-    corrupted = views(images)
-    return {
-        "original": images,
-        views.name: corrupted,
-        "reconstruction": reconstruct(model, images),
-        f"from {views.name}": reconstruct(model, corrupted),
-    }
-
-
 def evaluate(model: nn.Module, images: np.ndarray, views: Views, device: torch.device) -> dict[str, float]:
-    """Mean PSNR of the reconstructions of clean images and of their corrupted views, against the images themselves.
+    """Mean PSNR in dB of the reconstructions of images, uint8 [N, S, S, C], and of those of their views.
 
-    Processes that share a run share the images.
-
-    Args:
-        model: images to reconstructions.
-        images: uint8 [N, S, S, C].
-        views: masks or noise.
-        device: where the model is.
+    Both are against the images themselves. Processes that share a run share the images.
 
     Returns:
-        "psnr_clean" and "psnr_masked" or "psnr_noisy", in decibels.
+        "psnr_clean", and "psnr_masked" or "psnr_noisy".
     """
-    return {
-        "psnr_clean": _mean_psnr(images, lambda batch, first: reconstruct(model, batch), device),
-        f"psnr_{views.name}": _mean_psnr(images, lambda batch, first: reconstruct(model, views(batch, first)), device),
-    }
+    clean = _mean_psnr(images, lambda batch, first: reconstruct(model, batch), device)
+    corrupted = _mean_psnr(images, lambda batch, first: reconstruct(model, views(batch, first)), device)
+    return {"psnr_clean": clean, f"psnr_{views.name}": corrupted}
 
 
 def mean_image(images: np.ndarray) -> Tensor:
@@ -156,14 +129,9 @@ def mean_image(images: np.ndarray) -> Tensor:
 def summary(
     measures: dict[str, float], train: np.ndarray, held_out: np.ndarray, views: Views, device: torch.device
 ) -> str:
-    """A line with a model's held-out PSNR beside that of two answers that need no model.
+    """A line with what `evaluate` measured, beside the PSNR of two answers without a model.
 
-    Args:
-        measures: from `evaluate`.
-        train: uint8 [N, S, S, C], of which the mean image is one of these answers.
-        held_out: uint8 [N, S, S, C], which the measures are of.
-        views: masks or noise; a corrupted image as it is, is the other answer.
-        device: where these are computed.
+    These are the corrupted images as they are, and the mean of the training images. Both arrays: uint8 [N, S, S, C].
     """
     mean = mean_image(train).to(device)
     return (

@@ -23,11 +23,7 @@ def samples_of(codes: Tensor) -> Tensor:
 
 
 def spectrum(codes: Tensor) -> Tensor:
-    """Standard deviations along the codes' principal directions, the largest first: float64 [D].
-
-    Args:
-        codes: finite, [N, D] or [N, D, H, W].
-    """
+    """Standard deviations of codes, [N, D] or [N, D, H, W], along their principal directions: float64 [D], falling."""
     samples = samples_of(codes)
     centred = samples - samples.mean(dim=0)
     eigenvalues = torch.linalg.eigvalsh(centred.T @ centred / len(samples)).clamp(min=0)
@@ -37,13 +33,11 @@ def spectrum(codes: Tensor) -> Tensor:
 def effective_rank(codes: Tensor) -> float:
     """How many directions codes use, were they used alike: exp of the entropy of their covariance's eigenvalues.
 
-    The eigenvalues are taken as shares of their sum. After Roy and Vetterli (2007), "The effective rank".
+    The eigenvalues are taken as shares of their sum. From 1, all codes on one line, to D, as much deviation in every
+    direction; 0 if all codes are the same. After Roy and Vetterli (2007), "The effective rank".
 
     Args:
         codes: finite, [N, D] or [N, D, H, W].
-
-    Returns:
-        From 1, all codes on one line, to D, as much deviation in every direction; 0 if all codes are the same.
     """
     samples = samples_of(codes)
     if (samples == samples[0]).all():  # their mean may differ from them by a rounding
@@ -54,11 +48,7 @@ def effective_rank(codes: Tensor) -> float:
 
 
 def dead_dimensions(codes: Tensor) -> int:
-    """How many of the D dimensions deviate by no more than 1 % of what the liveliest one does; D if all are alike.
-
-    Args:
-        codes: finite, [N, D] or [N, D, H, W].
-    """
+    """How many dimensions of codes, [N, D] or [N, D, H, W], deviate by at most 1 % of what the liveliest one does."""
     samples = samples_of(codes)
     if (samples == samples[0]).all():
         return samples.shape[1]
@@ -79,11 +69,7 @@ class CodeMonitor:
         self.collapsed = set()
 
     def __call__(self, step: int, **encoders: nn.Module) -> dict[str, float]:
-        """Measure encoders by name: `monitor(400, encoder=model, judge=judge)`.
-
-        Args:
-            step: how many optimizer steps they have had.
-            **encoders: modules with an `encode`.
+        """Measure modules with an `encode` by name: `monitor(400, encoder=model, judge=judge)`.
 
         Returns:
             "<name>_effective_rank" and "<name>_dead_dimensions" of each whose codes are finite.
@@ -107,13 +93,7 @@ class CodeMonitor:
 
 def first_non_finite(tensors: dict[str, Tensor]) -> tuple[str, float] | None:
     """The name of the first tensor with a number that is not finite, and that number; None if all are finite."""
-    tensors = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
-    if not tensors:
-        return None
-    # One answer for all of them, so that the host waits for the device once.
-    device = next(iter(tensors.values())).device
-    finite = torch.stack([tensor.detach().isfinite().all().to(device) for tensor in tensors.values()])
-    for (name, tensor), fine in zip(tensors.items(), finite.tolist(), strict=True):
-        if not fine:
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
             return name, tensor[~tensor.isfinite()][0].item()
     return None

@@ -16,13 +16,8 @@ from leae.training.signals import StopSignal
 class Progress:
     """Iterates over the steps of a run, with one turn more than steps, for the last evaluation.
 
-    Args:
-        start: the steps that have been made.
-        total_steps: of the whole run.
-        batch_size: images per step.
-
     Raises:
-        UsageError: more steps have been made than the run has.
+        UsageError: more steps have been made, `start`, than the run has.
     """
 
     def __init__(self, start: int, total_steps: int, batch_size: int):

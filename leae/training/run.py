@@ -200,7 +200,9 @@ class Run:
             return
         parameters = model.named_parameters()
         tensors = {f"the gradient of {name}": p.grad for name, p in parameters if p.grad is not None}
-        tensors |= model.state_dict() | moments_of(optimizer, model) | (judge.state_dict(prefix="judge.") if judge else {})
+        tensors |= (
+            model.state_dict() | moments_of(optimizer, model) | (judge.state_dict(prefix="judge.") if judge else {})
+        )
         bad = first_non_finite(tensors)
         folder = self.folder / "checkpoints"
         if bad:
