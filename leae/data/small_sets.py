@@ -18,7 +18,6 @@ import numpy as np
 from PIL import Image
 
 from leae.errors import UsageError
-from leae.files import remove_empty
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,6 @@ SMALL_SETS = {
     "cifar10": SmallSet("CIFAR-10", 3, "CIFAR10", "cifar-10-batches-py", "", "cifar-10-python.tar.gz"),
     "digits": SmallSet("scikit-learn's digits", 1),
 }
-HELD_OUT = 10  # the last tenth of the digits is held out: other writers than those of the first, mostly
 
 # What torchvision and what it reads with raise when files are missing, damaged or cannot be had.
 UNREADABLE = (OSError, RuntimeError, EOFError, AssertionError, ValueError, tarfile.TarError, http.client.HTTPException)
@@ -84,7 +82,9 @@ def _load_digits():
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]  # 16 is white
-    cut = len(images) - len(images) // HELD_OUT
+    cut = (
+        len(images) - len(images) // 10
+    )  # the last tenth is for testing: other writers than those of the first, mostly
     parts = {"train": Part(images[:cut], digits.target[:cut]), "test": Part(images[cut:], digits.target[cut:])}
     return parts, tuple(map(str, digits.target_names))
 
@@ -92,14 +92,10 @@ def _load_digits():
 def _load_from_torchvision(small: SmallSet, data: Path):
     from torchvision import datasets  # takes seconds to import, and only these sets need it
 
+    reader = getattr(datasets, small.reader)
     try:
-        readers = {
-            split: getattr(datasets, small.reader)(data, train=split == "train", download=True)
-            for split in ("train", "test")
-        }
+        readers = {split: reader(data, train=split == "train", download=True) for split in ("train", "test")}
     except UNREADABLE as error:
-        place = data / small.place
-        remove_empty(*(folder for folder in (place, *place.parents) if folder.is_relative_to(data)))
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UsageError(
             f"{small.title} can neither be read from {data / small.folder} nor downloaded ({reason}); what lies there "
