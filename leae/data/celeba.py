@@ -8,7 +8,6 @@ The lists lie beside the images, one folder further down, or in the same archive
 """
 
 import csv
-import itertools
 import re
 import shutil
 import zipfile
@@ -53,7 +52,7 @@ def looks_like_celeba(root: Path) -> bool:
     """Whether a folder has CelebA's images or archive right inside it, whatever else may be missing."""
     if (root / IMAGES).is_dir() or (root / f"{IMAGES}.zip").is_file():
         return True
-    return any(zipfile.is_zipfile(path) and _image_members(path) for path in root.glob("*.zip"))
+    return any(zipfile.is_zipfile(path) and any(map(_is_image, _members(path))) for path in root.glob("*.zip"))
 
 
 def find(root: Path) -> Layout:
@@ -62,31 +61,42 @@ def find(root: Path) -> Layout:
     Raises:
         UsageError: no images, or no list of the splits, with what is expected where.
     """
-    archives = [path for path in sorted(root.glob("*.zip")) if path.stem == IMAGES or zipfile.is_zipfile(path)]
-    images, archive = {}, None
-    for folder in (root / IMAGES, root / IMAGES / IMAGES):
-        images = images or {path.name: str(path.relative_to(root)) for path in sorted(folder.glob("*.jpg"))}
-    for candidate in archives:
-        if not images and (members := _image_members(candidate)):
-            images, archive = members, candidate
+    patterns = [f"{IMAGES}/*.jpg", f"{IMAGES}/{IMAGES}/*.jpg", "*.txt", "*.csv", "*/*.txt", "*/*.csv"]
+    places = [(None, path.relative_to(root).as_posix()) for pattern in patterns for path in sorted(root.glob(pattern))]
+    for archive in sorted(root.glob("*.zip")):
+        if archive.stem == IMAGES or zipfile.is_zipfile(archive):
+            places += [(archive, member) for member in _members(archive)]
+
+    images = [place for place in places if _is_image(place[1])]
     if not images:
         raise UsageError(f"{root} has no CelebA images; expected {IMAGES}.zip or the folder {IMAGES} with .jpg files")
-
+    archive = images[0][0]
     lists = {}
     for name in (PARTITION, ATTRIBUTES):
         ends = (f"{name}.txt", f"{name}.csv")
-        paths = (path for folder in ("", "*/") for end in ends for path in sorted(root.glob(folder + end)))
-        members = ((zipped, member) for zipped in archives for member in _members(zipped))
-        beside = ((None, str(path.relative_to(root))) for path in paths)
-        inside = ((zipped, member) for zipped, member in members if Path(member).name in ends)
-        if found := next(itertools.chain(beside, inside), None):
-            lists[name] = found
+        found = [place for place in places if place[1].rpartition("/")[2] in ends]
+        if found:
+            lists[name] = found[0]
     if PARTITION not in lists:
         raise UsageError(
             f"{root} has CelebA's images but no {PARTITION}.txt or .csv, which says what is train and what is test; "
             f"put it beside the images, or name the image folder itself to have it split 90/10"
         )
-    return Layout(root, archive, images, lists)
+    paths = {path.rpartition("/")[2]: path for where, path in images if where == archive}
+    return Layout(root, archive, paths, lists)
+
+
+def _is_image(path: str) -> bool:
+    return path.endswith(".jpg") and IMAGES in path.split("/")
+
+
+def _members(archive: Path) -> list[str]:
+    """The names of the members of a zip."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return opened.namelist()
+    except UNREADABLE as error:
+        raise UsageError(f"{archive} cannot be read as a zip ({error}); download it again") from error
 
 
 def read_splits(layout: Layout) -> dict[str, list[str]]:
@@ -139,7 +149,23 @@ def read_attributes(layout: Layout, splits: dict[str, list[str]]) -> tuple[tuple
     missing = [name for members in splits.values() for name in members if name not in table]
     if missing:
         raise UsageError(f"{where} has no row for {len(missing)} images, for example {missing[0]}; get it again")
-    return names, {split: np.stack([table[name] for name in members]) for split, members in splits.items()}
+    return names, {split: np.array([table[name] for name in members]) for split, members in splits.items()}
+
+
+def _rows(layout: Layout, name: str) -> Iterator[list[str]]:
+    """The rows of a list, split at commas (.csv) or at white space (.txt), empty lines left out."""
+    archive, path = layout.lists[name]
+    where = f"{path} in {archive}" if archive else layout.root / path
+    try:
+        with zipfile.ZipFile(archive).open(path) if archive else open(where, "rb") as file:
+            content = file.read(MOST_BYTES + 1)  # whatever size it claims
+        if len(content) > MOST_BYTES:
+            raise UsageError(f"{where} has more than {MOST_BYTES:,} bytes; that is no list of CelebA's")
+        lines = re.split(r"\r\n|\r|\n", content.decode("utf-8-sig", errors="replace"))
+        rows = list(csv.reader(lines)) if path.endswith(".csv") else [line.split() for line in lines]
+    except UNREADABLE as error:
+        raise UsageError(f"{where} cannot be read ({error}); get it again") from error
+    return (row for row in rows if row)
 
 
 def fetch(root: Path) -> None:
@@ -185,34 +211,3 @@ def fetch(root: Path) -> None:
         with atomic_write(root / f"{PARTITION}.txt") as table:
             table.writelines(partition)
     shutil.rmtree(folder)
-
-
-def _members(archive: Path) -> list[str]:
-    """The names of the members of a zip."""
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            return opened.namelist()
-    except UNREADABLE as error:
-        raise UsageError(f"{archive} cannot be read as a zip ({error}); download it again") from error
-
-
-def _image_members(archive: Path) -> dict[str, str]:
-    """The members of a zip that are CelebA's images: file name → member name."""
-    inside = (member for member in _members(archive) if IMAGES in Path(member).parts and member.endswith(".jpg"))
-    return {Path(member).name: member for member in inside}
-
-
-def _rows(layout: Layout, name: str) -> Iterator[list[str]]:
-    """The rows of a list, split at commas (.csv) or at white space (.txt), empty lines left out."""
-    archive, path = layout.lists[name]
-    where = f"{path} in {archive}" if archive else layout.root / path
-    try:
-        with zipfile.ZipFile(archive).open(path) if archive else open(where, "rb") as file:
-            content = file.read(MOST_BYTES + 1)  # whatever size it claims
-        if len(content) > MOST_BYTES:
-            raise UsageError(f"{where} has more than {MOST_BYTES:,} bytes; that is no list of CelebA's")
-        lines = re.split(r"\r\n|\r|\n", content.decode("utf-8-sig", errors="replace"))
-        rows = list(csv.reader(lines)) if path.endswith(".csv") else [line.split() for line in lines]
-    except UNREADABLE as error:
-        raise UsageError(f"{where} cannot be read ({error}); get it again") from error
-    return (row for row in rows if row)

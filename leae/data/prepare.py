@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from leae.data import celeba
-from leae.data.sources import DATA, Source, digest, find_source, one_at_a_time
+from leae.data.sources import DATA, NAMES, Source, digest, find_source, one_at_a_time
 from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write
 
@@ -84,10 +84,11 @@ def open_dataset(name: str, image_size: int, face_count: int = 50_000, identity:
     require_whole(1, 10**6, FACES=face_count)
     if identity is not None:
         for folder in sorted((DATA / "prepared").glob("[!.]*")):
-            with one_at_a_time(folder):
-                manifest = _read_manifest(folder)
-                if manifest and _identity(manifest) == identity and _is_whole(folder, manifest):
-                    return _open(folder, manifest)
+            manifest = _read_manifest(folder)
+            if manifest and _identity(manifest) == identity:
+                with one_at_a_time(folder):
+                    if _is_whole(folder, manifest):
+                        return _open(folder, manifest)
     source = find_source(name, image_size, face_count)
     folder = DATA / "prepared" / source.key
     with one_at_a_time(folder):
@@ -122,18 +123,17 @@ def _is_whole(folder: Path, manifest: dict) -> bool:
 
     They are read only if their sizes and times of change are not those at which they were last verified.
     """
-    record = folder / "verified.json"
-    states = {}
-    for name in manifest["checksums"]:
+    record, states = folder / "verified.json", []
+    for name, checksum in manifest["checksums"].items():
         with suppress(FileNotFoundError):
             state = (folder / name).stat()
-            states[name] = [state.st_size, state.st_mtime_ns]
+            states.append([name, checksum, state.st_size, state.st_mtime_ns])
     with suppress(OSError, ValueError, RecursionError):
         if json.loads(record.read_text(encoding="utf-8")) == states:
             return True
     for name, checksum in manifest["checksums"].items():
-        if name not in states or _checksum(folder / name) != checksum:
-            print(f"{folder / name} is damaged; preparing it again")
+        if not (folder / name).is_file() or _checksum(folder / name) != checksum:
+            print(f"{folder / name} is damaged")
             return False
     with suppress(OSError), atomic_write(record) as file:  # a read-only folder is verified each time
         json.dump(states, file)
@@ -193,7 +193,7 @@ def _fill(folder: Path, source: Source, total: int) -> dict:
     bad = []
     with tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar:
         for split, items in source.splits.items():
-            kept, attributes = 0, []
+            attributes = []
             # Written, not mapped: on a full disk a mapped file ends the process without a word.
             with atomic_write(folder / f"{split}.npy", "wb") as file:
                 _write_header(file, len(items), source)
@@ -204,15 +204,14 @@ def _fill(folder: Path, source: Source, total: int) -> dict:
                         if len(bad) > BAD_SHARE * total:
                             raise UsageError(f"{source.title}: {_list(bad, total)}; at most {BAD_SHARE:.0%} may be")
                         continue
-                    image, known = result if isinstance(result, tuple) else (result, None)
-                    file.write(np.ascontiguousarray(image))
-                    kept += 1
-                    if source.attribute_names:
-                        attributes.append(source.attributes[split][number] if known is None else known)
-                if kept == 0:
+                    if not isinstance(result, tuple):
+                        result = result, source.attributes[split][number] if source.attributes else []
+                    file.write(np.ascontiguousarray(result[0]))
+                    attributes.append(result[1])
+                if not attributes:
                     raise UsageError(f"{source.title}: no {split} image can be used; {_list(bad, total)}")
                 file.seek(0)
-                _write_header(file, kept, source)  # as long as the one before: NumPy leaves room for the count
+                _write_header(file, len(attributes), source)  # as long as the one before: NumPy leaves room
             if source.attribute_names:
                 with atomic_write(folder / f"{split}-attributes.npy", "wb") as file:
                     np.save(file, np.array(attributes, dtype=bool))
@@ -263,8 +262,7 @@ def _read_all(read: Callable[[list], list], items: list) -> Iterator:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line. The defaults are those of main.py."""
     gpu = torch.cuda.is_available()
-    names = "celeba, faces, mnist, fashion-mnist, cifar10, digits, or the path of a folder of images"
-    parser.add_argument("dataset", help=names)
+    parser.add_argument("dataset", help=f"{', '.join(NAMES)}, or the path of a folder of images")
     parser.add_argument("--image-size", type=int, default=128 if gpu else 64, help="side in pixels [%(default)s]")
     parser.add_argument("--faces", type=int, default=50_000 if gpu else 8_192, help="faces to train on [%(default)s]")
 

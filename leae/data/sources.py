@@ -18,6 +18,7 @@ from leae.data.images import SUFFIXES, UNREADABLE, read_square, reason
 from leae.errors import UsageError, require
 
 DATA = Path("data")
+NAMES = ("celeba", "faces", *small_sets.SMALL_SETS)  # beside "auto" and the paths of folders
 CELEBA_CROP = 128  # side in pixels of the square cut out of CelebA's 178×218, whatever size it is scaled to
 TEST_EVERY = 10  # one image in so many is for testing where the source does not say
 FIRST_TEST_FACE = 1_000_000_000  # so that however many are trained on, the same ones are tested on
@@ -71,7 +72,7 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
         return small_source(name, image_size)
     path = Path(name)
     if not name or not path.is_dir():
-        known = ", ".join(("auto", "celeba", "faces", *small_sets.SMALL_SETS))
+        known = ", ".join(("auto", *NAMES))
         raise UsageError(f"there is no data set {name!r}; choose {known}, or the path of a folder of images")
     return celeba_source(path, image_size) if celeba.looks_like_celeba(path) else folder_source(path, image_size)
 

@@ -29,7 +29,7 @@ from tests.data.conftest import count_of, numbers_of, write_celeba, write_folder
 from tests.processes import drop_privileges
 
 PREPARED = Path("data") / "prepared"
-FACES = ("faces", "--faces", "3000", "--image-size", "32")  # some seconds' work
+FACES = ("faces", "--faces", "1200", "--image-size", "32")  # a second's work
 
 
 def start(*options, before=lambda: None, output="output"):
@@ -320,9 +320,9 @@ def test_of_processes_that_open_a_set_at_once_one_prepares_it_and_all_have_it(wo
         child.join()
     assert [child.exitcode for child in children] == [0, 0]
     outputs = [Path(str(number)).read_text() for number in range(2)]
-    assert all("rendered faces: 3,000 train, 300 test; 29 attributes" in output for output in outputs)
+    assert all("rendered faces: 1,200 train, 120 test; 29 attributes" in output for output in outputs)
     assert sorted("100%" in output for output in outputs) == [False, True]
-    assert what_is_prepared() == ["faces-3000-32"]
+    assert what_is_prepared() == ["faces-1200-32"]
 
 
 def test_a_process_that_is_killed_while_it_prepares_leaves_the_work_to_one_that_waits(workplace):
@@ -337,7 +337,7 @@ def test_a_process_that_is_killed_while_it_prepares_leaves_the_work_to_one_that_
     for child in (first, second):
         child.join()
     assert (first.exitcode, second.exitcode) == (-signal.SIGKILL, 0)
-    assert what_is_prepared() == ["faces-3000-32"]
+    assert what_is_prepared() == ["faces-1200-32"]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -345,7 +345,7 @@ def test_a_signal_ends_preparing_and_the_processes_that_read_and_leaves_nothing(
     readable, writable = os.pipe()  # which every process has open that descends from the one that is started
     child = start(*FACES)
     os.close(writable)
-    array = PREPARED / ".faces-3000-32.tmp" / ".train.npy.tmp"
+    array = PREPARED / ".faces-1200-32.tmp" / ".train.npy.tmp"
     wait_until(lambda: array.exists() and array.stat().st_size > 50_000)
     if number == signal.SIGINT:
         os.killpg(child.pid, number)  # as a terminal does
@@ -370,7 +370,7 @@ def test_a_reading_process_that_is_killed_makes_one_line(workplace, monkeypatch)
         return render_face(seed, index, size)
 
     monkeypatch.setattr(sources.faces, "render_face", killing)
-    with pytest.raises(UsageError, match="^a process that reads images was ended from outside"):
+    with pytest.raises(UsageError, match=r"^a process that reads images was ended from outside"):
         open_dataset("faces", 16, 1000)
     assert what_is_prepared() == []
 
@@ -391,13 +391,13 @@ def test_what_is_prepared_is_used_from_a_read_only_place_and_nothing_else_can_be
     for folder in folders:
         folder.chmod(0o500)
     children = {
-        output: start(name, "--faces", "10", "--image-size", "16", before=drop_privileges, output=output)
-        for output, name in (("whole", "faces"), ("new", "digits"))
+        count: start("faces", "--faces", count, "--image-size", "16", before=drop_privileges, output=count)
+        for count in ("10", "11")
     }
     for child in children.values():
         child.join()
     for folder in folders:
         folder.chmod(0o700)
-    assert said("whole")[-1].startswith("rendered faces: 10 train")
-    assert children["new"].exitcode == 2
-    assert said("new") == ["prepare: data/prepared/.digits-16.tmp: Permission denied; change its permissions"]
+    assert said("10")[-1].startswith("rendered faces: 10 train")
+    assert children["11"].exitcode == 2
+    assert said("11") == ["prepare: data/prepared/.faces-11-16.tmp: Permission denied; change its permissions"]
