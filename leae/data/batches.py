@@ -34,8 +34,6 @@ class Batches:
     Args:
         images: uint8 [N, S, S, C].
         batch_size: images per batch, of all processes together.
-        seed: of the order.
-        device: where batches are wanted.
         mapped_bytes: larger arrays than this are read image by image.
 
     Raises:

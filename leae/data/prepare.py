@@ -178,14 +178,12 @@ def _prepare(source: Source, folder: Path) -> dict:
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
+        return manifest
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
-            raise UsageError(
-                "a process that reads images was ended from outside, for want of memory perhaps"
-            ) from error
+            raise UsageError("a process that reads images was ended, for want of memory perhaps") from error
         raise
-    return manifest
 
 
 def _fill(folder: Path, source: Source, total: int) -> dict:
@@ -248,14 +246,9 @@ def _list(bad: list[tuple], total: int) -> str:
 def _read_all(read: Callable[[list], list], items: list) -> Iterator:
     """Results of reading all items, in order; on all cores if there are enough of them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    chunks = DataLoader(
-        items,
-        batch_size=CHUNK,
-        collate_fn=read,
-        num_workers=0 if len(items) < SERIAL else cores,
-        generator=torch.Generator(),  # PyTorch's own is left as it is
-    )
-    for results in chunks:
+    workers = cores if len(items) >= SERIAL else 0
+    generator = torch.Generator()  # PyTorch's own is left as it is
+    for results in DataLoader(items, CHUNK, collate_fn=read, num_workers=workers, generator=generator):
         yield from results
 
 

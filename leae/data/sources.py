@@ -106,14 +106,14 @@ def small_source(name: str, size: int) -> Source:
     small = small_sets.SMALL_SETS[name]
     with one_at_a_time(DATA / name):
         parts, classes = small_sets.load(name, DATA)
-    arrays = [array for part in parts.values() for array in (part.images, part.labels)]
+    arrays = [array for part in parts.values() for array in part]
     return Source(
         name=name,
         key=f"{name}-{size}",
         title=small.title,
         image_size=size,
         fingerprint=digest(*(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays)),
-        splits={split: [(split, number) for number in range(len(part.images))] for split, part in parts.items()},
+        splits={split: [(split, number) for number in range(len(part[1]))] for split, part in parts.items()},
         read=partial(small_sets.read, name, DATA, size),
         attribute_names=classes,
         channels=small.channels,
@@ -201,7 +201,7 @@ def _states(root: Path, paths: Iterable[Path]) -> list:
 
 
 def digest(*parts) -> str:
-    """sha256, in hex, of how Python writes the parts."""
+    """sha256, in hex, of the parts as Python writes them."""
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 

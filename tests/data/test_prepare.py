@@ -370,7 +370,7 @@ def test_a_reading_process_that_is_killed_makes_one_line(workplace, monkeypatch)
         return render_face(seed, index, size)
 
     monkeypatch.setattr(sources.faces, "render_face", killing)
-    with pytest.raises(UsageError, match=r"^a process that reads images was ended from outside"):
+    with pytest.raises(UsageError, match=r"^a process that reads images was ended"):
         open_dataset("faces", 16, 1000)
     assert what_is_prepared() == []
 
