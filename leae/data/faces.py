@@ -16,37 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image, ImageDraw
 
-ATTRIBUTES = (
-    "Bald",
-    "Bangs",
-    "Big_Lips",
-    "Big_Nose",
-    "Black_Hair",
-    "Blond_Hair",
-    "Blue_Eyes",
-    "Brown_Hair",
-    "Bushy_Eyebrows",
-    "Chubby",
-    "Eyeglasses",
-    "Goatee",
-    "Gray_Hair",
-    "Light_From_Left",
-    "Long_Hair",
-    "Looking_Left",
-    "Mouth_Slightly_Open",
-    "Mustache",
-    "Narrow_Eyes",
-    "No_Beard",
-    "Pale_Skin",
-    "Rosy_Cheeks",
-    "Smiling",
-    "Sunglasses",
-    "Tilted_Left",
-    "Wearing_Earrings",
-    "Wearing_Hat",
-    "Wearing_Lipstick",
-    "Wearing_Necktie",
-)
+VERSION = 1  # of the drawing; another number whenever the faces change, so that they are rendered again
 
 SKIN = ((250, 226, 206), (240, 205, 178), (224, 178, 144), (196, 145, 106), (150, 101, 69), (98, 64, 45))
 HAIR = {
@@ -164,12 +134,8 @@ def choose_face(rng: np.random.Generator) -> SimpleNamespace:
     f.hair_name, f.bald, f.bangs = pick(list(HAIR), HAIR_SHARES), chance(0.12), chance(0.35)
     f.hair = mix(HAIR[f.hair_name], colour(0, 255), 0.08)
     f.dark_hair = mix(f.hair, BLACK, 0.3)
-    f.length, f.volume, f.hairline, f.parting = (
-        uniform(0, 1),
-        uniform(0.06, 0.2),
-        uniform(0.5, 0.68),
-        uniform(-0.8, 0.8),
-    )
+    f.length, f.volume = uniform(0, 1), uniform(0.06, 0.2)
+    f.hairline, f.parting = uniform(0.5, 0.68), uniform(-0.8, 0.8)
     f.long_hair = f.length > 0.55 and not f.bald
     # eyes and brows
     f.eye_x, f.eye_y = uniform(0.37, 0.46) * f.width / 0.76, uniform(-0.16, -0.06)
@@ -195,19 +161,22 @@ def choose_face(rng: np.random.Generator) -> SimpleNamespace:
     return f
 
 
-def attributes_of(f: SimpleNamespace) -> np.ndarray:
-    """The attributes of a face: bool [len(ATTRIBUTES)], in the order of ATTRIBUTES."""
-    present = {
-        f.hair_name: not f.bald,
+def attributes_of(f: SimpleNamespace) -> dict[str, bool]:
+    """What is known of a face, in the order of the names."""
+    return {
         "Bald": f.bald,
         "Bangs": f.bangs and not f.bald,
         "Big_Lips": f.lips > 0.07,
         "Big_Nose": f.nose_width > 0.165,
+        "Black_Hair": f.hair_name == "Black_Hair" and not f.bald,
+        "Blond_Hair": f.hair_name == "Blond_Hair" and not f.bald,
         "Blue_Eyes": f.iris == "blue",
+        "Brown_Hair": f.hair_name == "Brown_Hair" and not f.bald,
         "Bushy_Eyebrows": f.brow_thickness > 0.085,
         "Chubby": f.width * (1 - f.jaw / 2) > 0.74,
         "Eyeglasses": f.glasses,
         "Goatee": f.goatee,
+        "Gray_Hair": f.hair_name == "Gray_Hair" and not f.bald,
         "Light_From_Left": math.cos(f.light_angle) < 0,
         "Long_Hair": f.long_hair,
         "Looking_Left": f.gaze_x < -0.3,
@@ -225,7 +194,9 @@ def attributes_of(f: SimpleNamespace) -> np.ndarray:
         "Wearing_Lipstick": f.lipstick,
         "Wearing_Necktie": f.necktie,
     }
-    return np.array([present.get(name, False) for name in ATTRIBUTES])
+
+
+ATTRIBUTES = tuple(attributes_of(choose_face(np.random.default_rng(0))))  # their names
 
 
 # --- the parts of a face, from back to front -------------------------------------------------------------------
@@ -238,21 +209,15 @@ def draw_background(f: SimpleNamespace, size: int) -> Image.Image:
     first, second = np.array(f.background)
     ramp = first + (corners[:, None] + 1) / 2 * (second - first)
     # Bilinear interpolation between the centres of four pixels is a linear gradient.
-    return Image.fromarray(ramp.reshape(2, 2, 3).astype(np.uint8)).resize(
-        (size, size), Image.Resampling.BILINEAR, box=(0.5, 0.5, 1.5, 1.5)
-    )
+    pixels = Image.fromarray(ramp.reshape(2, 2, 3).astype(np.uint8))
+    return pixels.resize((size, size), Image.Resampling.BILINEAR, box=(0.5, 0.5, 1.5, 1.5))
 
 
 def draw_hair_behind(f: SimpleNamespace, head: Pen) -> None:
     f.hair_end = 0.45 + 2.9 * (f.length - 0.55)  # how far below the head's centre long hair ends
     if f.long_hair:
         outer, end = f.width + f.volume + 0.06, f.hair_end
-        ends = [
-            (outer + 0.06, end),
-            (0.4 * outer, end + 0.1),
-            (-0.4 * outer, end + 0.1),
-            (-outer - 0.06, end),
-        ]
+        ends = [(outer + 0.06, end), (0.4 * outer, end + 0.1), (-0.4 * outer, end + 0.1), (-outer - 0.06, end)]
         head.polygon(np.concatenate([arc(0.5, 1, 20) * (outer, 1 + f.volume), ends]), f.dark_hair)
 
 
@@ -270,12 +235,7 @@ def draw_body(f: SimpleNamespace, body: Pen) -> None:
         body.polygon([(-0.09, 1.74), (0.09, 1.74), (0.28, 4), (-0.28, 4)], f.necktie_colour)
     if f.collar == "folded":
         for side in (-1, 1):
-            flap = [
-                (neck * 1.2, chin - 0.16),
-                (neck * 1.45, chin + 0.1),
-                (0.3, chin + 0.5),
-                (0.02, chin + 0.26),
-            ]
+            flap = [(neck * 1.2, chin - 0.16), (neck * 1.45, chin + 0.1), (0.3, chin + 0.5), (0.02, chin + 0.26)]
             body.polygon(np.array(flap) * (side, 1), mix(f.shirt, WHITE, 0.55))
 
 
@@ -293,32 +253,22 @@ def draw_head(f: SimpleNamespace, head: Pen) -> None:
 def draw_beard(f: SimpleNamespace, head: Pen) -> None:
     stubble = mix(f.hair, f.skin, 0.12)
     if f.beard:
-        jaw = f.contour[f.contour[:, 1] > 0.12] * (
-            1,
-            1.06,
-        )  # from the right ear round the chin to the left ear
+        jaw = f.contour[f.contour[:, 1] > 0.12] * (1, 1.06)  # from the right ear round the chin to the left ear
         head.polygon(np.concatenate([jaw, arch(-0.8 * f.width, 0.8 * f.width, 0.12, -0.3, 11)]), stubble)
     if f.goatee:
         head.ellipse(0, 0.86, 0.22, 0.2, stubble)
     if f.mustache:
         reach, y = f.mouth_width + 0.05, f.mouth_y
-        half = [
-            (0.05, y - 0.17),
-            (0.6 * reach, y - 0.13),
-            (reach, y + 0.06),
-            (0.6 * reach, y - 0.02),
-            (0, y - 0.04),
-        ]
+        upper, lower = [(0.05, y - 0.17), (0.6 * reach, y - 0.13)], [(0.6 * reach, y - 0.02), (0, y - 0.04)]
+        half = [*upper, (reach, y + 0.06), *lower]
         left = [(-x, height) for x, height in reversed(half)]
         head.polygon(half + left, mix(stubble, BLACK, 0.12))
 
 
 def draw_nose(f: SimpleNamespace, head: Pen) -> None:
     y = f.eye_y + f.nose_length
-    head.polygon(
-        [(-0.02, f.eye_y + 0.05), (0.05, f.eye_y + 0.05), (f.nose_width, y), (-0.2 * f.nose_width, y)],
-        f.shade,
-    )
+    bridge = [(-0.02, f.eye_y + 0.05), (0.05, f.eye_y + 0.05)]
+    head.polygon([*bridge, (f.nose_width, y), (-0.2 * f.nose_width, y)], f.shade)
     head.ellipse(0, y, f.nose_width, 0.055, f.shade)
     for side in (-1, 1):
         head.ellipse(side * f.nose_width * 0.5, y + 0.02, 0.035, 0.025, f.deep_shade)
@@ -436,7 +386,7 @@ def render_face(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarra
         size: side of the image in pixels.
 
     Returns:
-        The image, uint8 [size, size, 3], and its attributes, bool [len(ATTRIBUTES)] in the order of ATTRIBUTES.
+        The image, uint8 [size, size, 3], and its attributes, bool [29] in the order of ATTRIBUTES.
     """
     f = choose_face(np.random.default_rng((seed, index)))
     scale = max(2, -(-192 // size))  # canvas pixels per image pixel along one side: 3 at 64, 2 from 96 on
@@ -460,10 +410,4 @@ def render_face(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarra
         draw_hat(f, head)
     if f.glasses:
         draw_glasses(f, head)
-    return light_from_a_side(f, np.asarray(picture.reduce(scale))), attributes_of(f)
-
-
-def render_faces(seed: int, indices, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Several faces of a set, each as `render_face` draws it: uint8 [N, size, size, 3] and bool [N, A]."""
-    images, attributes = zip(*(render_face(seed, int(index), size) for index in indices), strict=True)
-    return np.stack(images), np.stack(attributes)
+    return light_from_a_side(f, np.asarray(picture.reduce(scale))), np.array(list(attributes_of(f).values()))

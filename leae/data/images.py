@@ -1,13 +1,14 @@
-"""Image files of every kind as square RGB arrays. Needs neither PyTorch nor the rest of the package."""
+"""Image files of every kind as square RGB arrays."""
 
 import struct
 import warnings
+import zipfile
 import zlib
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -17,16 +18,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 # Pillow refuses images of more than 179 million pixels; it need not warn of every one of half as many.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
-# What Pillow and its decoders raise for files that are damaged, hostile or no images at all.
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+# What Pillow, its decoders and zipfile raise for files that are damaged, hostile, encrypted or no images at all.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error)
+UNREADABLE += (zipfile.BadZipFile, Image.DecompressionBombError)
 
 
 class TooSmall(ValueError):
@@ -76,3 +70,11 @@ def read_square(file: Path | IO[bytes], size: int, crop: int | None = None) -> n
     if side == size:
         return np.asarray(image.crop(box))
     return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0))
+
+
+def reason(error: Exception) -> str:
+    """Why an image cannot be used, in one line: from one of UNREADABLE."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"unreadable: none of {', '.join(FORMATS)}"
+    first_line = str(error).split("\n")[0] or type(error).__name__
+    return first_line if isinstance(error, TooSmall) else f"unreadable: {first_line}"

@@ -18,7 +18,6 @@ import numpy as np
 from PIL import Image
 
 from leae.errors import UsageError
-from leae.files import remove_empty
 
 
 @dataclass(frozen=True)
@@ -40,42 +39,35 @@ SMALL_SETS = {
     "cifar10": SmallSet("CIFAR-10", 3, "CIFAR10", "cifar-10-batches-py", "", "cifar-10-python.tar.gz"),
     "digits": SmallSet("scikit-learn's digits", 1),
 }
-HELD_OUT = 10  # the last tenth of the digits is held out: other writers than those of the first, mostly
 
 # What torchvision and what it reads with raise when files are missing, damaged or cannot be had.
 UNREADABLE = (OSError, RuntimeError, EOFError, AssertionError, ValueError, tarfile.TarError, http.client.HTTPException)
 
 
-@dataclass(frozen=True)
-class Part:
-    """One split: uint8 images [N, s, s, C] and int64 labels [N], which count the classes' names."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-
 @lru_cache(maxsize=1)
-def load(name: str, data: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
-    """The "train" and the "test" part of a small set, and the names of its classes.
+def load(name: str, data: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
+    """A small set, and the names of its classes.
 
     Args:
         name: one of SMALL_SETS.
         data: the data folder. What lies there is read without asking the network; what is missing is downloaded.
 
+    Returns:
+        By split, "train" and "test", uint8 images [N, s, s, C] and int labels [N], which count the classes' names.
+
     Raises:
         UsageError: it is not there and cannot be downloaded, or is damaged; the message says what to put where.
     """
-    parts, classes = _load_digits() if name == "digits" else _load_from_torchvision(SMALL_SETS[name], data)
     small = SMALL_SETS[name]
-    for split, part in parts.items():
-        count, height, width, channels = part.images.shape
-        if part.images.dtype != np.uint8 or height != width or channels != small.channels:
-            found = f"{part.images.dtype} images of {height}×{width} pixels and {channels} channels"
-        elif count != len(part.labels) or not np.isin(part.labels, range(len(classes))).all():
-            found = f"labels that do not fit the {count} images"
-        else:
-            continue
-        raise UsageError(f"{small.title} has {split} {found}; delete {data / small.folder} and try again")
+    parts, classes = _load_digits() if name == "digits" else _load_from_torchvision(small, data)
+    for split, (images, labels) in parts.items():
+        count, height, width, channels = images.shape
+        square = images.dtype == np.uint8 and height == width and channels == small.channels
+        if not square or count != len(labels) or not np.isin(labels, range(len(classes))).all():
+            found = f"{images.dtype} images of shape {images.shape} and {len(labels)} labels"
+            raise UsageError(
+                f"{small.title} has {split} {found} that do not fit; delete {data / small.folder} and try again"
+            )
     return parts, classes
 
 
@@ -84,22 +76,18 @@ def _load_digits():
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]  # 16 is white
-    cut = len(images) - len(images) // HELD_OUT
-    parts = {"train": Part(images[:cut], digits.target[:cut]), "test": Part(images[cut:], digits.target[cut:])}
+    cut = len(images) - len(images) // 10  # the last tenth is mostly by other writers than those of the first
+    parts = {"train": (images[:cut], digits.target[:cut]), "test": (images[cut:], digits.target[cut:])}
     return parts, tuple(map(str, digits.target_names))
 
 
 def _load_from_torchvision(small: SmallSet, data: Path):
     from torchvision import datasets  # takes seconds to import, and only these sets need it
 
+    reader = getattr(datasets, small.reader)
     try:
-        readers = {
-            split: getattr(datasets, small.reader)(data, train=split == "train", download=True)
-            for split in ("train", "test")
-        }
+        readers = {split: reader(data, train=split == "train", download=True) for split in ("train", "test")}
     except UNREADABLE as error:
-        place = data / small.place
-        remove_empty(*(folder for folder in (place, *place.parents) if folder.is_relative_to(data)))
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UsageError(
             f"{small.title} can neither be read from {data / small.folder} nor downloaded ({reason}); what lies there "
@@ -109,8 +97,7 @@ def _load_from_torchvision(small: SmallSet, data: Path):
     parts = {}
     for split, reader in readers.items():
         images = np.asarray(reader.data)
-        images = images[..., None] if images.ndim == 3 else images
-        parts[split] = Part(images, np.asarray(reader.targets))
+        parts[split] = images[..., None] if images.ndim == 3 else images, np.asarray(reader.targets)
     classes = readers["train"].classes  # MNIST's are "0 - zero" and so on
     return parts, tuple(name.split(" - ")[0] for name in classes)
 
@@ -119,19 +106,11 @@ def read(name: str, data: Path, size: int, items: list[tuple[str, int]]) -> list
     """Images by split and number: for each uint8 [size, size, C], and its class as bool [number of classes]."""
     parts, classes = load(name, data)
     one_hot = np.eye(len(classes), dtype=bool)
-    return [(fit(parts[split].images[i], size), one_hot[parts[split].labels[i]]) for split, i in items]
+    return [(fit(parts[split][0][i], size), one_hot[parts[split][1][i]]) for split, i in items]
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """An image brought to another size: 28×28 is padded by 2 black pixels on every side, then all are scaled.
-
-    Args:
-        image: uint8 [s, s, C].
-        size: side of the result in pixels.
-
-    Returns:
-        uint8 [size, size, C].
-    """
+    """uint8 [s, s, C] → [size, size, C]: 28×28 is padded by 2 black pixels on every side, then all are scaled."""
     if len(image) == 28:
         image = np.pad(image, ((2, 2), (2, 2), (0, 0)))
     if len(image) == size:

@@ -13,8 +13,9 @@ import pytest
 import torchvision.datasets
 
 from leae.data import small_sets
-from leae.data.prepare import channels_of, find_source, open_dataset
+from leae.data.prepare import open_dataset
 from leae.data.small_sets import fit
+from leae.data.sources import channels_of, find_source
 from leae.errors import UsageError
 
 COUNTS = {"train": 50, "test": 20}
@@ -122,7 +123,7 @@ def padded(images):
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
 def test_a_set_is_downloaded_once_and_read_with_its_labels(server, name):
     _, asked = server
-    dataset = open_dataset(find_source(name, 32))
+    dataset = open_dataset(name, 32)
     for split in COUNTS:
         images, labels = drawn(split, (32, 32, 3) if name == "cifar10" else (28, 28))
         assert np.array_equal(dataset.images[split], images if name == "cifar10" else padded(images))
@@ -145,7 +146,7 @@ def test_files_that_were_placed_by_hand_are_used_without_the_network(server, wor
         (workplace / "data" / "MNIST" / "raw" / f"{name}.gz").write_bytes(served[f"{name}.gz"])
     (workplace / "data" / "cifar-10-python.tar.gz").write_bytes(served["cifar-10-python.tar.gz"])
     for name in ("mnist", "cifar10"):
-        assert len(open_dataset(find_source(name, 32)).images["train"]) == 50
+        assert len(open_dataset(name, 32).images["train"]) == 50
     assert asked == []
 
 
@@ -193,7 +194,7 @@ def test_damaged_files_are_refused(server, workplace, damage):
 
 
 def test_digits_need_nothing_and_share_none_between_the_splits(workplace):
-    dataset = open_dataset(find_source("digits", 8))
+    dataset = open_dataset("digits", 8)
     assert {split: images.shape for split, images in dataset.images.items()} == {
         "train": (1618, 8, 8, 1),
         "test": (179, 8, 8, 1),

@@ -1,0 +1,224 @@
+"""What there is to prepare, and how to read it: CelebA, folders of images, small data sets and rendered faces."""
+
+import errno
+import hashlib
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from filelock import FileLock
+
+from leae.data import celeba, faces, small_sets
+from leae.data.images import SUFFIXES, UNREADABLE, read_square, reason
+from leae.errors import UsageError, require
+
+DATA = Path("data")
+NAMES = ("celeba", "faces", *small_sets.SMALL_SETS)  # beside "auto" and the paths of folders
+CELEBA_CROP = 128  # side in pixels of the square cut out of CelebA's 178×218, whatever size it is scaled to
+TEST_EVERY = 10  # one image in so many is for testing where the source does not say
+FIRST_TEST_FACE = 1_000_000_000  # so that however many are trained on, the same ones are tested on
+FETCH = "uv run --extra celeba -m leae prepare celeba"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set before it is prepared.
+
+    `read` takes some of a split's items and returns, for each, uint8 [S, S, C] with its attributes, or the reason
+    why it cannot be used. Other processes call it.
+    """
+
+    name: str  # what `find_source` takes to give this very source
+    key: str  # the prepared folder's name
+    title: str
+    image_size: int  # S, side in pixels that images are cut and scaled to
+    fingerprint: str  # changes when the source does
+    splits: dict[str, list]
+    read: Callable[[list], list]
+    attribute_names: tuple[str, ...] = ()
+    attributes: dict[str, np.ndarray] = field(default_factory=dict)  # by split; empty if `read` brings them
+    channels: int = 3
+
+
+def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
+    """The source that a data set's name means. Nothing is prepared yet; a small set is downloaded.
+
+    Args:
+        name: "celeba", "faces", "auto" (CelebA if it lies under data/celeba, else faces), one of `small_sets`, or a
+            folder's path. A folder in CelebA's layout is read as such, any other as a plain folder of images.
+        image_size: side in pixels that images are to be cut and scaled to.
+        face_count: how many faces to render for training, should it come to that.
+
+    Raises:
+        UsageError: there is no such data set, or a part of it is missing; the message says what to do.
+    """
+    root = DATA / "celeba"
+    if name == "auto":
+        name = "celeba" if celeba.looks_like_celeba(root) else "faces"
+        fetch = f"rendered faces, as there is no CelebA; to get it: {FETCH}"
+        print(f"data: CelebA from {root}" if name == "celeba" else f"data: {fetch}")
+    if name == "faces":
+        return faces_source(image_size, face_count)
+    if name == "celeba":
+        if not celeba.looks_like_celeba(root):
+            raise UsageError(f"there is no CelebA in {root}; fetch it with {FETCH}, or put {celeba.BY_HAND} there")
+        return celeba_source(root, image_size)
+    if name in small_sets.SMALL_SETS:
+        return small_source(name, image_size)
+    path = Path(name)
+    if not name or not path.is_dir():
+        known = ", ".join(("auto", *NAMES))
+        raise UsageError(f"there is no data set {name!r}; choose {known}, or the path of a folder of images")
+    return celeba_source(path, image_size) if celeba.looks_like_celeba(path) else folder_source(path, image_size)
+
+
+def channels_of(name: str) -> int:
+    """How many channels the images of a data set have: 1 for the grey small sets, 3 for everything else."""
+    return small_sets.SMALL_SETS[name].channels if name in small_sets.SMALL_SETS else 3
+
+
+def faces_source(size: int, count: int, seed: int = 0) -> Source:
+    """Rendered faces: the first `count` for training, a tenth as many from FIRST_TEST_FACE on for testing."""
+    test = range(FIRST_TEST_FACE, FIRST_TEST_FACE + max(1, count // TEST_EVERY))
+    return Source(
+        name="faces",
+        key=f"faces-{count}-{size}",
+        title="rendered faces",
+        image_size=size,
+        fingerprint=digest(faces.VERSION, seed, count, size),
+        splits={"train": list(range(count)), "test": list(test)},
+        read=partial(_render, seed, size),
+        attribute_names=faces.ATTRIBUTES,
+    )
+
+
+def _render(seed: int, size: int, items: list[int]) -> list:
+    return [faces.render_face(seed, item, size) for item in items]
+
+
+def small_source(name: str, size: int) -> Source:
+    """MNIST, Fashion-MNIST, CIFAR-10 or scikit-learn's digits, downloaded where missing; see `small_sets`."""
+    small = small_sets.SMALL_SETS[name]
+    with one_at_a_time(DATA / name):
+        parts, classes = small_sets.load(name, DATA)
+    arrays = [array for part in parts.values() for array in part]
+    return Source(
+        name=name,
+        key=f"{name}-{size}",
+        title=small.title,
+        image_size=size,
+        fingerprint=digest(*(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays)),
+        splits={split: [(split, number) for number in range(len(part[1]))] for split, part in parts.items()},
+        read=partial(small_sets.read, name, DATA, size),
+        attribute_names=classes,
+        channels=small.channels,
+    )
+
+
+def celeba_source(root: Path, size: int) -> Source:
+    """CelebA, or photographs in its layout; see `leae.data.celeba`. Nothing is scaled up."""
+    expected = f"at most {CELEBA_CROP} for CelebA, of whose images the central square of {CELEBA_CROP} pixels is used"
+    require(size <= CELEBA_CROP, "IMAGE_SIZE", size, expected)
+    layout = celeba.find(root)
+    splits = celeba.read_splits(layout)
+    names, attributes = celeba.read_attributes(layout, splits)
+    ours = root == DATA / "celeba"
+    return Source(
+        name="celeba" if ours else str(root),
+        key=f"celeba-{size}" if ours else _folder_key(root, size),
+        title="CelebA" if ours else f"CelebA's layout in {root}",
+        image_size=size,
+        fingerprint=digest(_states(root, layout.files), CELEBA_CROP),
+        splits={split: [layout.images[name] for name in members] for split, members in splits.items()},
+        read=partial(read_images, layout.archive or root, size, CELEBA_CROP),
+        attribute_names=names,
+        attributes=attributes,
+    )
+
+
+def folder_source(root: Path, size: int) -> Source:
+    """Any folder of images, searched recursively; every tenth in the order of a hash of its name is for testing.
+
+    Hidden files and folders, whose names begin with a dot, are left out.
+
+    Raises:
+        UsageError: there are no images.
+    """
+    paths = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    if not paths:
+        raise UsageError(f"{root} has no images; expected files that end in {', '.join(SUFFIXES)}, at any depth")
+    # The order of the hashes is arbitrary but fixed, so that neighbouring names do not fall into one split.
+    names = sorted((path.relative_to(root).as_posix() for path in paths), key=digest)
+    train = [name for number, name in enumerate(names) if number % TEST_EVERY]
+    return Source(
+        name=str(root),
+        key=_folder_key(root, size),
+        title=f"images in {root}",
+        image_size=size,
+        fingerprint=digest(_states(root, paths)),
+        splits={"train": sorted(train), "test": sorted(names[::TEST_EVERY])},
+        read=partial(read_images, root, size, None),
+    )
+
+
+def read_images(root: Path, size: int, crop: int | None, items: list[str]) -> list:
+    """Images below a folder, or in a zip, which is not unpacked: for each an array, or the reason why there is none."""
+    results = []
+    for item in items:
+        try:
+            with _open(root, item) as file:
+                results.append(read_square(file, size, crop))
+        except UNREADABLE as error:
+            results.append(reason(error))
+    return results
+
+
+def _open(root: Path, item: str) -> IO[bytes]:
+    return (root / item).open("rb") if root.is_dir() else _open_zip(root, root.stat().st_mtime_ns).open(item)
+
+
+@lru_cache(maxsize=1)
+def _open_zip(archive: Path, changed: int) -> zipfile.ZipFile:
+    """An open zip. Its table of contents takes seconds to read at CelebA's size, so a process reads it once."""
+    return zipfile.ZipFile(archive)
+
+
+def _folder_key(root: Path, size: int) -> str:
+    """Readable, and different for different places."""
+    return f"{root.resolve().name}-{digest(str(root.resolve()))[:8]}-{size}"
+
+
+def _states(root: Path, paths: Iterable[Path]) -> list:
+    """Name, size and time of change of every file, in order."""
+    states = ((path, path.stat()) for path in paths)
+    return sorted((str(path.relative_to(root)), state.st_size, state.st_mtime_ns) for path, state in states)
+
+
+def digest(*parts) -> str:
+    """sha256, in hex, of the parts as Python writes them."""
+    return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Of the processes that enter a block with the same path, let one in at a time, by a lock file beside it.
+
+    In a read-only place there is no lock: nothing can be prepared there, and reading needs none.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,145 @@
+"""Batches of prepared arrays: their order, their values, and what of a large array is in memory."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from leae.data.batches import Batches, to_float
+from leae.errors import UsageError
+from tests.conftest import ROOT
+
+CPU = torch.device("cpu")
+
+
+def numbered(count):
+    images = np.zeros((count, 8, 8, 3), np.uint8)
+    images[:, 0, 0, 0] = np.arange(count)
+    return images
+
+
+def seen(batches, steps):
+    return [(batches.at(step)[:, 0, 0, 0] * 255).round().int().tolist() for step in steps]
+
+
+def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
+    batches = Batches(numbered(24), 6, seed=0, device=CPU)
+    assert batches.steps_per_epoch == 4
+    epochs = [np.concatenate(seen(batches, range(4 * epoch, 4 * epoch + 4))).tolist() for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(24)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != list(range(24))
+
+
+def test_a_batch_is_a_function_of_seed_and_step_alone():
+    steps = [7, 2, 2, 9]
+    assert seen(Batches(numbered(24), 5, 3, CPU), steps) == seen(Batches(numbered(24), 5, 3, CPU), steps)
+    assert seen(Batches(numbered(24), 5, 3, CPU), steps) != seen(Batches(numbered(24), 5, 4, CPU), steps)
+    forward = Batches(numbered(24), 5, 3, CPU)
+    assert seen(forward, range(10))[7] == seen(Batches(numbered(24), 5, 3, CPU), [7])[0]
+
+
+def test_batches_are_float_in_0_to_1_and_channels_last():
+    images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
+    images.setflags(write=False)
+    batch = Batches(images, 10, 0, CPU).at(0)
+    assert batch.dtype == torch.float32
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    order = [next(i for i in range(10) if np.array_equal(to_float(images)[i], image)) for image in batch]
+    assert sorted(order) == list(range(10))
+    assert torch.equal(to_float(images) * 255, torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("size", "says"), [(16, "16; it must be at most .* training images, 10"), (0, "at least 1"), (2.0, "whole number")]
+)
+def test_a_batch_of_no_or_more_than_all_images_is_refused(size, says):
+    with pytest.raises(UsageError, match=f"BATCH_SIZE is .*{says}"):
+        Batches(numbered(10), size, 0, CPU)
+
+
+def test_processes_cut_their_own_rows_of_a_batch_which_they_share_evenly(monkeypatch):
+    whole = seen(Batches(numbered(24), 6, 0, CPU), range(4))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    halves = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        halves.append(seen(Batches(numbered(24), 6, 0, CPU), range(4)))
+    assert [first + second for first, second in zip(*halves, strict=True)] == whole
+    with pytest.raises(UsageError, match="BATCH_SIZE is 7; it must be a multiple of 2"):
+        Batches(numbered(24), 7, 0, CPU)
+
+
+MEMORY_OF_A_PASS = """
+import numpy as np, torch
+from pathlib import Path
+from leae.data.batches import Batches
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+images = np.load("images.npy", mmap_mode="r")
+batches = Batches(images, 8, 0, torch.device("cpu"), mapped_bytes=16 * 2**20)
+batches.at(0)
+before, most = resident(), 0
+for step in range(batches.steps_per_epoch):
+    batches.at(step)
+    most = max(most, resident())
+print(images.nbytes, most - before)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
+def test_a_pass_over_a_large_array_keeps_a_bounded_part_of_it_in_memory(workplace):
+    np.save("images.npy", np.ones((4096, 128, 128, 3), np.uint8))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", MEMORY_OF_A_PASS]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    size, grown = map(int, said.split())
+    assert size == 192 * 2**20
+    assert grown < 64 * 2**20
+
+
+def test_a_large_array_is_read_from_its_file_image_by_image(workplace):
+    images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
+    np.save("images.npy", images)
+    mapped = np.load("images.npy", mmap_mode="r")
+    plain = Batches(mapped, 7, 0, CPU)
+    streamed = Batches(mapped, 7, 0, CPU, mapped_bytes=100)
+    assert plain.file is None
+    assert streamed.file is not None
+    for step in range(10):
+        assert torch.equal(streamed.at(step), plain.at(step))
+    os.truncate("images.npy", 4000)
+    with pytest.raises(UsageError, match=r"images.npy has become shorter"):
+        list(map(streamed.at, range(7)))
+
+
+class Ahead(Batches):
+    """Batches as for a GPU without room for the array, on a machine without one."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.ahead, self.chosen = ThreadPoolExecutor(1), []
+
+    def _read_pinned(self, chosen):
+        self.chosen.append(chosen.tolist())
+        return torch.from_numpy(self._read(chosen))
+
+
+def test_batches_that_are_read_ahead_are_the_same_and_read_once():
+    ahead, plain = Ahead(numbered(24), 6, 0, CPU), Batches(numbered(24), 6, 0, CPU)
+    assert seen(ahead, range(9)) == seen(plain, range(9))
+    ahead.ahead.shutdown()
+    assert len(ahead.chosen) == 10  # the next one, too
+    jumping = Ahead(numbered(24), 6, 0, CPU)
+    assert seen(jumping, [5, 2, 3]) == seen(plain, [5, 2, 3])
+
+
+@pytest.mark.gpu
+def test_batches_on_a_gpu_are_those_of_the_cpu():
+    images = numbered(24)
+    gpu = Batches(images, 5, 0, torch.device("cuda"))
+    for step in range(10):
+        assert torch.equal(gpu.at(step).cpu(), Batches(images, 5, 0, CPU).at(step))

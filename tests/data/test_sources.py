@@ -1,0 +1,136 @@
+"""What a data set's name means, and how its images are found and split."""
+
+import numpy as np
+import pytest
+
+from leae.data import prepare
+from leae.data.faces import ATTRIBUTES, render_face
+from leae.data.prepare import open_dataset
+from leae.data.sources import FIRST_TEST_FACE, folder_source
+from leae.errors import UsageError
+from tests.conftest import write_image
+from tests.data.conftest import NAMES, SPLITS, attributes_of, count_of, numbers_of, write_celeba, write_folder
+
+
+def test_a_folder_is_searched_recursively_and_split_once_and_for_all(workplace):
+    write_folder(workplace / "pictures", 60)
+    dataset = open_dataset("pictures", 16)
+    assert {split: images.shape for split, images in dataset.images.items()} == {
+        "train": (54, 16, 16, 3),
+        "test": (6, 16, 16, 3),
+    }
+    numbers = numbers_of(dataset)
+    assert sorted(numbers["train"] + numbers["test"]) == list(range(60))
+    assert numbers["test"] != list(range(6))
+    again = folder_source(workplace / "pictures", 16)
+    assert [int(name[-7:-4]) for name in again.splits["test"]] == numbers["test"]
+
+
+def test_every_kind_of_image_file_counts_and_hidden_ones_are_left_out(workplace):
+    for number, suffix in enumerate((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".JPG")):
+        write_image(workplace / "pictures" / f"{number}{suffix}", number)
+    (workplace / "pictures" / "notes.txt").write_text("not an image")
+    (workplace / "pictures" / "._1.png").write_bytes(b"what macOS writes beside a file")
+    write_image(workplace / "pictures" / ".cache" / "1.png", 1)
+    assert count_of(open_dataset("pictures", 16)) == 6
+
+
+def test_links_that_loop_or_lead_nowhere_are_left_out_and_others_used(workplace):
+    pictures = workplace / "pictures"
+    write_folder(pictures, 9)
+    (pictures / "itself.png").symlink_to("itself.png")
+    (pictures / "nowhere.png").symlink_to("none.png")
+    (pictures / "up").symlink_to(pictures)
+    write_image(workplace / "elsewhere" / "linked.png", 99)
+    (pictures / "linked.png").symlink_to(workplace / "elsewhere" / "linked.png")
+    assert count_of(open_dataset("pictures", 16)) == 10
+
+
+@pytest.mark.parametrize(("count", "says"), [(0, r"no images.*\.png"), (1, "at least two")])
+def test_too_few_images_to_split_are_refused(workplace, count, says):
+    (workplace / "pictures").mkdir()
+    write_folder(workplace / "pictures", count)
+    with pytest.raises(UsageError, match=says):
+        open_dataset("pictures", 16)
+
+
+@pytest.mark.parametrize("name", ["mnits", "no/such/folder", ""])
+def test_an_unknown_data_set_is_refused_with_those_there_are(workplace, name):
+    with pytest.raises(UsageError, match=f"{name}.*celeba.*faces.*folder"):
+        open_dataset(name, 16)
+
+
+def test_rendered_faces_come_with_their_attributes_and_the_same_are_tested_on_however_many_there_are(workplace):
+    dataset = open_dataset("faces", 32, face_count=30)
+    assert dataset.attribute_names == ATTRIBUTES
+    assert {split: len(images) for split, images in dataset.images.items()} == {"train": 30, "test": 3}
+    image, attributes = render_face(0, FIRST_TEST_FACE + 1, 32)
+    assert np.array_equal(dataset.images["test"][1], image)
+    assert np.array_equal(dataset.attributes["test"][1], attributes)
+    assert np.array_equal(open_dataset("faces", 32, face_count=20).images["test"], dataset.images["test"][:2])
+
+
+def test_auto_means_celeba_if_it_is_there_and_says_so(workplace, capsys):
+    faces = open_dataset("auto", 32, face_count=10)
+    assert (faces.name, faces.title) == ("faces", "rendered faces")
+    assert "rendered faces, as there is no CelebA" in capsys.readouterr().out
+    write_celeba(workplace / "data" / "celeba")
+    celeba = open_dataset("auto", 32, face_count=10)
+    assert (celeba.name, celeba.title) == ("celeba", "CelebA")
+    assert "CelebA from data/celeba" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layout", ["folder", "nested", "zip", "mirror"])
+@pytest.mark.parametrize("kind", ["txt", "csv"])
+def test_celeba_is_read_from_every_layout_with_splits_and_attributes(workplace, layout, kind):
+    write_celeba(workplace / "data" / "celeba", layout, kind)
+    dataset = open_dataset("celeba", 128)
+    assert dataset.attribute_names == NAMES
+    assert numbers_of(dataset) == {split: list(numbers) for split, numbers in SPLITS.items()}
+    assert dataset.validation is dataset.images["valid"]
+    for split, numbers in SPLITS.items():
+        assert dataset.attributes[split].tolist() == [attributes_of(number) for number in numbers]
+    unpacked = list((workplace / "data").rglob("*.jpg"))
+    assert len(unpacked) == (0 if layout in ("zip", "mirror") else 20)
+
+
+def test_celebas_images_in_a_folder_and_its_lists_in_a_zip_are_read_together(workplace):
+    write_celeba(workplace / "data" / "celeba", "mirror")
+    write_celeba(workplace / "other")
+    (workplace / "other" / "img_align_celeba").rename(workplace / "data" / "celeba" / "img_align_celeba")
+    assert count_of(open_dataset("celeba", 64)) == 20
+
+
+def test_a_folder_in_celebas_layout_is_read_as_such_and_its_image_folder_as_a_plain_one(workplace):
+    write_celeba(workplace / "photos")
+    assert set(open_dataset("photos", 64).images) == {"train", "valid", "test"}
+    plain = open_dataset("photos/img_align_celeba", 64)
+    assert set(plain.images) == {"train", "test"}
+    assert plain.validation is plain.images["test"]
+
+
+def test_attributes_of_a_skipped_image_are_skipped_too(workplace, monkeypatch):
+    write_celeba(workplace / "data" / "celeba")
+    (workplace / "data" / "celeba" / "img_align_celeba" / "000003.jpg").write_bytes(b"")
+    monkeypatch.setattr(prepare, "BAD_SHARE", 0.1)
+    dataset = open_dataset("celeba", 64)
+    kept = [number for number in range(12) if number != 3]
+    assert numbers_of(dataset)["train"] == kept
+    assert dataset.attributes["train"].tolist() == [attributes_of(number) for number in kept]
+
+
+def test_celeba_is_not_scaled_up(workplace):
+    write_celeba(workplace / "data" / "celeba", size=(120, 140))
+    with pytest.raises(UsageError, match="IMAGE_SIZE is 136; it must be at most 128 for CelebA"):
+        open_dataset("celeba", 136)
+    with pytest.raises(UsageError, match="120×140 pixels, smaller than 128×128"):
+        open_dataset("celeba", 64)
+
+
+def test_without_celeba_or_its_list_the_message_says_what_to_put_where(workplace):
+    with pytest.raises(UsageError, match=r"data.celeba.*prepare celeba.*img_align_celeba.zip.*list_eval_partition"):
+        open_dataset("celeba", 64)
+    write_celeba(workplace / "data" / "celeba")
+    (workplace / "data" / "celeba" / "list_eval_partition.txt").unlink()
+    with pytest.raises(UsageError, match=r"list_eval_partition.*beside the images"):
+        open_dataset("celeba", 64)
