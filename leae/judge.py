@@ -1,4 +1,4 @@
-"""The judge: a slowly refreshed copy of the encoder that says what an image means. The field calls it an EMA teacher."""
+"""The judge, in the field's words an EMA teacher: a slowly refreshed copy of the encoder that says what an image means."""
 
 import copy
 from functools import cached_property
