@@ -1,4 +1,4 @@
-"""The judge, in the field's words an EMA teacher: a slowly refreshed copy of the encoder that says what an image means."""
+"""The judge: a slowly refreshed copy of the encoder, which the field calls an EMA teacher. It says what images mean."""
 
 import copy
 from functools import cached_property

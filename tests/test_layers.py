@@ -1,4 +1,4 @@
-"""The layers against the plain layers they stand for, values and gradients, in float64; and what autocast leaves alone."""
+"""The layers against the plain layers they stand for, values and gradients, in float64; and what autocast leaves."""
 
 import pytest
 import torch

@@ -6,17 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leae.errors import UsageError
-from leae.masking import (
-    add_noise,
-    crop_and_resize,
-    crop_side,
-    draw_boxes,
-    draw_gaussian,
-    fill_squares,
-    mask_side,
-    mask_squares,
-)
+from leae.masking import add_noise, crop_and_resize, draw_boxes, draw_gaussian, fill_squares, mask_side, mask_squares
 
 SEEDS = st.integers(0, 2**31)
 
@@ -114,22 +104,3 @@ def test_gradient_of_a_crop_is_that_of_finite_differences():
 def test_a_crop_of_the_whole_image_is_the_image():
     images = torch.rand(2, 3, 16, 16)
     assert torch.equal(crop_and_resize(images, boxes(2, 16, 16), 16), images)
-    assert crop_side(16, 1.0) == 16
-
-
-@pytest.mark.parametrize("ratio", [0, 1, 1.2, -0.1, float("nan"), 1e-9, 0.9999])
-def test_impossible_mask_ratios_are_refused(ratio):
-    with pytest.raises(UsageError, match="ratio"):
-        mask_side(64, ratio)
-
-
-@pytest.mark.parametrize("ratio", [0, 1.2, -0.1, float("nan"), 0.01])
-def test_impossible_crop_ratios_are_refused(ratio):
-    with pytest.raises(UsageError, match="crop ratio"):
-        crop_side(64, ratio)
-
-
-def test_the_ratios_that_a_refusal_names_work():
-    assert crop_side(64, 2 / 64) == 2
-    assert mask_side(64, 0.0001) == 1
-    assert mask_side(64, 0.984) == 63

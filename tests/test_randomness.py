@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from leae.randomness import PURPOSES, generator
+from leae.randomness import PURPOSES, generator, seed_weights
 
 
 def draws(*arguments):
@@ -26,6 +26,15 @@ def test_neighbouring_streams_are_not_correlated():
     first = torch.stack([torch.randn(500, generator=generator(0, "step", index)) for index in range(20)])
     correlation = torch.corrcoef(first) - torch.eye(20)
     assert correlation.abs().max() < 5 / 500**0.5
+
+
+def test_weights_depend_on_the_seed_alone():
+    weights = []
+    for seed in (5, 6, 5):
+        seed_weights(seed)
+        weights.append(torch.nn.Linear(3, 4).weight)
+    assert torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[1])
 
 
 def test_an_unknown_purpose_is_a_mistake_of_the_caller():
