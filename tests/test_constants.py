@@ -3,7 +3,7 @@
 import pytest
 
 from leae.autoencoder import Autoencoder, VariationalAutoencoder, build
-from leae.conv_autoencoder import ConvAutoencoder
+from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.errors import UsageError
 from leae.judge import Judge
 from leae.masking import crop_side, mask_side, require_noise
@@ -54,11 +54,12 @@ CASES = [  # what takes the constant, by which name, values that cannot be, and 
     (model, "latent_dim", [0, 12.5, True], "LATENT_DIM is .* a whole number, at least 1"),
     (model, "latent_dim", [10**6], "LATENT_DIM is .* at most 65536"),
     (model, "map_channels", [0, "32"], "MAP_CHANNELS is .* a whole number, at least 1"),
-    (model, "map_channels", [30], "MAP_CHANNELS is 30; it must divide 8 × HIDDEN_DIM = 256, as 8, 16, 32 do"),
+    (model, "map_channels", [30], "MAP_CHANNELS is 30; .* 8 × HIDDEN_DIM = 256, as 8, 16, 32 are"),
     (lambda latent_dim: model(latent="spatial", latent_dim=latent_dim), "latent_dim", [0, 30], "SPATIAL_DIM is "),
-    (variational, "latent_dim", [96], "SPATIAL_DIM is 96; it must divide 4 × HIDDEN_DIM = 128, as 32, 64, 128 do"),
+    (variational, "latent_dim", [96], "SPATIAL_DIM is 96; .* 4 × HIDDEN_DIM = 128, as 32, 64, 128 are"),
     (ConvAutoencoder, "latent_dim", [0, "32", 10**6], "CONV_LATENT_DIM is .* at (least|most)"),
     (ConvAutoencoder, "image_channels", [0], "image_channels is 0"),
+    (VariationalConvAutoencoder, "batch_norm", [True], "a variational encoder has no batch norm"),
     (model, "output", ["tanh", 1], "OUTPUT is .* sigmoid or linear"),
     (ReconstructionLoss, "output", ["tanh"], "OUTPUT is .* sigmoid or linear"),
     (ReconstructionLoss, "kind", ["mae", 1], "RECONSTRUCTION_LOSS is .* mse or bce"),
@@ -85,6 +86,7 @@ def test_the_ends_of_the_ranges_and_what_a_refusal_names_work():
     require_noise(1)
     require_beta(0)
     seed_weights(2**63 - 1)
-    assert (crop_side(64, 2 / 64), mask_side(64, 0.0001), mask_side(64, 0.984)) == (2, 1, 63)
+    assert (crop_side(64, 2 / 64), crop_side(64, 1.0)) == (2, 64)
+    assert (mask_side(64, 0.0001), mask_side(64, 0.984)) == (1, 63)
     model(latent="spatial", latent_dim=256)
     variational(latent_dim=128)

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
-from leae.errors import UsageError
 
 
 def images(channels=1, count=4):
@@ -49,31 +48,3 @@ def test_its_sibling_shares_all_but_the_encoders_last_layer():
     different = {name for name in plain if plain[name].shape != variational[name].shape}
     assert different == {"encoder.to_latent.weight", "encoder.to_latent.bias"}
     assert variational["encoder.to_latent.weight"].shape == (64, 2048)
-
-
-def test_the_posterior_is_two_halves_of_the_last_layer_and_the_code_is_its_mean():
-    model, batch = VariationalConvAutoencoder(latent_dim=5).double(), images()
-    mean, log_variance = model.posterior(batch)
-    torch.testing.assert_close(torch.cat([mean, log_variance], dim=1), plain_codes(model.encoder, batch))
-    torch.testing.assert_close(model.encode(batch), mean)
-    torch.testing.assert_close(model(batch), plain_images(model.decoder, mean))
-
-
-def test_a_batch_norm_standardises_the_codes_of_each_view():
-    model = ConvAutoencoder(batch_norm=True).double()
-    views = images(count=20), images(count=20) / 3
-    for code, view in zip(model.encode_views(*views), views, strict=True):
-        plain = plain_codes(model.encoder, view)
-        spread = (plain.var(dim=0, correction=0) + model.encoder.norm.eps).sqrt()
-        torch.testing.assert_close(code, (plain - plain.mean(dim=0)) / spread)
-
-
-def test_a_variational_one_with_a_batch_norm_is_refused():
-    with pytest.raises(UsageError, match="no batch norm"):
-        VariationalConvAutoencoder(batch_norm=True)
-
-
-@pytest.mark.parametrize("shape", [(2, 1, 28, 28), (2, 3, 32, 32)])
-def test_images_of_another_shape_are_refused(shape):
-    with pytest.raises(UsageError, match=r"takes \[N, 1, 32, 32\]"):
-        ConvAutoencoder()(torch.rand(shape))

@@ -29,12 +29,6 @@ def test_masked_square_is_filled_with_the_images_own_mean(size, data, seed):
         torch.testing.assert_close(result, expected)
 
 
-def test_mask_ratio_is_the_share_of_the_area():
-    for ratio in (0.1, 0.35, 0.5, 0.75):
-        assert mask_side(128, ratio) ** 2 / 128**2 == pytest.approx(ratio, abs=0.01)
-    assert mask_side(128, 0.35) == 76
-
-
 def test_masked_views_hide_their_share_at_places_of_their_own():
     images = torch.rand(500, 3, 32, 32, dtype=torch.float64)
     masked = mask_squares(images, 0.35, torch.Generator().manual_seed(0))

@@ -1,6 +1,5 @@
 """Random numbers depend on seed, purpose and index, and on nothing else."""
 
-import pytest
 import torch
 
 from leae.randomness import PURPOSES, generator, seed_weights
@@ -35,8 +34,3 @@ def test_weights_depend_on_the_seed_alone():
         weights.append(torch.nn.Linear(3, 4).weight)
     assert torch.equal(weights[0], weights[2])
     assert not torch.equal(weights[0], weights[1])
-
-
-def test_an_unknown_purpose_is_a_mistake_of_the_caller():
-    with pytest.raises(ValueError, match="tuple"):
-        generator(0, "colour")

@@ -5,8 +5,7 @@
     uv run -m leae bench --profile                      where the time of a step goes, besides
 
 Plain steps (`leae.analysis.plain`: every view its own pass, contiguous float32 memory, unfused AdamW, every loss read
-back) and the steps that main.py takes, with main.py's constants, are timed in turns, in one process, so that what slows
-the machine slows both.
+back) and main.py's steps, both with main.py's constants, are timed in turns: what slows the machine slows both.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from leae.analysis.plain import plain_step
@@ -59,14 +58,7 @@ def script_constants(script: Path, gpu: bool) -> dict:
 
 
 class Contestant:
-    """A model in training with everything that its step needs.
-
-    Args:
-        constants: main.py's, by name.
-        batches: what it is trained on.
-        plain: whether it makes plain steps.
-        device: where.
-    """
+    """A model in training, by main.py's constants, with everything that its plain, or fast, step needs."""
 
     def __init__(self, constants: dict, batches: Batches, plain: bool, device: torch.device):
         torch.manual_seed(0)
@@ -173,11 +165,8 @@ def compare(title: str, constants: dict, batch_size: int, steps: int, device: to
     """Time a setting and print what came out; the contestant that makes fast steps."""
     size = constants["IMAGE_SIZE"]
     images = np.random.default_rng(0).integers(0, 256, (DATA_IMAGES, size, size, 3), dtype=np.uint8)
-    contestants = {}
-    for name in ("plain", "fast"):
-        contestants[name] = Contestant(constants, Batches(images, batch_size, 0, device), name == "plain", device)
-    batches = contestants["fast"].batches
-
+    batches = Batches(images, batch_size, 0, device)
+    contestants = {name: Contestant(constants, batches, name == "plain", device) for name in ("plain", "fast")}
     flop = {name: flop_per_image(contestant) for name, contestant in contestants.items()}  # before it is compiled
     for contestant in contestants.values():
         contestant.warm_up()
@@ -205,12 +194,11 @@ def compare(title: str, constants: dict, batch_size: int, steps: int, device: to
 
 def print_profile(contestant: Contestant, device: torch.device) -> None:
     """Where the time of three steps goes, operation by operation."""
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
-    with profile(activities=activities) as profiler:
+    with profile() as profiler:  # of the CPU, and of the GPU where there is one
         for _ in range(3):
             contestant.step()
         wait(device)
-    by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    by = f"self_{device.type}_time_total"
     print(profiler.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=50))
 
 
