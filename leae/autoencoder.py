@@ -2,9 +2,8 @@
 
     images [N, C, S, S] in [0, 1] → latent [N, D] (pooled) or [N, D, S/8, S/8] (spatial) → images [N, C, S, S]
 
-Two residual blocks halve the image after a stem that has halved it already (total stride 8), two double it
-again before a head that doubles it once more. Read from the small parts to the whole. What every autoencoder here
-has in common, and what makes one variational, stands first: the small one shares it.
+A stem and two residual blocks halve the image (total stride 8), two residual blocks and a head double it again. What
+every autoencoder here has in common, and what makes one variational, stands first: the small one shares it.
 """
 
 import math
@@ -13,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leae.errors import UsageError, require_choice, require_whole
+from leae.errors import UsageError, require, require_choice, require_whole
 from leae.layers import BatchNorm1d, BatchNorm2d, SpaceToDepthShortcut, StridedConv, UpsampledConv, at_least_float32
 
 LARGEST = 65_536  # of any size of a model; what is larger is a slip of the hand, or of a hostile file
@@ -26,10 +25,7 @@ OUTPUTS = ("sigmoid", "linear")
 class BaseEncoder(nn.Module):
     """Images in [0, 1] to codes in two parts, so that a caller may choose what normalises: `project`, then `norm`.
 
-    A subclass sets `norm` and defines `convolve`, which maps images of the range that the output has to codes.
-
-    Args:
-        output: "sigmoid" or "linear"; see `BaseAutoencoder`.
+    A subclass sets `norm` and defines `convolve`, which takes images in [0, 1], or in [−1, 1] for a linear output.
     """
 
     def __init__(self, output: str):
@@ -56,7 +52,6 @@ class BaseAutoencoder(nn.Module):
     Args:
         image_shape: (C, S, S).
         latent_shape: of one image's code.
-        output: "sigmoid" or "linear".
         settings: the constructor's arguments by name, from which a checkpoint makes the model again.
 
     Raises:
@@ -95,11 +90,7 @@ class BaseAutoencoder(nn.Module):
         return self.encoder.norm(self.project(images))
 
     def encode_views(self, *views: Tensor) -> tuple[Tensor, ...]:
-        """`encode` of each view, in order, in one pass through the convolutions.
-
-        Only the batch norm ties the images of a batch together, and it is applied to each view by itself, so the
-        codes are those of one `encode` call a view.
-        """
+        """`encode` of each view, in order: one pass through the convolutions, then the batch norm of each by itself."""
         codes = self.project(torch.cat(views)).split([len(view) for view in views])
         return tuple(self.encoder.norm(code) for code in codes)
 
@@ -129,8 +120,7 @@ class Variational:
 
     The encoder's last layer is twice as wide and gives a diagonal Gaussian, the posterior over an image's codes.
     `encode`, and so `forward`, take its mean for the code: what is random is drawn where the model is trained. There
-    is no batch norm; the KL divergence keeps the codes near N(0, I). After Kingma and Welling (2013),
-    arXiv 1312.6114.
+    is no batch norm; the KL divergence keeps the codes near N(0, I). After Kingma and Welling (2013), arXiv 1312.6114.
     """
 
     variational = True
@@ -241,19 +231,16 @@ class Autoencoder(BaseAutoencoder):
     ):
         require_choice(LATENTS, LATENT=latent)
         require_whole(STRIDE, LARGEST, IMAGE_SIZE=image_size)
-        if image_size % STRIDE:
-            below = image_size // STRIDE * STRIDE
-            raise UsageError(
-                f"IMAGE_SIZE is {image_size}; it must be a multiple of {STRIDE}, "
-                f"of which {below} and {below + STRIDE} are the nearest"
-            )
+        below = image_size // STRIDE * STRIDE
+        multiple = f"a multiple of {STRIDE}, of which {below} and {below + STRIDE} are the nearest"
+        require(image_size == below, "IMAGE_SIZE", image_size, multiple)
         require_whole(1, LARGEST, image_channels=image_channels, HIDDEN_DIM=hidden_dim)
         pooled, parts = latent == "pooled", 2 if self.variational else 1  # mean and log-variance are two parts
         if pooled:
             require_whole(1, LARGEST, LATENT_DIM=latent_dim)
-            _require_divisor(8, hidden_dim, MAP_CHANNELS=map_channels)
+            _require_divisor("MAP_CHANNELS", map_channels, 8, hidden_dim)
         else:
-            _require_divisor(8 // parts, hidden_dim, SPATIAL_DIM=latent_dim)
+            _require_divisor("SPATIAL_DIM", latent_dim, 8 // parts, hidden_dim)
             map_channels = parts * latent_dim
         settings = {
             "image_size": image_size,
@@ -275,18 +262,15 @@ class Autoencoder(BaseAutoencoder):
         self.decoder = Decoder(image_channels, hidden_dim, map_shape if pooled else latent_shape, inputs)
 
 
-def _require_divisor(multiple: int, hidden_dim: int, **channels: int) -> None:
+def _require_divisor(name: str, channels: int, multiple: int, hidden_dim: int) -> None:
     """Refuse channels that do not divide a multiple of HIDDEN_DIM, with the nearest that do."""
-    require_whole(1, LARGEST, **channels)
+    require_whole(1, LARGEST, **{name: channels})
     whole = multiple * hidden_dim
-    for name, value in channels.items():
-        if whole % value:
-            divisors = [divisor for divisor in range(1, whole + 1) if whole % divisor == 0]
-            nearest = sorted(sorted(divisors, key=lambda divisor: abs(divisor - value))[:3])
-            raise UsageError(
-                f"{name} is {value}; it must divide {multiple} × HIDDEN_DIM = {whole}, "
-                f"as {', '.join(map(str, nearest))} do"
-            )
+    if whole % channels:
+        divisors = [divisor for divisor in range(1, whole + 1) if whole % divisor == 0]
+        nearest = sorted(sorted(divisors, key=lambda divisor: abs(divisor - channels))[:3])
+        expected = f"a divisor of {multiple} × HIDDEN_DIM = {whole}, as {', '.join(map(str, nearest))} are"
+        require(False, name, channels, expected)
 
 
 class VariationalAutoencoder(Variational, Autoencoder):
@@ -297,13 +281,10 @@ class VariationalAutoencoder(Variational, Autoencoder):
 
 
 def build(kind: type[BaseAutoencoder], *sizes, **options) -> BaseAutoencoder:
-    """A model, unless it is absurdly large.
-
-    Args:
-        kind: its class, which takes `*sizes` and `**options`.
+    """A model of a class, with its arguments.
 
     Raises:
-        UsageError: a size that cannot be built, or too many parameters.
+        UsageError: a size that cannot be built, or more than 2**30 parameters.
     """
     with torch.device("meta"):  # shapes alone, which take no memory
         count = sum(parameter.numel() for parameter in kind(*sizes, **options).parameters())

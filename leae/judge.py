@@ -1,4 +1,4 @@
-"""The judge: a slowly refreshed copy of the encoder that says what an image means. The field calls it an EMA teacher."""
+"""The judge: a slowly refreshed copy of the encoder, which the field calls an EMA teacher. It says what images mean."""
 
 import copy
 from functools import cached_property
@@ -73,10 +73,10 @@ class Judge(nn.Module):
 
 
 class Judgement:
-    """What the judge makes of the images (`target`, without gradient) and of their `reconstructions`: codes.
+    """Codes by the judge of images, the `target`, and of their `reconstructions`, in order: [N, *latent_shape] each.
 
     All reconstructions share one pass through the convolutions, and each is normalised as its own batch. The images
-    get theirs when the ruler needs their codes, or when the target is asked for: once, or never.
+    have theirs once the ruler needs their codes or the target is asked for, which never happens to some.
     """
 
     def __init__(self, judge: Judge, real: Tensor, reconstructions: tuple[Tensor, ...]):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leae.distributed import all_reduce_sum, world_size
-from leae.errors import UsageError
+from leae.errors import require
 
 FEW = 4  # output channels up to which `conv_transpose_to_few` is faster
 
@@ -102,16 +102,13 @@ class SpaceToDepthShortcut(nn.Module):
     [N, in_channels, H, W] → [N, out_channels, H/2, W/2]
 
     Raises:
-        UsageError: 4·in_channels is not a multiple of out_channels.
+        UsageError: out_channels does not divide 4·in_channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        if 4 * in_channels % out_channels:
-            raise UsageError(
-                f"{out_channels} channels cannot be group means of 4 × {in_channels} = {4 * in_channels}; "
-                f"choose a divisor of {4 * in_channels}"
-            )
+        divides = 4 * in_channels % out_channels == 0
+        require(divides, "out_channels", out_channels, f"a divisor of 4 × {in_channels} = {4 * in_channels}")
         self.group = 4 * in_channels // out_channels
         kernel = torch.zeros(out_channels, out_channels).fill_diagonal_(1 / self.group)
         kernel = kernel.repeat_interleave(self.group, dim=1)  # [out, 4·in]

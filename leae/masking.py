@@ -44,35 +44,27 @@ def crop_side(image_size: int, crop_ratio: float) -> int:
 
 
 def require_noise(deviation: float) -> None:
-    """Refuse a NOISE that is not in (0, 1], in units of pixels from 0 to 1.
-
-    Raises:
-        UsageError: it is not.
-    """
+    """Refuse, by a UsageError, a NOISE that is not in (0, 1], in units of pixels from 0 to 1."""
     require_number(NOISE=deviation)
     require(0 < deviation <= 1, "NOISE", deviation, "above 0 and at most 1, say 0.2")
 
 
 def draw_boxes(count: int, side: int, image_size: int, generator: torch.Generator) -> Tensor:
-    """Uniformly random positions of `count` square boxes that lie inside the image.
+    """Uniformly random places of `count` square boxes inside the image: row and column of the top left pixel.
 
     Returns:
-        int64 [count, 2] on the generator's device: row of the top pixels, column of the left pixels, each between
-        0 and image_size − side.
+        int64 [count, 2] on the generator's device, each between 0 and image_size − side.
     """
     return torch.randint(0, image_size - side + 1, (count, 2), generator=generator, device=generator.device)
 
 
 def fill_squares(images: Tensor, corners: Tensor, side: int) -> Tensor:
-    """Replace one square per image by that image's own mean colour (the mean over all of its pixels).
+    """Replace one square per image by that image's own mean colour (the mean over all of its pixels), in a copy.
 
     Args:
         images: float [N, C, S, S].
         corners: int64 [N, 2], row and column of each square's top left pixel.
         side: side of the squares in pixels.
-
-    Returns:
-        float [N, C, S, S], new memory.
     """
     inside = inside_squares(corners, side, images.shape[-1])
     return torch.where(inside, images.mean(dim=(2, 3), keepdim=True), images)
@@ -108,9 +100,6 @@ def add_noise(images: Tensor, deviation: float, noise: Tensor) -> Tensor:
         images: float [N, C, S, S] in [0, 1].
         deviation: σ, at least 0, in the units of the pixels.
         noise: standard Gaussian numbers of the same shape, as `draw_gaussian` draws them.
-
-    Returns:
-        float [N, C, S, S] in [0, 1].
     """
     return (images + deviation * noise).clamp(0, 1)
 

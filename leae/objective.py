@@ -90,6 +90,7 @@ class SelfTeachingObjective:
         terms, gaussian = compute(model, judge, images, ratios, generator)
         latent = torch.stack(list(terms.values())).mean()
         regularity = self.sigreg_weight * gaussian
+        # Terms are logged in the order of the ratios, whichever was judged first.
         names = ["consistency", *(f"{view}_crop_{ratio}" for ratio in ratios for view in ("clean", "masked"))]
         in_order = {name: terms[name] for name in names if name in terms}
         return {"loss": latent + regularity, "latent": latent, "sigreg": regularity, **in_order}
@@ -98,12 +99,11 @@ class SelfTeachingObjective:
         z_clean, z_masked = model.encode_views(x, mask_squares(x, self.mask_ratio, generator))
         x_clean, x_masked = model.decode_views(z_clean, z_masked)
 
-        whole_first = sorted(ratios, key=lambda ratio: ratio != WHOLE)  # consistency wants the whole image anyway
-        judged = self._judge_crops(judge, (WHOLE, *whole_first), generator, x, x_clean, x_masked)
+        judged = self._judge_crops(judge, (WHOLE, *ratios), generator, x, x_clean, x_masked)
 
         t_clean, t_masked = judged[WHOLE].reconstructions
         terms = {"consistency": F.mse_loss(t_clean, t_masked)}
-        for ratio in whole_first:
+        for ratio in sorted(ratios, key=lambda ratio: ratio != WHOLE):  # in the order in which they were judged
             t_clean, t_masked = judged[ratio].reconstructions
             terms[f"clean_crop_{ratio}"] = F.mse_loss(t_clean, judged[ratio].target)
             terms[f"masked_crop_{ratio}"] = F.mse_loss(t_masked, judged[ratio].target)

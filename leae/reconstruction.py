@@ -1,4 +1,4 @@
-"""What the reconstruction baselines are asked for: the reconstruction losses, and what a variational one adds.
+"""The losses of the baselines: reconstruction, and what a variational one adds.
 
 After Vincent et al. (2008), "Extracting and composing robust features with denoising autoencoders", and Kingma and
 Welling (2013), "Auto-encoding variational Bayes", arXiv 1312.6114.
@@ -31,12 +31,10 @@ class ReconstructionLoss:
     The binary cross-entropy is computed from the logits, so that it stays finite however sure the decoder is. Pixels
     between 0 and 1 make it positive even for a perfect reconstruction: there it is their entropy.
 
-    Args:
-        kind: "mse" or "bce".
-        output: "sigmoid" or "linear", the model's.
+    `output` is the model's.
 
     Raises:
-        UsageError: none of these, or bce of a linear output, which is no probability.
+        UsageError: none of these.
     """
 
     kind: str = "mse"
@@ -49,12 +47,7 @@ class ReconstructionLoss:
         require(probability, "OUTPUT", self.output, "sigmoid for RECONSTRUCTION_LOSS bce, which takes probabilities")
 
     def __call__(self, raw: Tensor, images: Tensor) -> Tensor:
-        """The loss, averaged over images, channels and pixels: a scalar.
-
-        Args:
-            raw: float [N, C, S, S], the decoder's output.
-            images: float [N, C, S, S] in [0, 1].
-        """
+        """The loss, a mean: of the decoder's raw output against images in [0, 1], float [N, C, S, S] both."""
         raw = at_least_float32(raw)
         if self.kind == "bce":
             return F.binary_cross_entropy_with_logits(raw, images)
@@ -64,17 +57,12 @@ class ReconstructionLoss:
 
 
 def draw_latent(mean: Tensor, log_variance: Tensor, generator: torch.Generator) -> Tensor:
-    """A code from the posterior, z = μ + σ · ε with ε from N(0, I): gradients flow to μ and to σ.
-
-    Args:
-        mean, log_variance: float [N, D] or [N, D, H, W].
-        generator: draws ε; lives on the same device.
-    """
+    """A code from the posterior, z = μ + σ · ε with ε drawn from N(0, I): [N, D] or [N, D, H, W], as μ and log σ²."""
     return mean + torch.exp(log_variance / 2) * draw_gaussian(mean, generator)
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(μ, σ²) ‖ N(0, I)) of diagonal Gaussians in nats: ½ · Σ (μ² + σ² − 1 − log σ²).
+    """KL(N(μ, σ²) ‖ N(0, I)) of diagonal Gaussians [N, D] or [N, D, H, W] in nats: ½ · Σ (μ² + σ² − 1 − log σ²).
 
     Summed over the dimensions of a code and averaged over the batch: a scalar. The reconstruction loss beside it has
     to be summed over the pixels likewise: only then is reconstruction + KL a bound on the images' negative
@@ -84,18 +72,11 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     A sum of squared errors is, up to a constant, the negative log-likelihood of pixels with Gaussian noise of variance
     ½ around the reconstruction. On pixels scaled to [−1, 1] (a linear output) it is four times as large, so that β
     weighs a quarter as much there.
-
-    Args:
-        mean, log_variance: float [N, D] or [N, D, H, W].
     """
     return (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(dim=1).mean() / 2
 
 
 def require_beta(beta: float) -> None:
-    """Refuse a BETA, the weight β of the KL divergence, that is below 0.
-
-    Raises:
-        UsageError: it is, or no finite number.
-    """
+    """Refuse, by a UsageError, a BETA, the weight β of the KL divergence, that is no finite number or below 0."""
     require_number(BETA=beta)
     require(beta >= 0, "BETA", beta, "at least 0; 1 is the evidence bound")

@@ -9,52 +9,37 @@ import pytest
 from leae.training.settings import constants_of
 from tests.conftest import ROOT, assert_refused
 
-# By constant, lines with a value that cannot be, and what the answer has to say: the range, or the nearest that works.
+# By constant, lines with a value that cannot be, and what the answer has to say. `test_ranges` has more for the method's.
 COMMON = {
     "DATASET": [
         ("--dataset mnits", "no data set 'mnits'.*auto, celeba"),
         ("--dataset celeba", "no CelebA.*leae prepare celeba"),
     ],
     "IMAGE_SIZE": [
-        ("--image-size 0", "at least 1|a multiple of 8"),
-        ("--image-size 100", "100.*96 and 104"),
-        ("--image-size 4096", "4096.*at most 2048"),
-        (f"--image-size {10**15}", "at most"),
+        ("--image-size 100", "96 and 104"),
+        ("--image-size 4096", "at most 2048"),
         ("--model conv --image-size 64", "IMAGE_SIZE is 64; it must be 32 where MODEL is conv"),
     ],
-    "FACES": [("--faces 0", "FACES is 0.*at least 1"), (f"--faces {10**7}", "at most 1000000")],
+    "FACES": [("--faces 0", "at least 1"), (f"--faces {10**7}", "at most 1000000")],
     "HELD_OUT": [("--held-out 0", "at least 1"), (f"--held-out {10**12}", "at most 1000000000")],
-    "MODEL": [("--model large", "MODEL is 'large'; it must be residual or conv")],
-    "LATENT": [("--latent round", "'round'.*pooled.* or .*spatial")],
+    "MODEL": [("--model large", "residual or conv")],
+    "LATENT": [("--latent round", "pooled or spatial")],
     "LATENT_DIM": [
         ("--latent-dim 0", "at least 1"),
-        (f"--latent-dim {10**6}", "at most 65536"),
         ("--latent spatial --latent-dim 16", "LATENT_DIM has no effect where LATENT is spatial"),
         ("--model conv --latent-dim 16", "LATENT_DIM has no effect where MODEL is conv"),
     ],
-    "SPATIAL_DIM": [
-        ("--latent spatial --spatial-dim 0", "at least 1"),
-        ("--latent spatial --spatial-dim 30 --hidden-dim 32", "16, 32"),
-    ],
-    "HIDDEN_DIM": [
-        ("--hidden-dim -1", "at least 1"),
-        (f"--hidden-dim {10**6}", "at most 65536"),
-        ("--hidden-dim 32768", "parameters; it may have 1,073,741,824: lower HIDDEN_DIM"),
-    ],
-    "MAP_CHANNELS": [("--map-channels 0", "at least 1"), ("--hidden-dim 32 --map-channels 30", "16, 32")],
+    "SPATIAL_DIM": [("--latent spatial --spatial-dim 30 --hidden-dim 32", "16, 32")],
+    "HIDDEN_DIM": [("--hidden-dim 32768", "parameters; it may have 1,073,741,824: lower HIDDEN_DIM")],
+    "MAP_CHANNELS": [("--hidden-dim 32 --map-channels 30", "16, 32")],
     "CONV_LATENT_DIM": [
         ("--model conv --conv-latent-dim 0", "at least 1"),
-        (f"--model conv --conv-latent-dim {10**6}", "at most 65536"),
         ("--conv-latent-dim 16", "CONV_LATENT_DIM has no effect where MODEL is residual"),
     ],
-    "MASK_RATIO": [
-        ("--mask-ratio 0", "between 0 and 1, say 0.35"),
-        ("--mask-ratio nan", "MASK_RATIO is nan"),
-        ("--image-size 64 --mask-ratio 0.999", "between 6.1e-05 and 0.98"),
-    ],
-    "BATCH_SIZE": [("--batch-size 1", "BATCH_SIZE is 1.*at least 2")],
+    "MASK_RATIO": [("--image-size 64 --mask-ratio 0.999", "between 6.1e-05 and 0.98")],
+    "BATCH_SIZE": [("--batch-size 1", "at least 2")],
     "EPOCHS": [
-        ("--epochs 0", "EPOCHS is 0.*at least 1"),
+        ("--epochs 0", "at least 1"),
         (f"--epochs {10**400}", "at most 1000000000|digits"),
         ("--epochs many", "--epochs.*'many'"),
         ("--epoch 5", "no option --epoch, did you mean --epochs"),
@@ -62,10 +47,10 @@ COMMON = {
     "MAX_STEPS": [("--max-steps -1", "at least 0")],
     "LEARNING_RATE": [("--learning-rate 0", "say 0.001"), ("--learning-rate inf", "a finite number")],
     "WARMUP": [("--warmup 1", "below 1")],
-    "SCHEDULE": [("--schedule stepwise", "SCHEDULE is 'stepwise'; it must be cosine or constant")],
+    "SCHEDULE": [("--schedule stepwise", "cosine or constant")],
     "WEIGHT_DECAY": [("--weight-decay -0.1", "at least 0"), ("--weight-decay 1", "below 1")],
-    "SEED": [("--seed -1", "SEED is -1.*at least 0"), (f"--seed {2**63}", f"SEED is {2**63}")],
-    "DEVICE": [("--device abacus", "DEVICE is 'abacus'.*choose"), ("--device meta", "choose")],
+    "SEED": [("--seed -1", "at least 0")],
+    "DEVICE": [("--device abacus", "choose"), ("--device meta", "choose")],
     "COMPILE": [("--compile 5", "no option 5")],
     "LOG_EVERY": [("--log-every 0", "at least 1")],
     "GRID_EVERY": [("--grid-every 0", "at least 1")],
@@ -75,33 +60,22 @@ COMMON = {
 }
 OWN = {
     "main.py": {
-        "OBJECTIVE": [("--objective pixels", "OBJECTIVE is 'pixels'.*symmetric.* crop")],
-        "CROP_RATIOS": [
-            ("--crop-ratios 0", "at most 1, say 0.15"),
-            ("--crop-ratios nan", "CROP_RATIOS|crop ratio"),
-            ("--crop-ratios 0.5 0.5", "different"),
-            ("--image-size 64 --crop-ratios 0.01", "at least 0.031"),
-        ],
-        "SIGREG_WEIGHT": [("--sigreg-weight -1", "at least 0"), ("--sigreg-weight inf", "a finite number")],
-        "JUDGE_DECAY": [("--judge-decay 1", "below 1"), ("--judge-decay nan", "a finite number")],
-        "JUDGE_RULER": [("--judge-ruler inch", "JUDGE_RULER is 'inch'.*shared or own")],
+        "OBJECTIVE": [("--objective pixels", "symmetric or crop")],
+        "CROP_RATIOS": [("--image-size 64 --crop-ratios 0.01", "at least 0.031")],
+        "SIGREG_WEIGHT": [("--sigreg-weight -1", "at least 0")],
+        "JUDGE_DECAY": [("--judge-decay 1", "below 1")],
+        "JUDGE_RULER": [("--judge-ruler inch", "shared or own")],
     },
     "main_regular.py": {
         "OBJECTIVE": [("--objective pixels", "masked, plain, denoising or variational")],
-        "OUTPUT": [("--output square", "OUTPUT is 'square'.*sigmoid or linear")],
-        "RECONSTRUCTION_LOSS": [
-            ("--reconstruction-loss mae", "mse or bce"),
-            ("--reconstruction-loss bce --output linear", "needs .*sigmoid"),
-        ],
+        "OUTPUT": [("--output square", "sigmoid or linear")],
+        "RECONSTRUCTION_LOSS": [("--reconstruction-loss bce --output linear", "sigmoid for .* bce")],
         "NOISE": [
-            ("--objective denoising --noise 0", "NOISE is 0.*at most 1"),
+            ("--objective denoising --noise 0", "at most 1"),
             ("--noise 0.1", "NOISE has no effect where OBJECTIVE is masked"),
             ("--objective denoising --mask-ratio 0.5", "MASK_RATIO has no effect where OBJECTIVE is denoising"),
         ],
-        "BETA": [
-            ("--objective variational --beta -1", "at least 0"),
-            ("--objective variational --beta inf", "a finite number"),
-        ],
+        "BETA": [("--objective variational --beta -1", "at least 0")],
     },
 }
 LINES = [

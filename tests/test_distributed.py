@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
-from leae.data.prepare import Batches
-from leae.distributed import data_parallel, join, local_rows, rank
-from leae.errors import UsageError
+from leae.distributed import data_parallel, init_processes, local_rows, rank
 from leae.judge import Judge
 from leae.masking import add_noise, draw_gaussian
 from leae.objective import SelfTeachingObjective
@@ -19,7 +17,7 @@ from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
 from tests.conftest import ROOT, TINY, metrics_of, run_script
 
 SIZE, BATCH, STEPS = 16, 12, 5
-CASES = {
+CASES = {  # latent, judge's decay and ruler, objective
     "pooled, shared ruler": ("pooled", 0.99, "shared", "symmetric"),
     "pooled, own ruler": ("pooled", 0.0, "own", "symmetric"),
     "spatial, own ruler": ("spatial", 0.99, "own", "symmetric"),
@@ -29,30 +27,35 @@ CASES = {
 }
 
 
+def make_terms(case, judge):
+    """What computes the terms of a batch, as the scripts do."""
+    error = ReconstructionLoss()
+    if CASES[case]:
+        objective = SelfTeachingObjective(SIZE, CASES[case][3], 0.35, (0.5, 1.0), sigreg_weight=1.0)
+        return lambda model, images, draws: objective(model, judge, images, draws)
+
+    def denoising(model, images, draws):
+        given = add_noise(images, 0.2, draw_gaussian(images, draws))
+        return {"loss": error(model.decoder(model.encode(given)), images)}
+
+    def variational(model, images, draws):
+        mean, log_variance = model.posterior(images)
+        kl = gaussian_kl(mean, log_variance)
+        raw = model.decoder(draw_latent(mean, log_variance, draws))
+        return {"loss": images[0].numel() * error(raw, images) + kl, "kl": kl}
+
+    return {"denoising": denoising, "variational": variational}[case]
+
+
 def train(case):
     """Some steps of a case: for every step its terms, its gradients and the weights behind it."""
     torch.manual_seed(0)
     images = torch.rand(BATCH, 3, SIZE, SIZE, dtype=torch.float64)
-    variational = case == "variational"
-    latent, decay, ruler, kind = CASES[case] or ("pooled", 0.0, "own", "symmetric")
-    made = VariationalAutoencoder if variational else Autoencoder
-    model = made(SIZE, 3, hidden_dim=4, latent=latent, latent_dim=8, map_channels=8).double()
-    judge = None if variational else Judge(model.encoder, decay, ruler)
-    objective = SelfTeachingObjective(SIZE, kind, 0.35, (0.5, 1.0), sigreg_weight=1.0)
-    error = ReconstructionLoss()
-
-    def terms_of(model, images, draws):
-        if CASES[case]:
-            return objective(model, judge, images, draws)
-        if variational:
-            mean, log_variance = model.posterior(images)
-            kl = gaussian_kl(mean, log_variance)
-            loss = images[0].numel() * error(model.decoder(draw_latent(mean, log_variance, draws)), images)
-            return {"loss": loss + kl, "kl": kl}
-        given = add_noise(images, 0.2, draw_gaussian(images, draws))
-        return {"loss": error(model.decoder(model.encode(given)), images)}
-
-    compute = data_parallel(terms_of, model)
+    latent, decay, ruler, _ = CASES[case] or ("pooled", 0.0, "own", None)
+    kind = VariationalAutoencoder if case == "variational" else Autoencoder
+    model = kind(SIZE, 3, hidden_dim=4, latent=latent, latent_dim=8, map_channels=8).double()
+    judge = Judge(model.encoder, decay, ruler) if CASES[case] else None
+    compute = data_parallel(make_terms(case, judge), model)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)  # Adam would blow a rounding of a tiny gradient up
     steps = []
     for step in range(STEPS):
@@ -70,7 +73,7 @@ def train(case):
 
 def main():
     """What each of the processes does that the test starts."""
-    join(torch.device("cpu"))
+    init_processes(torch.device("cpu"))
     torch.save({case: train(case) for case in CASES}, f"rank{rank()}.pt")
 
 
@@ -93,14 +96,13 @@ def torchrun(folder, count, *command):
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_as_one_does(two_processes, case):
     first, second = (results[case] for results in two_processes)
-    for step, (terms, gradients, weights) in enumerate(train(case)):
-        for name, term in terms.items():  # every process has the terms of its rows
-            torch.testing.assert_close((first[step][0][name] + second[step][0][name]) / 2, term)
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(first[step][1][name], gradient, rtol=1e-7, atol=1e-10)
-        for results in (first, second):
-            for name, weight in weights.items():
-                torch.testing.assert_close(results[step][2][name], weight, rtol=1e-7, atol=1e-10)
+    for expected, one, other in zip(train(case), first, second, strict=True):
+        terms, gradients, weights = expected
+        means = {name: (one[0][name] + other[0][name]) / 2 for name in terms}  # each has the terms of its rows
+        torch.testing.assert_close(means, terms)
+        for _, its_gradients, its_weights in (one, other):
+            torch.testing.assert_close(its_gradients, gradients, rtol=1e-7, atol=1e-10)
+            torch.testing.assert_close(its_weights, weights, rtol=1e-7, atol=1e-10)
 
 
 def test_a_run_is_shared_by_two_processes_and_resumed_by_one(workplace, monkeypatch):
@@ -119,18 +121,10 @@ def test_a_run_is_shared_by_two_processes_and_resumed_by_one(workplace, monkeypa
 
 
 def test_rows_are_shared_out_in_order_and_evenly(monkeypatch):
-    images = torch.zeros(24, 8, 8, 3, dtype=torch.uint8).numpy()
-    images[:, 0, 0, 0] = range(24)
-    whole = Batches(images, 6, 0, torch.device("cpu")).at(1)
     monkeypatch.setenv("WORLD_SIZE", "3")
-    parts = []
     for number in range(3):
         monkeypatch.setenv("RANK", str(number))
-        parts.append(Batches(images, 6, 0, torch.device("cpu")).at(1))
-        assert torch.equal(local_rows(torch.arange(6)), torch.tensor([2 * number, 2 * number + 1]))
-    assert torch.equal(torch.cat(parts), whole)
-    with pytest.raises(UsageError, match="BATCH_SIZE is 8, which 3 processes cannot share evenly"):
-        Batches(images, 8, 0, torch.device("cpu"))
+        assert local_rows(torch.arange(6)).tolist() == [2 * number, 2 * number + 1]
 
 
 if __name__ == "__main__":

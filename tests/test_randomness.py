@@ -1,9 +1,8 @@
 """Random numbers depend on seed, purpose and index, and on nothing else."""
 
-import pytest
 import torch
 
-from leae.randomness import PURPOSES, generator
+from leae.randomness import PURPOSES, generator, seed_weights
 
 
 def draws(*arguments):
@@ -28,6 +27,10 @@ def test_neighbouring_streams_are_not_correlated():
     assert correlation.abs().max() < 5 / 500**0.5
 
 
-def test_an_unknown_purpose_is_a_mistake_of_the_caller():
-    with pytest.raises(ValueError, match="tuple"):
-        generator(0, "colour")
+def test_weights_depend_on_the_seed_alone():
+    weights = []
+    for seed in (5, 6, 5):
+        seed_weights(seed)
+        weights.append(torch.nn.Linear(3, 4).weight)
+    assert torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], weights[1])

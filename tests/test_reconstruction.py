@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from leae.errors import UsageError
 from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
 
 SHAPE = (3, 2, 8, 8)
@@ -18,17 +17,12 @@ def example(seed=0):
     return raw, torch.rand(SHAPE, dtype=torch.float64, generator=generator)
 
 
-def test_squared_error_of_a_sigmoid_output():
+def test_squared_error_is_taken_in_the_range_of_the_output():
     raw, images = example()
-    expected = ((1 / (1 + torch.exp(-raw)) - images) ** 2).sum() / raw.numel()
-    torch.testing.assert_close(ReconstructionLoss("mse", "sigmoid")(raw, images), expected)
-
-
-def test_squared_error_of_a_linear_output_is_that_of_pixels_scaled_to_minus_1_to_1():
-    raw, images = example()
-    loss = ReconstructionLoss("mse", "linear")
-    torch.testing.assert_close(loss(raw, images), ((raw - (images * 2 - 1)) ** 2).sum() / raw.numel())
-    assert loss(2 * images - 1, images) == 0
+    sigmoid, linear = ReconstructionLoss("mse", "sigmoid"), ReconstructionLoss("mse", "linear")
+    torch.testing.assert_close(sigmoid(raw, images), ((1 / (1 + torch.exp(-raw)) - images) ** 2).sum() / raw.numel())
+    torch.testing.assert_close(linear(raw, images), ((raw - (images * 2 - 1)) ** 2).sum() / raw.numel())
+    assert linear(2 * images - 1, images) == 0
 
 
 def test_cross_entropy_is_the_mean_negative_log_likelihood_of_a_bernoulli():
@@ -49,32 +43,12 @@ def test_cross_entropy_and_its_gradient_stay_finite_however_sure_the_decoder_is(
     assert ReconstructionLoss("bce")(raw, 1 - wrong) == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (("bce", "linear"), "bce needs output sigmoid"),
-        (("mae", "sigmoid"), "loss is 'mae'; choose mse or bce"),
-        (("mse", "tanh"), "output is 'tanh'; choose sigmoid or linear"),
-    ],
-)
-def test_impossible_pairs_are_refused(arguments, says):
-    with pytest.raises(UsageError, match=says):
-        ReconstructionLoss(*arguments)
-
-
 @pytest.mark.parametrize("shape", [(5, 7), (5, 3, 2, 2)])
 def test_kl_is_that_of_torch_distributions_summed_over_a_code_and_averaged_over_the_batch(shape):
     mean, log_variance = torch.randn(2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     posterior = Normal(mean, (log_variance / 2).exp())
     expected = kl_divergence(posterior, Normal(torch.zeros_like(mean), torch.ones_like(mean))).sum() / len(mean)
     torch.testing.assert_close(gaussian_kl(mean, log_variance), expected)
-
-
-def test_kl_of_known_gaussians():
-    zeros = torch.zeros(4, 6)
-    assert gaussian_kl(zeros, zeros) == 0
-    assert gaussian_kl(zeros + 2, zeros) == 6 * 2**2 / 2
-    assert gaussian_kl(zeros, zeros + math.log(4.0)) == pytest.approx(6 * (4 - 1 - math.log(4)) / 2)
 
 
 def test_reconstruction_and_kl_together_are_the_negative_evidence_bound_up_to_a_constant():

@@ -59,9 +59,9 @@ class Dataset:
     attribute_names: tuple[str, ...]
 
     @property
-    def validation(self) -> np.ndarray:
-        """The images that a training run evaluates on: those of "valid" where there is such a split, else of "test"."""
-        return self.images.get("valid", self.images["test"])
+    def validation_split(self) -> str:
+        """What a training run is evaluated on: "valid" where there is one, else "test"."""
+        return "valid" if "valid" in self.images else "test"
 
 
 def open_dataset(name: str, image_size: int, face_count: int = 50_000, identity: str | None = None) -> Dataset:

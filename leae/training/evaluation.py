@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from leae.autoencoder import BaseAutoencoder
 from leae.data.batches import to_float
 from leae.distributed import all_reduce_sum, rank, world_size
-from leae.masking import add_noise, draw_boxes, fill_squares, mask_side
+from leae.masking import add_noise, draw_boxes, fill_squares, mask_side, require_noise
 from leae.randomness import generator
 
 BATCH = 256  # images at a time
@@ -57,6 +57,7 @@ class NoisyViews:
     name = "noisy"
 
     def __init__(self, deviation: float):
+        require_noise(deviation)
         self.deviation = deviation
 
     def __call__(self, images: Tensor, first: int = 0) -> Tensor:

@@ -94,6 +94,7 @@ def configure(namespace: dict, *kinds: str) -> Run:
     require_choice(MODELS, MODEL=namespace["MODEL"])
     require(isinstance(namespace["COMPILE"], bool), "COMPILE", namespace["COMPILE"], "True or False")
     require_whole(1, **{name: namespace[name] for name in ("HELD_OUT", "LOG_EVERY", "GRID_EVERY")})
+    require_whole(2, BATCH_SIZE=namespace["BATCH_SIZE"])  # a batch norm needs a batch
     require_whole(1, MOST_SHOWN, GRID_IMAGES=namespace["GRID_IMAGES"])
     require_number(0, SAVE_MINUTES=namespace["SAVE_MINUTES"])
     settings = {name: value for name, value in constants_of(namespace).items() if name != "RESUME"}

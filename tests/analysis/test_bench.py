@@ -1,5 +1,6 @@
 """The benchmark counts what it says it counts. How fast things are is no test's business."""
 
+import argparse
 import re
 
 import numpy as np
@@ -7,17 +8,20 @@ import pytest
 import torch
 
 from leae.analysis import bench
-from leae.analysis.bench import Contestant, PeakMemory, Setting, flop_per_image, matrix_product_rate, seconds_of
+from leae.analysis.bench import Contestant, flop_per_image, matrix_product_rate, peak_memory
 from leae.autoencoder import Autoencoder
-from leae.data.prepare import Batches
+from leae.data.batches import Batches
 
 CPU = torch.device("cpu")
-SMALL = Setting("a small one", 32, 8, "pooled", 6, (0.5,), 0.0, "own", 8, 4)
+SIZES = {"IMAGE_SIZE": 32, "HIDDEN_DIM": 8, "LATENT_DIM": 6, "SPATIAL_DIM": 8, "MAP_CHANNELS": 8, "CROP_RATIOS": (0.5,)}
+SMALL = bench.script_constants(bench.SCRIPT, gpu=False) | bench.PUBLISHED | SIZES
+SPATIAL = {**SMALL, "LATENT": "spatial", "CROP_RATIOS": (0.5, 1.0), "JUDGE_DECAY": 0.99, "JUDGE_RULER": "shared"}
 
 
-def contestant(plain, setting=SMALL, batch_size=4):
-    images = np.random.default_rng(0).integers(0, 256, (32, setting.image_size, setting.image_size, 3), dtype=np.uint8)
-    return Contestant(setting, Batches(images, batch_size, 0, CPU), plain, CPU)
+def contestant(plain, constants=SMALL, batch_size=4):
+    size = constants["IMAGE_SIZE"]
+    images = np.random.default_rng(0).integers(0, 256, (32, size, size, 3), dtype=np.uint8)
+    return Contestant(constants, Batches(images, batch_size, 0, CPU), plain, CPU)
 
 
 def counted(model, fast):
@@ -44,7 +48,7 @@ def test_flop_are_those_of_two_encodings_two_decodings_and_five_judgements(fast)
     # and what the judge is shown as a target get none, and the shortcuts have no weights.
     expected = 2 * (3 * encoding - stem) + 2 * 3 * decoding + (1 + 4 * 2) * encoding
     if fast:  # five crops, two matrix products each, two of them backward
-        expected += 5 * 2 * 2 * 3 * SMALL.image_size**3
+        expected += 5 * 2 * 2 * 3 * SMALL["IMAGE_SIZE"] ** 3
     # SIGReg's projections and the sums of taps, once a batch, are beside it.
     assert flop_per_image(contestant(not fast, batch_size=32)) == pytest.approx(expected, rel=0.06)
 
@@ -54,9 +58,9 @@ def test_the_published_model_needs_67_gflop_an_image_written_down_plainly():
     assert 2 * (3 * encoding - stem) + 6 * decoding + 9 * encoding == pytest.approx(67e9, rel=0.01)
 
 
-@pytest.mark.parametrize("setting", [SMALL, Setting("spatial", 32, 8, "spatial", 8, (0.5, 1.0), 0.99, "shared", 8, 4)])
-def test_both_contestants_train_the_same_model_on_the_same_batches(setting):
-    plain, fast = contestant(True, setting), contestant(False, setting)
+@pytest.mark.parametrize("constants", [SMALL, SPATIAL], ids=["pooled", "spatial"])
+def test_both_contestants_train_the_same_model_on_the_same_batches(constants):
+    plain, fast = contestant(True, constants), contestant(False, constants)
     for _ in range(2):
         plain.step()
         fast.step()
@@ -69,30 +73,45 @@ def test_both_contestants_train_the_same_model_on_the_same_batches(setting):
     assert not plain.model.decoder.up1.conv2.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_rates_are_work_by_time():
-    rate, product = matrix_product_rate(CPU)
-    assert product == "2048×2048 float32"
-    first, second = torch.randn(2, 2048, 2048)
-    assert rate == pytest.approx(2 * 2048**3 / min(seconds_of(lambda: first @ second, CPU) for _ in range(5)), rel=0.9)
+def test_the_rate_of_a_matrix_product_is_its_work_by_its_time(monkeypatch):
+    monkeypatch.setattr(bench, "seconds_of", lambda work, device: 0.5 if work().shape == (2048, 2048) else None)
+    assert matrix_product_rate(CPU) == (2 * 2048**3 / 0.5, "2048×2048 float32")
 
 
-def test_peak_memory_sees_what_is_held_for_a_moment_only():
-    with PeakMemory(CPU) as nothing:
-        pass
-    with PeakMemory(CPU) as much:
-        np.ones(300 * 2**20, np.uint8).sum()
-    if nothing.peak is None:
+def test_peak_memory_sees_what_is_in_use_for_a_moment_only():
+    nothing = peak_memory(lambda: None, CPU)
+    if nothing is None:
         pytest.skip("the system does not tell a process's peak memory")
-    assert much.peak - nothing.peak > 250 * 2**20
+    assert peak_memory(lambda: np.ones(300 * 2**20, np.uint8).sum(), CPU) - nothing > 250 * 2**20
+
+
+def test_constants_are_the_scripts_for_either_hardware(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("""
+import torch
+
+GPU = torch.cuda.is_available()
+SIZE = 128 if GPU else 64  # side
+RATIOS = (0.15, 1.0)
+small = no_such_name
+
+
+def main():
+    INNER = no_such_name
+""")
+    common = {"RATIOS": (0.15, 1.0)}
+    assert bench.script_constants(script, gpu=True) == {"GPU": True, "SIZE": 128, **common}
+    assert bench.script_constants(script, gpu=False) == {"GPU": False, "SIZE": 64, **common}
 
 
 def test_the_report_names_hardware_setting_and_figures(monkeypatch, capsys):
-    monkeypatch.setattr(bench, "SETTINGS", {"small": SMALL})
-    monkeypatch.setattr("sys.argv", ["bench", "--steps", "2"])
-    bench.main()
+    monkeypatch.setattr(bench, "SETTINGS", {"small": ("a small one", True, SMALL)})
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    bench.main(parser.parse_args(["--steps", "2", "--device", "cpu", "--only", "small"]))
     said = capsys.readouterr().out
     assert f"torch {torch.__version__}" in said
+    assert "a small one: 32×32, 8 images a step" in said
     speeds = [float(speed) for speed in re.findall(r"(\d+\.\d) images/s \(", said)]
     ratio = float(re.search(r"ratio +([\d.]+)", said)[1])
     assert ratio == pytest.approx(speeds[1] / speeds[0], rel=0.02)
-    assert "4 images a step" in said

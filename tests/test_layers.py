@@ -1,0 +1,142 @@
+"""The layers against the plain layers they stand for, values and gradients, in float64; and what autocast leaves."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from leae import layers
+from leae.autoencoder import Autoencoder, VariationalAutoencoder
+from leae.errors import UsageError
+from leae.judge import Judge
+from leae.layers import BatchNorm1d, BatchNorm2d, SpaceToDepthShortcut, StridedConv, UpsampledConv
+from leae.masking import crop_and_resize, draw_boxes
+from leae.objective import SelfTeachingObjective
+from leae.reconstruction import ReconstructionLoss
+
+both_memory_formats = pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+
+
+def random(*shape, memory_format=torch.contiguous_format):
+    tensor = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=memory_format)
+    return tensor.requires_grad_()
+
+
+def assert_same_with_gradients(ours, plain, inputs, **tolerance):
+    torch.testing.assert_close(ours, plain, **tolerance)
+    cotangent = torch.randn_like(plain)
+    gradients = (torch.autograd.grad(output, inputs, cotangent) for output in (ours, plain))
+    for mine, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, expected, **tolerance)
+
+
+@both_memory_formats
+def test_transposed_convolution_to_few_channels_is_a_transposed_convolution(memory_format):
+    x, kernel, bias = random(2, 5, 6, 7, memory_format=memory_format), random(5, 3, 4, 4), random(3)
+    plain = F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
+    assert_same_with_gradients(layers.conv_transpose_to_few(x, kernel, bias), plain, (x, kernel, bias))
+    torch.testing.assert_close(layers.conv_transpose_to_few(x, kernel), plain - bias.view(1, -1, 1, 1))
+
+
+@both_memory_formats
+@pytest.mark.parametrize("wanted", ["images and weights", "images", "weights"])  # the judge's weights get no gradient
+def test_strided_convolution_is_a_4x4_convolution_of_stride_2(memory_format, wanted):
+    layer = StridedConv(3, 5).double().to(memory_format=memory_format).requires_grad_("weights" in wanted)
+    images = random(2, 3, 6, 8, memory_format=memory_format).requires_grad_("images" in wanted)
+    plain = F.conv2d(images, layer.weight, layer.bias, stride=2, padding=1)
+    inputs = [tensor for tensor in (images, layer.weight, layer.bias) if tensor.requires_grad]
+    assert_same_with_gradients(layer(images), plain, inputs)
+
+
+def test_strided_convolution_has_the_right_second_derivatives():
+    layer, images = StridedConv(2, 3).double(), random(2, 2, 6, 6)
+    inputs = (images, layer.weight, layer.bias)
+    assert torch.autograd.gradgradcheck(lambda images, *_: layer(images), inputs)
+
+
+def test_strided_convolution_gets_gradients_under_autocast():
+    layer, images = StridedConv(3, 5), torch.rand(2, 3, 8, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = layer(images)
+        plain = F.conv2d(images, layer.weight, layer.bias, stride=2, padding=1)
+    assert output.dtype == torch.bfloat16
+    assert_same_with_gradients(output, plain, (images, layer.weight, layer.bias), rtol=0.02, atol=0.02)
+
+
+@both_memory_formats
+@pytest.mark.parametrize("out_channels", [1, 3, 8])  # few, and more
+def test_upsampled_convolution_is_nearest_upsampling_and_a_3x3_convolution(out_channels, memory_format):
+    layer = UpsampledConv(5, out_channels).double().to(memory_format=memory_format)
+    x = random(2, 5, 6, 7, memory_format=memory_format)
+    plain = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), layer.weight, layer.bias, padding=1)
+    assert_same_with_gradients(layer(x), plain, (x, layer.weight, layer.bias))
+
+
+@both_memory_formats
+@pytest.mark.parametrize(
+    ("in_channels", "out_channels"),
+    [(4, 8), (8, 16), (8, 8), (8, 4), (6, 2), (3, 12), (6, 8), (9, 6)],  # groups of 2, 2, 4, 8, 12, 1, 3, 6
+)
+def test_shortcut_is_space_to_depth_and_the_mean_of_adjacent_channels(in_channels, out_channels, memory_format):
+    x = random(2, in_channels, 6, 8, memory_format=memory_format)
+    plain = F.pixel_unshuffle(x, 2).unflatten(1, (out_channels, -1)).mean(dim=2)
+    shortcut = SpaceToDepthShortcut(in_channels, out_channels).double()
+    assert_same_with_gradients(shortcut(x), plain, (x,))
+    assert not list(shortcut.parameters())
+
+
+def test_a_shortcut_that_cannot_be_group_means_is_refused():
+    with pytest.raises(UsageError, match="out_channels is 5; it must be a divisor of 4 × 4 = 16"):
+        SpaceToDepthShortcut(4, 5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "ours", "theirs"),
+    [((20, 5), BatchNorm1d, torch.nn.BatchNorm1d), ((6, 5, 3, 2), BatchNorm2d, torch.nn.BatchNorm2d)],
+)
+def test_in_one_process_batch_norm_is_pytorchs(shape, ours, theirs):
+    codes = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    mine, plain = ours(5).double(), theirs(5).double()
+    assert mine.state_dict().keys() == plain.state_dict().keys()
+    torch.testing.assert_close(mine(codes), plain(codes))
+    torch.testing.assert_close(mine.eval()(codes), plain.eval()(codes))
+    over = (0, *range(2, codes.dim()))
+    expected = codes.mean(over), codes.var(over, correction=0)
+    torch.testing.assert_close(layers.batch_statistics(codes), expected)
+
+
+def test_a_ruler_with_gradients_gives_the_gradients_of_the_formula():
+    norm = BatchNorm1d(3).double()
+    torch.nn.init.normal_(norm.weight)
+    inputs = (random(6, 3), random(6, 3))
+    assert torch.autograd.gradcheck(lambda codes, ruler: layers.normalise(codes, ruler, norm), inputs)
+
+
+@pytest.mark.parametrize("latent", ["pooled", "spatial"])
+@pytest.mark.parametrize("ruler", ["shared", "own"])
+def test_under_autocast_convolutions_are_bfloat16_and_codes_pixels_crops_and_losses_float32(latent, ruler):
+    torch.manual_seed(0)
+    model = Autoencoder(16, 3, hidden_dim=8, latent=latent, latent_dim=8, map_channels=8)
+    judge, images = Judge(model.encoder, 0.9, ruler), torch.rand(32, 3, 16, 16)
+    objective = SelfTeachingObjective(16, crop_ratios=(0.5, 1.0))
+    exact = objective(model, judge, images, torch.Generator().manual_seed(0))
+    boxes = draw_boxes(32, 8, 16, torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.encoder.project(images).dtype == torch.bfloat16
+        codes = model.encode(images)
+        assert codes.dtype == model.decode(codes).dtype == judge.encode(images).dtype == torch.float32
+        coarse = objective(model, judge, images, torch.Generator().manual_seed(0))
+        cropped = crop_and_resize(images, boxes, 8)
+    assert torch.equal(cropped, crop_and_resize(images, boxes, 8))
+    for name, term in exact.items():
+        assert coarse[name].dtype == torch.float32
+        torch.testing.assert_close(coarse[name], term, rtol=0.05, atol=0.01)
+
+
+def test_under_autocast_the_baselines_losses_are_float32():
+    model, images = VariationalAutoencoder(16, 3, hidden_dim=8, latent_dim=4, map_channels=8), torch.rand(8, 3, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        mean, log_variance = model.posterior(images)
+        raw = model.decoder(mean)
+        losses = [ReconstructionLoss(kind)(raw, images) for kind in ("mse", "bce")]
+    assert raw.dtype == torch.bfloat16
+    assert {value.dtype for value in (mean, log_variance, *losses)} == {torch.float32}

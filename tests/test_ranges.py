@@ -1,0 +1,92 @@
+"""The range of every constant that the method takes, with every kind of value outside it."""
+
+import pytest
+
+from leae.autoencoder import Autoencoder, VariationalAutoencoder, build
+from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
+from leae.errors import UsageError
+from leae.judge import Judge
+from leae.masking import crop_side, mask_side, require_noise
+from leae.objective import SelfTeachingObjective
+from leae.randomness import seed_weights
+from leae.reconstruction import ReconstructionLoss, require_beta
+
+
+def objective(**settings):
+    return SelfTeachingObjective(64, **settings)
+
+
+def model(**settings):
+    return build(Autoencoder, **{"image_size": 64, "hidden_dim": 32, "map_channels": 32, **settings})
+
+
+def variational(**settings):
+    return build(VariationalAutoencoder, **{"image_size": 32, "hidden_dim": 32, "latent": "spatial", **settings})
+
+
+def judge(**settings):
+    return Judge(model(hidden_dim=4).encoder, **settings)
+
+
+NAN, INFINITE = float("nan"), float("inf")
+CASES = [  # what takes the constant, by which name, values that cannot be, and what the answer says
+    (objective, "kind", ["pixels", 1, None], "OBJECTIVE is .* symmetric or crop"),
+    (objective, "mask_ratio", [0.0, 1.0, 1.2, -0.1], "MASK_RATIO is .* between 0 and 1, say 0.35"),
+    (objective, "mask_ratio", ["0.35", NAN, True], "MASK_RATIO is .* a finite number"),
+    (objective, "mask_ratio", [1e-9, 0.9999], r"MASK_RATIO is .* between 6.1e-05 and 0.9844"),
+    (objective, "crop_ratios", [(0.0,), (0.15, 1.5)], "CROP_RATIOS is .* at most 1, say 0.15"),
+    (objective, "crop_ratios", [(), 0.15, "0.15", [0.15]], "CROP_RATIOS is .* a tuple of at least one number"),
+    (objective, "crop_ratios", [("0.15",), (NAN,), ([0.15],)], "CROP_RATIOS is .* a finite number"),
+    (objective, "crop_ratios", [(0.2, 0.2), (1, 1.0)], "CROP_RATIOS is .* different"),
+    (objective, "crop_ratios", [(0.01,)], "CROP_RATIOS is .* at least 0.031"),
+    (objective, "sigreg_weight", [-1.0], "SIGREG_WEIGHT is .* at least 0"),
+    (objective, "sigreg_weight", [NAN, INFINITE, "0.03"], "SIGREG_WEIGHT is .* a finite number"),
+    (judge, "decay", [1.0, -0.1], "JUDGE_DECAY is .* at least 0 .* below 1, say 0.99"),
+    (judge, "decay", [NAN, "0.99", None], "JUDGE_DECAY is .* a finite number"),
+    (judge, "ruler", ["inch", 0], "JUDGE_RULER is .* shared or own"),
+    (model, "latent", ["round", 5], "LATENT is .* pooled or spatial"),
+    (model, "image_size", [0, 4, -8, 64.0, "64"], "IMAGE_SIZE is .* a whole number, at least 8"),
+    (model, "image_size", [100], "IMAGE_SIZE is 100; .* a multiple of 8, of which 96 and 104 are the nearest"),
+    (model, "image_channels", [0], "image_channels is 0; .* at least 1"),
+    (model, "hidden_dim", [0, -1, 32.0, "32"], "HIDDEN_DIM is .* a whole number, at least 1"),
+    (model, "hidden_dim", [10**6], "HIDDEN_DIM is .* at most 65536"),
+    (model, "hidden_dim", [32768], r"parameters; it may have 1,073,741,824: lower HIDDEN_DIM"),
+    (model, "latent_dim", [0, 12.5, True], "LATENT_DIM is .* a whole number, at least 1"),
+    (model, "latent_dim", [10**6], "LATENT_DIM is .* at most 65536"),
+    (model, "map_channels", [0, "32"], "MAP_CHANNELS is .* a whole number, at least 1"),
+    (model, "map_channels", [30], "MAP_CHANNELS is 30; .* 8 × HIDDEN_DIM = 256, as 8, 16, 32 are"),
+    (lambda latent_dim: model(latent="spatial", latent_dim=latent_dim), "latent_dim", [0, 30], "SPATIAL_DIM is "),
+    (variational, "latent_dim", [96], "SPATIAL_DIM is 96; .* 4 × HIDDEN_DIM = 128, as 32, 64, 128 are"),
+    (ConvAutoencoder, "latent_dim", [0, "32", 10**6], "CONV_LATENT_DIM is .* at (least|most)"),
+    (ConvAutoencoder, "image_channels", [0], "image_channels is 0"),
+    (VariationalConvAutoencoder, "batch_norm", [True], "a variational encoder has no batch norm"),
+    (model, "output", ["tanh", 1], "OUTPUT is .* sigmoid or linear"),
+    (ReconstructionLoss, "output", ["tanh"], "OUTPUT is .* sigmoid or linear"),
+    (ReconstructionLoss, "kind", ["mae", 1], "RECONSTRUCTION_LOSS is .* mse or bce"),
+    (lambda output: ReconstructionLoss("bce", output), "output", ["linear"], "OUTPUT is .* sigmoid for .* bce"),
+    (require_noise, "deviation", [0, 1.5, -1], "NOISE is .* at most 1, say 0.2"),
+    (require_noise, "deviation", [NAN, "0.2"], "NOISE is .* a finite number"),
+    (require_beta, "beta", [-1], "BETA is -1; .* at least 0"),
+    (require_beta, "beta", [INFINITE, "1"], "BETA is .* a finite number"),
+    (seed_weights, "seed", [-1, 0.5, "0", True], "SEED is .* a whole number, at least 0"),
+    (seed_weights, "seed", [2**63], "SEED is .* at most 9223372036854775807"),
+]
+LINES = [(take, name, value, says) for take, name, values, says in CASES for value in values]
+
+
+@pytest.mark.parametrize(("take", "name", "value", "says"), LINES, ids=[f"{n}={v!r}" for _, n, v, _ in LINES])
+def test_a_value_that_cannot_be_is_refused_with_its_name_and_what_can(take, name, value, says):
+    with pytest.raises(UsageError, match=says):
+        take(**{name: value})
+
+
+def test_the_ends_of_the_ranges_and_what_a_refusal_names_work():
+    objective(crop_ratios=(1, 0.15), sigreg_weight=0)
+    judge(decay=0)
+    require_noise(1)
+    require_beta(0)
+    seed_weights(2**63 - 1)
+    assert (crop_side(64, 2 / 64), crop_side(64, 1.0)) == (2, 64)
+    assert (mask_side(64, 0.0001), mask_side(64, 0.984)) == (1, 63)
+    model(latent="spatial", latent_dim=256)
+    variational(latent_dim=128)
