@@ -9,7 +9,7 @@ import pytest
 from leae.training.settings import constants_of
 from tests.conftest import ROOT, assert_refused
 
-# By constant, lines with a value that cannot be, and what the answer has to say. `test_ranges` has more for the method's.
+# By constant, lines with a value that cannot be, and what the answer says; `test_ranges` has more for the method's.
 COMMON = {
     "DATASET": [
         ("--dataset mnits", "no data set 'mnits'.*auto, celeba"),
@@ -17,7 +17,7 @@ COMMON = {
     ],
     "IMAGE_SIZE": [
         ("--image-size 100", "96 and 104"),
-        ("--image-size 4096", "at most 2048"),
+        ("--hidden-dim 4 --map-channels 4 --image-size 4096", "at most 2048"),
         ("--model conv --image-size 64", "IMAGE_SIZE is 64; it must be 32 where MODEL is conv"),
     ],
     "FACES": [("--faces 0", "at least 1"), (f"--faces {10**7}", "at most 1000000")],

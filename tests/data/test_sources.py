@@ -87,7 +87,7 @@ def test_celeba_is_read_from_every_layout_with_splits_and_attributes(workplace, 
     dataset = open_dataset("celeba", 128)
     assert dataset.attribute_names == NAMES
     assert numbers_of(dataset) == {split: list(numbers) for split, numbers in SPLITS.items()}
-    assert dataset.validation is dataset.images["valid"]
+    assert dataset.validation_split == "valid"
     for split, numbers in SPLITS.items():
         assert dataset.attributes[split].tolist() == [attributes_of(number) for number in numbers]
     unpacked = list((workplace / "data").rglob("*.jpg"))
@@ -106,7 +106,7 @@ def test_a_folder_in_celebas_layout_is_read_as_such_and_its_image_folder_as_a_pl
     assert set(open_dataset("photos", 64).images) == {"train", "valid", "test"}
     plain = open_dataset("photos/img_align_celeba", 64)
     assert set(plain.images) == {"train", "test"}
-    assert plain.validation is plain.images["test"]
+    assert plain.validation_split == "test"
 
 
 def test_attributes_of_a_skipped_image_are_skipped_too(workplace, monkeypatch):
