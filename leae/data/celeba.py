@@ -25,6 +25,7 @@ from leae.files import atomic_write
 SPLITS = {"0": "train", "1": "valid", "2": "test"}
 PARTITION, ATTRIBUTES, IMAGES = "list_eval_partition", "list_attr_celeba", "img_align_celeba"
 BY_HAND = f"{IMAGES}.zip, {PARTITION}.txt and {ATTRIBUTES}.txt from the official download"
+COMMAND = "uv run --extra celeba -m leae prepare celeba"  # which fetches it
 MOST_BYTES = 2**28  # of a list; CelebA's have 26 MB
 MIRROR = "flwrlabs/celeba"  # on Hugging Face: the same images as parquet files
 
@@ -48,7 +49,7 @@ class Layout:
         return images | {archive or self.root / path for archive, path in self.lists.values()}
 
 
-def looks_like_celeba(root: Path) -> bool:
+def has_celeba(root: Path) -> bool:
     """Whether a folder has CelebA's images or archive right inside it, whatever else may be missing."""
     if (root / IMAGES).is_dir() or (root / f"{IMAGES}.zip").is_file():
         return True
@@ -61,7 +62,9 @@ def find(root: Path) -> Layout:
     Raises:
         UsageError: no images, or no list of the splits, with what is expected where.
     """
-    patterns = [f"{IMAGES}/*.jpg", f"{IMAGES}/{IMAGES}/*.jpg", "*.txt", "*.csv", "*/*.txt", "*/*.csv"]
+    patterns = [f"{IMAGES}/*.jpg", f"{IMAGES}/{IMAGES}/*.jpg"]
+    for name in (PARTITION, ATTRIBUTES):
+        patterns += [f"{name}.txt", f"{name}.csv", f"*/{name}.txt", f"*/{name}.csv"]
     places = [(None, path.relative_to(root).as_posix()) for pattern in patterns for path in sorted(root.glob(pattern))]
     for archive in sorted(root.glob("*.zip")):
         if archive.stem == IMAGES or zipfile.is_zipfile(archive):
@@ -180,8 +183,7 @@ def fetch(root: Path) -> None:
         from huggingface_hub.errors import HfHubHTTPError
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        command = "uv run --extra celeba -m leae prepare celeba"
-        raise UsageError(f"{error.name} is not installed; run {command}, {by_hand}") from error
+        raise UsageError(f"{error.name} is not installed; run {COMMAND}, {by_hand}") from error
     try:
         folder = huggingface_hub.snapshot_download(
             MIRROR, repo_type="dataset", allow_patterns="*.parquet", local_dir=root / "mirror"

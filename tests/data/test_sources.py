@@ -73,7 +73,7 @@ def test_rendered_faces_come_with_their_attributes_and_the_same_are_tested_on_ho
 def test_auto_means_celeba_if_it_is_there_and_says_so(workplace, capsys):
     faces = open_dataset("auto", 32, face_count=10)
     assert (faces.name, faces.title) == ("faces", "rendered faces")
-    assert "rendered faces, as there is no CelebA" in capsys.readouterr().out
+    assert "rendered faces, as there is no CelebA; to get it: uv run" in capsys.readouterr().out
     write_celeba(workplace / "data" / "celeba")
     celeba = open_dataset("auto", 32, face_count=10)
     assert (celeba.name, celeba.title) == ("celeba", "CelebA")
