@@ -53,7 +53,7 @@ def has_celeba(root: Path) -> bool:
     """Whether a folder has CelebA's images or archive right inside it, whatever else may be missing."""
     if (root / IMAGES).is_dir() or (root / f"{IMAGES}.zip").is_file():
         return True
-    return any(zipfile.is_zipfile(path) and any(map(_is_image, _members(path))) for path in root.glob("*.zip"))
+    return bool(_search(root, f"{IMAGES}/", ".jpg")[1])
 
 
 def find(root: Path) -> Layout:
@@ -62,35 +62,35 @@ def find(root: Path) -> Layout:
     Raises:
         UsageError: no images, or no list of the splits, with what is expected where.
     """
-    patterns = [f"{IMAGES}/*.jpg", f"{IMAGES}/{IMAGES}/*.jpg"]
-    for name in (PARTITION, ATTRIBUTES):
-        patterns += [f"{name}.txt", f"{name}.csv", f"*/{name}.txt", f"*/{name}.csv"]
-    places = [(None, path.relative_to(root).as_posix()) for pattern in patterns for path in sorted(root.glob(pattern))]
-    for archive in sorted(root.glob("*.zip")):
-        if archive.stem == IMAGES or zipfile.is_zipfile(archive):
-            places += [(archive, member) for member in _members(archive)]
-
-    images = [place for place in places if _is_image(place[1])]
+    archive, images = _search(root, f"{IMAGES}/", ".jpg", f"{IMAGES}/*", f"{IMAGES}/{IMAGES}/*")
     if not images:
         raise UsageError(f"{root} has no CelebA images; expected {IMAGES}.zip or the folder {IMAGES} with .jpg files")
-    archive = images[0][0]
     lists = {}
     for name in (PARTITION, ATTRIBUTES):
-        ends = (f"{name}.txt", f"{name}.csv")
-        found = [place for place in places if place[1].rpartition("/")[2] in ends]
+        patterns = [f"{folder}{name}.{end}" for folder in ("", "*/") for end in ("txt", "csv")]
+        where, found = _search(root, f"{name}.", (".txt", ".csv"), *patterns)
         if found:
-            lists[name] = found[0]
+            lists[name] = where, found[0]
     if PARTITION not in lists:
         raise UsageError(
             f"{root} has CelebA's images but no {PARTITION}.txt or .csv, which says what is train and what is test; "
             f"put it beside the images, or name the image folder itself to have it split 90/10"
         )
-    paths = {path.rpartition("/")[2]: path for where, path in images if where == archive}
-    return Layout(root, archive, paths, lists)
+    return Layout(root, archive, {path.rpartition("/")[2]: path for path in images}, lists)
 
 
-def _is_image(path: str) -> bool:
-    return path.endswith(".jpg") and IMAGES in path.split("/")
+def _search(root: Path, part: str, ends: str | tuple[str, ...], *patterns: str) -> tuple[Path | None, list[str]]:
+    """What is called so below a folder, at the patterns, or else in the first of its zips that has any."""
+    zips = [path for path in sorted(root.glob("*.zip")) if path.stem == IMAGES or zipfile.is_zipfile(path)]
+    for archive in (None, *zips):
+        if archive:
+            paths = _members(archive)
+        else:
+            paths = [path.relative_to(root).as_posix() for pattern in patterns for path in sorted(root.glob(pattern))]
+        found = [path for path in paths if f"/{part}" in f"/{path}" and path.endswith(ends)]
+        if found:
+            return archive, found
+    return None, []
 
 
 def _members(archive: Path) -> list[str]:

@@ -101,6 +101,12 @@ def test_celebas_images_in_a_folder_and_its_lists_in_a_zip_are_read_together(wor
     assert count_of(open_dataset("celeba", 64)) == 20
 
 
+def test_a_broken_zip_beside_what_is_extracted_does_no_harm(workplace):
+    write_celeba(workplace / "data" / "celeba")
+    (workplace / "data" / "celeba" / "img_align_celeba.zip").write_bytes(b"PK\x03\x04 cut off")
+    assert count_of(open_dataset("celeba", 64)) == 20
+
+
 def test_a_folder_in_celebas_layout_is_read_as_such_and_its_image_folder_as_a_plain_one(workplace):
     write_celeba(workplace / "photos")
     assert set(open_dataset("photos", 64).images) == {"train", "valid", "test"}
