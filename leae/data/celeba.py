@@ -25,6 +25,7 @@ from leae.files import atomic_write
 SPLITS = {"0": "train", "1": "valid", "2": "test"}
 PARTITION, ATTRIBUTES, IMAGES = "list_eval_partition", "list_attr_celeba", "img_align_celeba"
 BY_HAND = f"{IMAGES}.zip, {PARTITION}.txt and {ATTRIBUTES}.txt from the official download"
+COMMAND = "uv run --extra celeba -m leae prepare celeba"  # which fetches it
 MOST_BYTES = 2**28  # of a list; CelebA's have 26 MB
 MIRROR = "flwrlabs/celeba"  # on Hugging Face: the same images as parquet files
 
@@ -48,11 +49,11 @@ class Layout:
         return images | {archive or self.root / path for archive, path in self.lists.values()}
 
 
-def looks_like_celeba(root: Path) -> bool:
+def has_celeba(root: Path) -> bool:
     """Whether a folder has CelebA's images or archive right inside it, whatever else may be missing."""
     if (root / IMAGES).is_dir() or (root / f"{IMAGES}.zip").is_file():
         return True
-    return any(zipfile.is_zipfile(path) and any(map(_is_image, _members(path))) for path in root.glob("*.zip"))
+    return bool(_search(root, f"{IMAGES}/", ".jpg")[1])
 
 
 def find(root: Path) -> Layout:
@@ -61,33 +62,35 @@ def find(root: Path) -> Layout:
     Raises:
         UsageError: no images, or no list of the splits, with what is expected where.
     """
-    patterns = [f"{IMAGES}/*.jpg", f"{IMAGES}/{IMAGES}/*.jpg", "*.txt", "*.csv", "*/*.txt", "*/*.csv"]
-    places = [(None, path.relative_to(root).as_posix()) for pattern in patterns for path in sorted(root.glob(pattern))]
-    for archive in sorted(root.glob("*.zip")):
-        if archive.stem == IMAGES or zipfile.is_zipfile(archive):
-            places += [(archive, member) for member in _members(archive)]
-
-    images = [place for place in places if _is_image(place[1])]
+    archive, images = _search(root, f"{IMAGES}/", ".jpg", f"{IMAGES}/*", f"{IMAGES}/{IMAGES}/*")
     if not images:
         raise UsageError(f"{root} has no CelebA images; expected {IMAGES}.zip or the folder {IMAGES} with .jpg files")
-    archive = images[0][0]
     lists = {}
     for name in (PARTITION, ATTRIBUTES):
-        ends = (f"{name}.txt", f"{name}.csv")
-        found = [place for place in places if place[1].rpartition("/")[2] in ends]
+        patterns = [f"{folder}{name}.{end}" for folder in ("", "*/") for end in ("txt", "csv")]
+        where, found = _search(root, f"{name}.", (".txt", ".csv"), *patterns)
         if found:
-            lists[name] = found[0]
+            lists[name] = where, found[0]
     if PARTITION not in lists:
         raise UsageError(
             f"{root} has CelebA's images but no {PARTITION}.txt or .csv, which says what is train and what is test; "
             f"put it beside the images, or name the image folder itself to have it split 90/10"
         )
-    paths = {path.rpartition("/")[2]: path for where, path in images if where == archive}
-    return Layout(root, archive, paths, lists)
+    return Layout(root, archive, {path.rpartition("/")[2]: path for path in images}, lists)
 
 
-def _is_image(path: str) -> bool:
-    return path.endswith(".jpg") and IMAGES in path.split("/")
+def _search(root: Path, part: str, ends: str | tuple[str, ...], *patterns: str) -> tuple[Path | None, list[str]]:
+    """What is called so below a folder, at the patterns, or else in the first of its zips that has any."""
+    zips = [path for path in sorted(root.glob("*.zip")) if path.stem == IMAGES or zipfile.is_zipfile(path)]
+    for archive in (None, *zips):
+        if archive:
+            paths = _members(archive)
+        else:
+            paths = [path.relative_to(root).as_posix() for pattern in patterns for path in sorted(root.glob(pattern))]
+        found = [path for path in paths if f"/{part}" in f"/{path}" and path.endswith(ends)]
+        if found:
+            return archive, found
+    return None, []
 
 
 def _members(archive: Path) -> list[str]:
@@ -180,8 +183,7 @@ def fetch(root: Path) -> None:
         from huggingface_hub.errors import HfHubHTTPError
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        command = "uv run --extra celeba -m leae prepare celeba"
-        raise UsageError(f"{error.name} is not installed; run {command}, {by_hand}") from error
+        raise UsageError(f"{error.name} is not installed; run {COMMAND}, {by_hand}") from error
     try:
         folder = huggingface_hub.snapshot_download(
             MIRROR, repo_type="dataset", allow_patterns="*.parquet", local_dir=root / "mirror"

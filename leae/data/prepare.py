@@ -265,7 +265,7 @@ def main(options: argparse.Namespace) -> None:
     root = DATA / "celeba"
     if options.dataset == "celeba":
         with one_at_a_time(root):
-            if not celeba.looks_like_celeba(root):  # another process may just have fetched it
+            if not celeba.has_celeba(root):  # another process may just have fetched it
                 celeba.fetch(root)
     dataset = open_dataset(options.dataset, options.image_size, options.faces)
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.images.items())

@@ -22,7 +22,6 @@ NAMES = ("celeba", "faces", *small_sets.SMALL_SETS)  # beside "auto" and the pat
 CELEBA_CROP = 128  # side in pixels of the square cut out of CelebA's 178×218, whatever size it is scaled to
 TEST_EVERY = 10  # one image in so many is for testing where the source does not say
 FIRST_TEST_FACE = 1_000_000_000  # so that however many are trained on, the same ones are tested on
-FETCH = "uv run --extra celeba -m leae prepare celeba"
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,16 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
     """
     root = DATA / "celeba"
     if name == "auto":
-        name = "celeba" if celeba.looks_like_celeba(root) else "faces"
-        fetch = f"rendered faces, as there is no CelebA; to get it: {FETCH}"
-        print(f"data: CelebA from {root}" if name == "celeba" else f"data: {fetch}")
+        name = "celeba" if celeba.has_celeba(root) else "faces"
+        fallback = f"rendered faces, as there is no CelebA; to get it: {celeba.COMMAND}"
+        print(f"data: CelebA from {root}" if name == "celeba" else f"data: {fallback}")
     if name == "faces":
         return faces_source(image_size, face_count)
     if name == "celeba":
-        if not celeba.looks_like_celeba(root):
-            raise UsageError(f"there is no CelebA in {root}; fetch it with {FETCH}, or put {celeba.BY_HAND} there")
+        if not celeba.has_celeba(root):
+            raise UsageError(
+                f"there is no CelebA in {root}; fetch it with {celeba.COMMAND}, or put {celeba.BY_HAND} there"
+            )
         return celeba_source(root, image_size)
     if name in small_sets.SMALL_SETS:
         return small_source(name, image_size)
@@ -74,7 +75,7 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
     if not name or not path.is_dir():
         known = ", ".join(("auto", *NAMES))
         raise UsageError(f"there is no data set {name!r}; choose {known}, or the path of a folder of images")
-    return celeba_source(path, image_size) if celeba.looks_like_celeba(path) else folder_source(path, image_size)
+    return celeba_source(path, image_size) if celeba.has_celeba(path) else folder_source(path, image_size)
 
 
 def channels_of(name: str) -> int:

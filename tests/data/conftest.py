@@ -2,7 +2,6 @@
 
 import zipfile
 
-from leae.data.prepare import open_dataset
 from tests.conftest import number_of, write_image
 
 SPLITS = {"train": range(12), "valid": range(12, 15), "test": range(15, 20)}
@@ -60,7 +59,3 @@ def write_celeba(root, layout="folder", kind="txt", size=(178, 218)):
                     opened.write(root / name, name)
                     (root / name).unlink()
         pictures.rmdir()
-
-
-def open_celeba(size=64):
-    return open_dataset("celeba", size)

@@ -44,7 +44,6 @@ def png_of_size(width, height):
 # File name → content, and what happens: the colour that it is used with, or the reason for which it is skipped.
 IMAGES = {
     "truncated": ("a.jpg", stored(red(), "JPEG")[:-200], "Truncated"),
-    "truncated within its header": ("a.png", stored(red())[:20], "unreadable"),
     "empty": ("a.png", b"", "unreadable: none of PNG"),
     "a text": ("a.png", b"not an image", "unreadable: none of PNG"),
     "a PNG called .jpg": ("a.jpg", stored(red()), RED),
@@ -207,7 +206,6 @@ LISTS = {  # what is done to which list, and what is said, or how many images th
     "lines that end as on old Macs": (PARTITION, replaced(b"\n", b"\r"), 20),
     "empty lines": (PARTITION, replaced(b"\n", b"\n\n"), 20),
     "a byte-order mark": (PARTITION, marked, 20),
-    "UTF-16": (PARTITION, lambda text: text.decode().encode("utf-16"), "expected a file"),
     "no text": (PARTITION, lambda text: bytes(range(256)), "expected a file name"),
     "an attribute row missing": (
         ATTRIBUTES,
@@ -218,9 +216,6 @@ LISTS = {  # what is done to which list, and what is said, or how many images th
     "an attribute row doubled": (ATTRIBUTES, added(b"000004.jpg 1 1\n"), "names 000004.jpg twice"),
     "an attribute row too short": (ATTRIBUTES, replaced(b"000004.jpg  1", b"000004.jpg"), "has not 2 values"),
     "an attribute of 2": (ATTRIBUTES, replaced(b"000004.jpg  1", b"000004.jpg 2"), "has not 2 values of 1 or -1"),
-    "attributes with a byte-order mark": (ATTRIBUTES, marked, 20),
-    "attributes as on old Macs": (ATTRIBUTES, replaced(b"\n", b"\r"), 20),
-    "csv as on old Macs": (CSV, replaced(b"\r\n", b"\r"), 20),
     "csv with a mark": (CSV, marked, 20),
     "csv with a quote left open": (CSV, replaced(b"000004", b'"0'), "line"),
     "csv of one endless field": (CSV, added(b"x" * 200_000), "field limit"),

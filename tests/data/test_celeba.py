@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from PIL import Image
 
-from leae.data.celeba import looks_like_celeba
+from leae.data.celeba import has_celeba
 from leae.data.prepare import open_dataset
 from tests.conftest import ROOT, number_of
 
@@ -122,4 +122,4 @@ def test_with_no_network_it_says_what_to_put_where(workplace):
     assert "flwrlabs/celeba cannot be reached" in result.stderr
     assert "img_align_celeba.zip, list_eval_partition.txt and list_attr_celeba.txt" in result.stderr
     assert "Traceback" not in result.stderr
-    assert not looks_like_celeba(workplace / "data" / "celeba")
+    assert not has_celeba(workplace / "data" / "celeba")

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import pickle
+import shutil
 import tarfile
 import threading
 
@@ -70,48 +71,39 @@ def md5(content):
 
 @pytest.fixture
 def server(workplace, monkeypatch):
-    """A server with small stand-ins for the three downloads; the list of what it was asked for."""
-    served, asked = {}, []
-    for reader in (torchvision.datasets.MNIST, torchvision.datasets.FashionMNIST):
-        packed = {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in idx_files().items()}
-        served |= packed
-        monkeypatch.setattr(reader, "resources", [(name, md5(content)) for name, content in packed.items()])
-    files, archive = cifar_files(), io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:gz") as opened:
+    """A server with small stand-ins for the three downloads: the folder that it serves, and what it was asked for."""
+    served, asked = workplace / "served", []
+    served.mkdir()
+    for name, content in idx_files().items():
+        (served / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
+    resources = [(path.name, md5(path.read_bytes())) for path in sorted(served.iterdir())]
+    files, archive = cifar_files(), served / "cifar-10-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as opened:
         for name, content in files.items():
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(content)
             opened.addfile(member, io.BytesIO(content))
-    served["cifar-10-python.tar.gz"] = archive.getvalue()
-    cifar = torchvision.datasets.CIFAR10
-    monkeypatch.setattr(cifar, "tgz_md5", md5(archive.getvalue()))
-    monkeypatch.setattr(cifar, "train_list", [[f"data_batch_{i}", md5(files[f"data_batch_{i}"])] for i in range(1, 6)])
-    monkeypatch.setattr(cifar, "test_list", [["test_batch", md5(files["test_batch"])]])
-    meta = {"filename": "batches.meta", "key": "label_names", "md5": md5(files["batches.meta"])}
-    monkeypatch.setattr(cifar, "meta", meta)
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            name = self.path.strip("/")
-            asked.append(name)
-            if name not in served:
-                return self.send_error(404)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(served[name])))
-            self.end_headers()
-            return self.wfile.write(served[name])
-
-        do_HEAD = do_GET
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=served)
 
         def log_message(self, *arguments):
-            pass
+            asked.append(arguments)
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{running.server_address[1]}/"
         for reader in (torchvision.datasets.MNIST, torchvision.datasets.FashionMNIST):
+            monkeypatch.setattr(reader, "resources", resources)
             monkeypatch.setattr(reader, "mirrors", [address])
-        monkeypatch.setattr(cifar, "url", f"{address}cifar-10-python.tar.gz")
+        cifar = torchvision.datasets.CIFAR10
+        sums = [[name, md5(content)] for name, content in files.items()]
+        monkeypatch.setattr(cifar, "url", address + archive.name)
+        monkeypatch.setattr(cifar, "tgz_md5", md5(archive.read_bytes()))
+        monkeypatch.setattr(cifar, "train_list", sums[:5])
+        monkeypatch.setattr(cifar, "test_list", sums[5:6])
+        monkeypatch.setattr(cifar, "meta", {"filename": "batches.meta", "key": "label_names", "md5": sums[6][1]})
         yield served, asked
         running.shutdown()
 
@@ -141,10 +133,9 @@ def test_a_set_is_downloaded_once_and_read_with_its_labels(server, name):
 
 def test_files_that_were_placed_by_hand_are_used_without_the_network(server, workplace):
     served, asked = server
-    (workplace / "data" / "MNIST" / "raw").mkdir(parents=True)
-    for name in idx_files():
-        (workplace / "data" / "MNIST" / "raw" / f"{name}.gz").write_bytes(served[f"{name}.gz"])
-    (workplace / "data" / "cifar-10-python.tar.gz").write_bytes(served["cifar-10-python.tar.gz"])
+    (workplace / "data").mkdir()
+    shutil.copy(served / "cifar-10-python.tar.gz", workplace / "data")
+    shutil.copytree(served, workplace / "data" / "MNIST" / "raw")
     for name in ("mnist", "cifar10"):
         assert len(open_dataset(name, 32).images["train"]) == 50
     assert asked == []
@@ -152,18 +143,16 @@ def test_files_that_were_placed_by_hand_are_used_without_the_network(server, wor
 
 def test_a_download_that_is_not_what_it_should_be_is_refused(server, workplace):
     served, _ = server
-    served["cifar-10-python.tar.gz"] = served["cifar-10-python.tar.gz"][:-10] + b"0123456789"
-    served["train-images-idx3-ubyte.gz"] = b"<html>a login page</html>"
-    for name, files in (("cifar10", "cifar-10-python.tar.gz"), ("mnist", "train-images-idx3-ubyte.gz")):
-        with pytest.raises(UsageError, match=f"nor downloaded.*put .*{files}.* by hand") as refusal:
+    for name, file in (("cifar10", "cifar-10-python.tar.gz"), ("mnist", "train-images-idx3-ubyte.gz")):
+        (served / file).write_bytes(b"<html>a login page</html>")
+        with pytest.raises(UsageError, match=f"nor downloaded.*put .*{file}.* by hand") as refusal:
             find_source(name, 32)
         assert "\n" not in str(refusal.value)
     assert not (workplace / "data" / "cifar-10-batches-py").exists()  # nothing of a wrong archive is unpacked
 
 
 def test_without_a_network_the_message_says_what_to_put_where(server):
-    served, _ = server
-    served.clear()
+    shutil.rmtree(server[0])
     for name, folder in (("mnist", "data.MNIST.raw"), ("fashion-mnist", "data.FashionMNIST.raw"), ("cifar10", "data")):
         with pytest.raises(UsageError, match=f"404.*online, or put .*gz.* into {folder} by hand"):
             find_source(name, 32)
@@ -207,7 +196,7 @@ def test_digits_need_nothing_and_share_none_between_the_splits(workplace):
     labels = np.concatenate([dataset.attributes["train"], dataset.attributes["test"]]).argmax(axis=1)
     assert np.array_equal(labels, digits.target)
     assert dataset.attribute_names == tuple("0123456789")
-    assert dataset.attributes["test"].sum(axis=0).min() >= 15  # every digit is held out
+    assert dataset.attributes["test"].sum(axis=0).min() >= 15  # every digit is tested on
 
 
 def test_28_pixels_are_padded_by_2_and_then_scaled():

@@ -73,7 +73,7 @@ def test_rendered_faces_come_with_their_attributes_and_the_same_are_tested_on_ho
 def test_auto_means_celeba_if_it_is_there_and_says_so(workplace, capsys):
     faces = open_dataset("auto", 32, face_count=10)
     assert (faces.name, faces.title) == ("faces", "rendered faces")
-    assert "rendered faces, as there is no CelebA" in capsys.readouterr().out
+    assert "rendered faces, as there is no CelebA; to get it: uv run" in capsys.readouterr().out
     write_celeba(workplace / "data" / "celeba")
     celeba = open_dataset("auto", 32, face_count=10)
     assert (celeba.name, celeba.title) == ("celeba", "CelebA")
@@ -98,6 +98,12 @@ def test_celebas_images_in_a_folder_and_its_lists_in_a_zip_are_read_together(wor
     write_celeba(workplace / "data" / "celeba", "mirror")
     write_celeba(workplace / "other")
     (workplace / "other" / "img_align_celeba").rename(workplace / "data" / "celeba" / "img_align_celeba")
+    assert count_of(open_dataset("celeba", 64)) == 20
+
+
+def test_a_broken_zip_beside_what_is_extracted_does_no_harm(workplace):
+    write_celeba(workplace / "data" / "celeba")
+    (workplace / "data" / "celeba" / "img_align_celeba.zip").write_bytes(b"PK\x03\x04 cut off")
     assert count_of(open_dataset("celeba", 64)) == 20
 
 
