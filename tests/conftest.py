@@ -1,7 +1,6 @@
 """What several tests share: an empty working folder, small data sets on disk, short training runs."""
 
 import csv
-import importlib
 import os
 import re
 import runpy
@@ -15,7 +14,7 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from leae.errors import run_command
+import leae.__main__
 from tests.processes import Nursery
 
 ROOT = Path(__file__).parent.parent
@@ -96,20 +95,20 @@ def run_script(monkeypatch, script: str, *options: str) -> None:
     runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
-def run_module(monkeypatch, module: str, *options: str) -> None:
-    """Run a command in this process, as `python -m leae.analysis.compare --option` would in its own."""
-    monkeypatch.setattr(sys, "argv", [f"{module.removeprefix('leae.')}.py", *options])
-    run_command(importlib.import_module(module).main)
+def run_leae(monkeypatch, *arguments: str) -> None:
+    """Run a command in this process, as `python -m leae compare --option` would in its own."""
+    monkeypatch.setattr(sys, "argv", ["leae", *arguments])
+    leae.__main__.main()
 
 
-def assert_one_line(monkeypatch, capsys, module: str, *options: str, says: str) -> None:
-    """The command answers these options with one line and the exit status 2."""
+def assert_one_line(monkeypatch, capsys, command: str, *options: str, says: str) -> None:
+    """The command answers these options with one line, which begins with its name, and the exit status 2."""
     with pytest.raises(SystemExit) as stop:
-        run_module(monkeypatch, module, *options)
+        run_leae(monkeypatch, command, *options)
     assert stop.value.code == 2
-    message = capsys.readouterr().err
-    assert re.search(says, message)
-    assert message.count("\n") == 1
+    printed = capsys.readouterr()
+    assert re.match(f"leae {command}: .*{says}", printed.err)
+    assert (printed.out + printed.err).count("\n") == 1
 
 
 def assert_refused(monkeypatch, capsys, script: str, options: str, says: str) -> None:
