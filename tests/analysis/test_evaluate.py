@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,18 @@ from sklearn.preprocessing import StandardScaler
 
 import leae
 from leae.analysis import evaluate
-from leae.analysis.evaluate import Column, beats, columns_for, table, untrained_like
+from leae.analysis.evaluate import columns_for, untrained_like
 from leae.analysis.pixel_pca import PixelPCA
-from leae.analysis.probes import Figures
 from leae.analysis.trained import open_runs
-from leae.data.prepare import Dataset, to_float
-from tests.conftest import assert_one_line, run_module
+from leae.data.prepare import to_float
+from tests.conftest import assert_one_line, run_leae
 
 CPU = torch.device("cpu")
 RUNS = ["runs/self-teaching-001", "runs/masked-001"]
 
 
-def test_figures_of_finished_runs_are_printed_and_kept(finished, monkeypatch, capsys):
-    run_module(monkeypatch, "leae.analysis.evaluate", *RUNS, "runs/variational-001", "--label-share", "0.3")
+def test_figures_of_runs_are_printed_and_kept(finished, monkeypatch, capsys):
+    run_leae(monkeypatch, "evaluate", *RUNS, "runs/variational-001", "--label-share", "0.3")
     printed = capsys.readouterr().out
     rows = [line for line in printed.splitlines() if line.startswith("PSNR of clean")]
     contents = [json.loads((Path(run) / "evaluation.json").read_text()) for run in RUNS]
@@ -48,52 +48,61 @@ def test_figures_of_finished_runs_are_printed_and_kept(finished, monkeypatch, ca
     assert contents[0]["options"]["held_out"] == 30
 
 
-def test_without_attributes_the_section_is_left_out_and_says_why(finished, monkeypatch, capsys):
-    few = ["--train-images", "100"]  # so few that no attribute has ten images of each kind among the held-out ones
+@pytest.fixture
+def other_data(monkeypatch):
+    """Lets `evaluate` open the data set that a function makes of the run's."""
     original = evaluate.open_data
+    return lambda change: monkeypatch.setattr(evaluate, "open_data", lambda run: change(original(run)))
 
-    def unlabelled(run):
-        dataset = original(run)
-        none = {split: array[:, :0] for split, array in dataset.attributes.items()}
-        return Dataset("pictures of nothing", dataset.images, none, ())
 
-    monkeypatch.setattr(evaluate, "open_data", unlabelled)
-    run_module(monkeypatch, "leae.analysis.evaluate", RUNS[0], *few)
-    assert "representation: left out, pictures of nothing come without attributes" in capsys.readouterr().out
+def test_without_attributes_the_section_is_left_out_and_says_why(finished, monkeypatch, capsys, other_data):
+    none = {"attributes": {}, "attribute_names": ()}
+    other_data(lambda dataset: replace(dataset, **none))
+    run_leae(monkeypatch, "evaluate", RUNS[0], "--train-images", "100")
+    assert "representation: left out, as no attribute has 10 images" in capsys.readouterr().out
     assert json.loads((Path(RUNS[0]) / "evaluation.json").read_text())["representation"] == {}
 
 
+def test_a_figure_that_is_undefined_is_an_empty_cell_and_null(finished, monkeypatch, capsys, other_data):
+    def flattened(dataset):  # no gradient to compare with, no distance between codes
+        return replace(dataset, images={split: np.full_like(a, 90) for split, a in dataset.images.items()})
+
+    other_data(flattened)
+    run_leae(monkeypatch, "evaluate", RUNS[0], "--train-images", "100")
+    rows = capsys.readouterr().out.splitlines()
+    assert "sharpness in the square, clean" in rows
+    assert "drift under masking" in rows
+    content = json.loads((Path(RUNS[0]) / "evaluation.json").read_text(), parse_constant=pytest.fail)
+    assert content["reconstruction"]["sharpness_square_masked"] is None
+    assert content["reconstruction"]["psnr_clean"] > 0
+    assert content["latent"]["drift"] is None
+
+
 def test_small_sets_classes_are_attributes(finished, monkeypatch, capsys):
-    run_module(monkeypatch, "leae.analysis.evaluate", "runs/plain-001", "--train-images", "400")
+    run_leae(monkeypatch, "evaluate", "runs/plain-001", "--train-images", "400")
     assert "mean over 10 attributes" in capsys.readouterr().out
 
 
-def test_nothing_of_the_held_out_images_or_labels_reaches_a_fit(finished, monkeypatch, capsys):
-    original, spoiled = evaluate.open_data, False
-
-    def with_other_held_out_images(run):
-        dataset = original(run)
-        if not spoiled:
-            return dataset
+def test_nothing_of_the_held_out_images_or_labels_reaches_a_fit(finished, monkeypatch, capsys, other_data):
+    def with_other_held_out_images(dataset):
         draws = np.random.default_rng(1)
         noise = draws.integers(0, 256, dataset.images["test"].shape, dtype=np.uint8)
         labels = dataset.attributes["test"][draws.permutation(len(noise))]  # as many of each, on other images
         images, attributes = {**dataset.images, "test": noise}, {**dataset.attributes, "test": labels}
-        return Dataset(dataset.title, images, attributes, dataset.attribute_names)
+        return replace(dataset, images=images, attributes=attributes)
 
-    monkeypatch.setattr(evaluate, "open_data", with_other_held_out_images)
     fitted = []
     for kind in (PCA, StandardScaler, LogisticRegression, NearestNeighbors):
 
-        def spy(self, data, *rest, fit=kind.fit, **options):
-            fitted.append((type(self).__name__, np.asarray(data).tobytes(), *(np.asarray(x).tobytes() for x in rest)))
-            return fit(self, data, *rest, **options)
+        def spy(self, data, *labels, fit=kind.fit, **options):
+            fitted.append((type(self).__name__, np.asarray(data).tobytes(), *(np.asarray(x).tobytes() for x in labels)))
+            return fit(self, data, *labels, **options)
 
         monkeypatch.setattr(kind, "fit", spy)
-    run_module(monkeypatch, "leae.analysis.evaluate", RUNS[0])
+    run_leae(monkeypatch, "evaluate", RUNS[0])
     honest, fitted[:] = list(fitted), []
-    spoiled = True
-    run_module(monkeypatch, "leae.analysis.evaluate", RUNS[0])
+    other_data(with_other_held_out_images)
+    run_leae(monkeypatch, "evaluate", RUNS[0])
     assert {name for name, *_ in honest} == {"PCA", "StandardScaler", "LogisticRegression", "NearestNeighbors"}
     assert fitted == honest
 
@@ -104,7 +113,7 @@ def test_beside_the_runs_stand_one_untrained_encoder_and_one_pca_a_shape_and_cha
     columns = columns_for(runs, train, CPU)
     names = ["self-teaching-001", "masked-001", "variational-001", "untrained", "PCA 8", "chance"]
     assert [column.name for column in columns] == names
-    assert {column.rival for column in columns[:4]} == {"PCA 8"}
+    assert {column.pca.name for column in columns[:4]} == {"PCA 8"}
     untrained, initial = columns[3].model, leae.load(f"{RUNS[0]}/checkpoints/000.pt")
     assert [p.shape for p in untrained.parameters()] == [p.shape for p in initial.parameters()]
     assert untrained_like(runs[2].model).encode(to_float(train, CPU)).shape == (50, 8)
@@ -124,20 +133,17 @@ def test_pca_is_the_best_linear_reconstruction_of_its_training_images():
     assert pca.encode(images).shape == (40, 5)
 
 
-def test_a_result_that_does_not_beat_pca_is_marked():
-    def column(name, aurocs, rival=None):
-        figure = np.array([[np.mean(aurocs)], *[[a] for a in aurocs]])
-        probes = {(m, v): Figures(figure, figure) for m in ("linear", "few", "neighbours") for v in ("clean", "masked")}
-        return Column(name, torch.nn.Identity(), rival=rival, probes=probes)
-
-    pca = column("PCA 8", [0.6, 0.7])
-    better, same = column("better", [0.7, 0.8], "PCA 8"), column("same", [0.6, 0.7], "PCA 8")
-    assert beats(better, pca, "linear", "clean", "auroc")
-    assert not beats(same, pca, "linear", "clean", "auroc")
-    labels = evaluate.Labels(["a"], *[np.zeros((2, 1), bool)] * 2, np.arange(2), np.array([True]), np.ones((3, 2)))
-    lines = table([better, same, pca], labels, "").splitlines()
-    row = next(line for line in lines if line.startswith("  AUROC, clean"))
-    assert [cell.endswith("*") for cell in row.split()[2:]] == [False, True, False]
+def test_what_does_not_beat_pca_on_the_same_resamples_is_marked(finished, monkeypatch, capsys):
+    run_leae(monkeypatch, "evaluate", *RUNS, "--label-share", "0.3")
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.startswith("  AUROC, clean")).split()[2:]
+    contents = [json.loads((Path(run) / "evaluation.json").read_text()) for run in RUNS]
+    figures = [content["representation"]["linear"]["clean"]["auroc"] for content in contents]
+    figures.append(contents[0]["beside"]["untrained"]["representation"]["linear"]["clean"]["auroc"])
+    assert [cell.endswith("*") for cell in row[:3]] == [not figure["beats PCA 8"] for figure in figures]
+    for cell, figure in zip(row, figures, strict=False):
+        low, high = figure["interval"]
+        assert cell.rstrip("*") == f"{figure['mean']:.3f}±{(high - low) / 2:.3f}".replace("±0", "±")
 
 
 @pytest.mark.parametrize(
@@ -149,4 +155,4 @@ def test_a_result_that_does_not_beat_pca_is_marked():
     ],
 )
 def test_wrong_options_are_refused_in_one_line(finished, monkeypatch, capsys, options, says):
-    assert_one_line(monkeypatch, capsys, "leae.analysis.evaluate", *options, says=says)
+    assert_one_line(monkeypatch, capsys, "evaluate", *options, says=says)

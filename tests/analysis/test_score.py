@@ -1,8 +1,9 @@
-"""Scores of a folder's images against plain computations."""
+"""Scores of a folder's images against plain computations, and what the command refuses."""
 
 import csv
 import io
 import os
+import re
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from leae.analysis.score import COLUMNS, ImageFolder, Scores, detect, score_images, write_scores
+from leae.analysis.score import COLUMNS, ImageFolder, Scores, positive_of, score_images, write_scores
 from leae.autoencoder import Autoencoder
 from leae.conv_autoencoder import VariationalConvAutoencoder
 from leae.data.images import read_square
 from leae.errors import UsageError
+from tests.conftest import assert_one_line, run_leae, write_image
 
 CPU = torch.device("cpu")
 SHAPE = (3, 16, 16)
@@ -128,22 +130,64 @@ def scores_of(good, bad):
     return Scores([name for _, name in both], np.array([error for error, _ in both]), [])
 
 
-def test_the_auroc_is_that_of_scikit_learn_and_of_all_pairs():
-    generator = np.random.default_rng(0)
-    good, bad = generator.random(50), generator.random(40) + 0.3
-    found = detect(scores_of(good, bad), ("bad", "good"), None)
-    assert (found.positive, found.negative) == ("bad", "good")  # the higher mean
-    truth = np.repeat([False, True], (50, 40))
-    assert found.auroc == pytest.approx(roc_auc_score(truth, np.concatenate([good, bad])))
-    assert found.auroc == pytest.approx((bad[:, None] > good).mean())
-    other = detect(scores_of(good, bad), ("bad", "good"), "good")
-    assert other.positive == "good"
-    assert other.auroc == pytest.approx(1 - found.auroc)
+def test_positive_is_the_sub_folder_that_is_named_or_scores_higher():
+    scores, labels = scores_of([0.1, 0.4], [0.3, 0.4, 0.5]), ("bad", "good")
+    for asked, expected in ((None, "bad"), ("bad", "bad"), ("good", "good")):
+        positive, positives = positive_of(scores, labels, asked)
+        assert positive == expected
+        assert positives.tolist() == [name.startswith(expected) for name in scores.names]
+    assert positive_of(scores_of([0.1, 0.2], []), labels, None) is None
 
 
-def test_the_auroc_of_separable_folders_is_1():
-    assert detect(scores_of([0.1, 0.2], [0.3, 0.4, 0.5]), ("bad", "good"), None).auroc == 1
+RUN = "runs/self-teaching-001"
 
 
-def test_a_folder_of_which_nothing_can_be_used_has_no_auroc():
-    assert detect(scores_of([0.1, 0.2], []), ("bad", "good"), None) is None
+def test_scores_of_two_sub_folders_come_with_their_auroc(finished, monkeypatch, capsys):
+    for number in range(5):
+        write_image(finished / "to score" / "plain" / f"{number}.png", number)  # one colour: easy
+        write_noise(finished / "to score" / "noisy" / f"a,\n{number}.png", number)
+    run_leae(monkeypatch, "score", RUN, "to score")
+    printed, folder = capsys.readouterr().out, finished / RUN / "latents"
+    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 10
+    noisy = np.array([row["file"].startswith("noisy/") for row in rows])
+    scores = np.array([float(row["score"]) for row in rows])
+    area = (scores[noisy][:, None] > scores[~noisy]).mean()
+    assert area == pytest.approx(roc_auc_score(noisy, scores))
+    [found, positive] = re.search(r"AUROC ([\d.]+) of '(\w+)' \(which has the higher mean score", printed).groups()
+    assert positive == ("noisy" if scores[noisy].mean() > scores[~noisy].mean() else "plain")
+    assert float(found) == pytest.approx(area if positive == "noisy" else 1 - area, abs=1e-4)
+    assert Image.open(folder / "scores.png").size[0] > 0
+    assert Image.open(folder / "roc.png").size == (1440, 624)
+    run_leae(monkeypatch, "score", RUN, "to score", "--positive", "plain")
+    assert f"AUROC {1 - area:.4f} of 'plain' (as --positive says) against 'noisy'" in capsys.readouterr().out
+
+
+def test_a_folder_without_labels_is_scored_without_a_curve(finished, monkeypatch, capsys):
+    for number in range(3):
+        write_image(finished / "unlabelled" / f"{number}.png", number)
+    roc = finished / RUN / "latents" / "roc.png"
+    roc.parent.mkdir(exist_ok=True)
+    roc.touch()  # of a folder that was scored before
+    run_leae(monkeypatch, "score", RUN, "unlabelled")
+    assert "no ROC curve: the folder has not two sub-folders" in capsys.readouterr().out
+    assert not roc.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("nowhere", "nowhere is not a folder"),
+        ("empty", "empty has no images"),
+        ("mine --positive ugly", "--positive is '?ugly'?; it must be bad or good"),
+        ("mine --images 51", "--images is 51; it must be at most 50"),
+    ],
+)
+def test_refused_options_write_nothing(finished, monkeypatch, capsys, options, says):
+    (finished / "empty").mkdir(exist_ok=True)
+    write_image(finished / "mine" / "good" / "1.png", 1)
+    write_image(finished / "mine" / "bad" / "2.png", 2)
+    before = sorted(finished.rglob("*"))
+    assert_one_line(monkeypatch, capsys, "score", RUN, *options.split(), says=says)
+    assert sorted(finished.rglob("*")) == before
