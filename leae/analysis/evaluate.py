@@ -84,34 +84,23 @@ class Column:
     means: dict[tuple[str, str, str], np.ndarray] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
 class Sample:
-    """The images that every column is measured on, and those A of their attributes that can be probed."""
+    """What every column is measured on: images, their masks, and those A of their attributes that can be probed."""
 
-    train: np.ndarray  # uint8 [N, S, S, C]
-    test: np.ndarray  # uint8 [M, S, S, C]
-    views: MaskedViews
-    attributes: np.ndarray  # names [A]
-    train_labels: np.ndarray  # bool [N, A]
-    test_labels: np.ndarray  # bool [M, A]
-    few: np.ndarray  # indices of the training images whose labels the second setting uses
-    probed_by_few: np.ndarray  # bool [A], which attributes have enough of them
-    weights: np.ndarray  # of the bootstrap over the M held-out images
-
-    @classmethod
-    def of(cls, dataset: Dataset, train: int, test: int, label_share: float, views: MaskedViews) -> "Sample":
-        """The first `train` and `test` images of a data set, and a random share of the training labels."""
-        images = dataset.images["train"][:train], dataset.images["test"][:test]
-        none = {split: np.zeros((len(part), 0), bool) for split, part in dataset.images.items()}
-        labels = dataset.attributes or none
-        labels = [labels["train"][:train], labels["test"][:test]]
+    def __init__(self, dataset: Dataset, train: int, test: int, label_share: float, views: MaskedViews):
+        """The first `train` and `test` images of a data set, and a share of the training labels."""
+        self.train, self.test = dataset.images["train"][:train], dataset.images["test"][:test]  # uint8 [N, S, S, C]
+        self.views = views
+        counts = {"train": len(self.train), "test": len(self.test)}
+        without = {split: np.zeros((count, 0), bool) for split, count in counts.items()}
+        labels = [(dataset.attributes or without)[split][:count] for split, count in counts.items()]
         probed = probes.probed_attributes(*labels)
-        train_labels, test_labels = (part[:, probed] for part in labels)
-        count = len(train_labels)
-        few = np.random.default_rng(0).permutation(count)[: max(1, round(label_share * count))]
-        enough = probes.probed_attributes(train_labels[few])
-        attributes, weights = np.array(dataset.attribute_names)[probed], probes.resample_weights(len(test_labels))
-        return cls(*images, views, attributes, train_labels, test_labels, few, enough, weights)
+        self.attributes = np.array(dataset.attribute_names)[probed]  # names [A]
+        self.train_labels, self.test_labels = (part[:, probed] for part in labels)  # bool [N, A]
+        order = np.random.default_rng(0).permutation(counts["train"])
+        self.few = order[: max(1, round(label_share * len(order)))]  # indices of training images
+        self.probed_by_few = probes.probed_attributes(self.train_labels[self.few])  # bool [A], which have enough
+        self.weights = probes.resample_weights(counts["test"])
 
 
 def columns_for(runs: list[TrainedRun], train: np.ndarray, device: torch.device) -> list[Column]:
@@ -316,7 +305,7 @@ def main(options: argparse.Namespace) -> None:
     perceptual = PerceptualFigures(device) if options.perceptual else None
     dataset = open_data(runs[0])
 
-    sample = Sample.of(dataset, options.train_images, options.held_out, options.label_share, views)
+    sample = Sample(dataset, options.train_images, options.held_out, options.label_share, views)
     counts = f"{len(sample.train):,} training and {len(sample.test):,} held-out images"
     print(f"{dataset.title}: {counts}; mask ratio {views.mask_ratio:g}")
     columns = columns_for(runs, sample.train, device)

@@ -18,7 +18,6 @@ without their attributes.
 import argparse
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -62,18 +61,31 @@ SAMPLE_ROWS = 4
 RARE = 0.02  # an attribute that fewer training images have, or lack, is chosen only by name
 
 
-@dataclass(frozen=True)
 class LatentSpace:
-    """A run's codes, flat and on the CPU."""
+    """A run's codes, flat and on the CPU.
 
-    run: TrainedRun
-    dataset: Dataset
-    device: torch.device  # where the model is
-    training: Tensor  # float32 [M, D], codes of training images
-    training_labels: Tensor  # bool [M, A], their attributes
-    held_out: Tensor  # float32 [N, D], codes of the held-out images
-    errors: Tensor  # float64 [N], mean squared errors of their reconstructions
-    order: Tensor  # int64 [N], indices of the held-out images as drawn: the first are shown
+    Args:
+        run: whose model encodes.
+        dataset: what it was trained on.
+        seed: of which training images, where there are more than TRAINING_CODES, and which held-out images are shown.
+        device: where the model is.
+
+    Raises:
+        UsageError: codes that are not finite.
+    """
+
+    def __init__(self, run: TrainedRun, dataset: Dataset, seed: int, device: torch.device):
+        self.run, self.dataset, self.device = run, dataset, device
+        train, test = dataset.images["train"], dataset.images["test"]
+        drawn = torch.randperm(len(train), generator=generator(seed, "selection", 1))[:TRAINING_CODES].sort().values
+        train = train[drawn.numpy()]
+        labels = dataset.attributes["train"][drawn.numpy()] if dataset.attribute_names else np.zeros((len(train), 0))
+        self.training_labels = torch.from_numpy(labels).bool()  # [M, A]
+        self.training = encode_all(run.model, train, None, device, f"{run.name}: training codes").flatten(1)  # [M, D]
+        self.held_out = encode_all(run.model, test, None, device, f"{run.name}: held-out codes").flatten(1)  # [N, D]
+        batches = batches_of(test, device, "reconstructing held-out images")
+        self.errors = torch.cat([squared_errors(run.model, batch) for _, batch in batches])  # float64 [N]
+        self.order = torch.randperm(len(test), generator=generator(seed, "selection"))  # the first of these are shown
 
     def images(self, indices: Tensor) -> Tensor:
         """Held-out images: float [n, C, S, S] in [0, 1] on the CPU."""
@@ -91,29 +103,6 @@ class LatentSpace:
         return draw_grid(rows, f"{self.run.title}\n{said}", **options)
 
 
-def read_codes(run: TrainedRun, dataset: Dataset, seed: int, device: torch.device) -> LatentSpace:
-    """Encode training and held-out images, and reconstruct the latter.
-
-    Args:
-        run: whose model encodes.
-        dataset: what it was trained on.
-        seed: of which training images, where there are more than TRAINING_CODES, and which held-out images are shown.
-        device: where the model is.
-
-    Raises:
-        UsageError: codes that are not finite.
-    """
-    train, test = dataset.images["train"], dataset.images["test"]
-    drawn = torch.randperm(len(train), generator=generator(seed, "selection", 1))[:TRAINING_CODES].sort().values.numpy()
-    training = encode_all(run.model, train[drawn], None, device, f"{run.name}: training codes").flatten(1)
-    held_out = encode_all(run.model, test, None, device, f"{run.name}: held-out codes").flatten(1)
-    labels = dataset.attributes["train"][drawn] if dataset.attribute_names else np.zeros((len(drawn), 0), bool)
-    order = torch.randperm(len(test), generator=generator(seed, "selection"))
-    batches = batches_of(test, device, "reconstructing held-out images")
-    errors = torch.cat([squared_errors(run.model, batch) for _, batch in batches])
-    return LatentSpace(run, dataset, device, training, torch.from_numpy(labels), held_out, errors, order)
-
-
 def separations(space: LatentSpace) -> dict[str, float]:
     """How well each attribute that is common enough is separated on training images, the best first."""
     found = {}
@@ -128,20 +117,14 @@ def separations(space: LatentSpace) -> dict[str, float]:
 
 
 def colours_of(space: LatentSpace, attribute: str | None, best: dict[str, float]) -> tuple[np.ndarray, list[str], str]:
-    """What a map is coloured by.
-
-    Classes, of which every image has one, are coloured all at once where there are few; else one attribute is.
-
-    Args:
-        space: whose held-out images.
-        attribute: one that was asked for, or None.
-        best: from `separations`.
+    """What a map is coloured by: an attribute that was asked for, else classes, else the first of `separations`.
 
     Returns:
         A label for each held-out image, int64 [N]; the labels' names; and what to say of them.
     """
     names, labels = space.dataset.attribute_names, space.dataset.attributes.get("test")
-    if attribute is None and 2 <= len(names) <= MOST_CLASSES and (space.training_labels.sum(dim=1) == 1).all():
+    classes = 2 <= len(names) <= MOST_CLASSES and (space.training_labels.sum(dim=1) == 1).all()
+    if classes and not attribute:
         return labels.argmax(axis=1), list(names), "coloured by class"
     if not attribute and not best:
         return np.zeros(len(space.held_out), int), [], "no attribute to colour by"
@@ -302,7 +285,7 @@ def main(options: argparse.Namespace) -> None:
     folder = run.run.folder / LATENTS
     folder.mkdir(exist_ok=True)
 
-    space, drawn = read_codes(run, dataset, options.seed, device), []
+    space, drawn = LatentSpace(run, dataset, options.seed, device), []
     for name, picture in tqdm(pictures(space, options), desc="drawing", leave=False, dynamic_ncols=True):
         save_picture(picture, folder / name)
         drawn.append(name)

@@ -117,14 +117,7 @@ class PerceptualFigures:
                 f"online once, or leave --perceptual out"
             ) from error
 
-    def __call__(
-        self,
-        answer: Callable[[Tensor], Tensor],
-        images: np.ndarray,
-        views: MaskedViews,
-        device: torch.device,
-        title: str,
-    ) -> dict[str, float]:
+    def __call__(self, answer, images, views, device, title) -> dict[str, float]:
         figures = {}
         for view in ("clean", "masked"):
             self.fid.reset()

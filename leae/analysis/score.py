@@ -52,30 +52,27 @@ class ImageFolder:
     """The images of a folder, at any depth, cut and scaled as those of a data set are; nothing is read yet.
 
     Args:
-        root: the folder.
+        root: the folder; a `UsageError` if it has no images.
         image_shape: (C, S, S) of the model; for C = 1 the images are turned grey.
 
     Attributes:
         names: the files' paths below the folder, in order.
-        labels: where the folder has nothing but two sub-folders with images, these; else none.
-
-    Raises:
-        UsageError: there is no such folder, or there are no images in it.
+        labels: the sub-folders where there are two, which hold all images; else none.
     """
 
     def __init__(self, root: Path, image_shape: tuple[int, ...]):
         if not root.is_dir():
             raise UsageError(f"{root} is not a folder; name one with images")
         self.source = folder_source(root, image_shape[1])
-        self.channels = image_shape[0]
+        self.grey = image_shape[0] == 1
         self.names = sorted(name for members in self.source.splits.values() for name in members)
-        tops = sorted({sub_folder(name) for name in self.names})
-        self.labels = tuple(tops) if len(tops) == 2 and "" not in tops else ()
+        tops = {sub_folder(name) for name in self.names}
+        self.labels = tuple(sorted(tops)) if len(tops) == 2 and "" not in tops else ()
 
     def read(self, names: list[str]) -> list[np.ndarray | str]:
         """Images by their names: for each uint8 [S, S, C], or the reason why there is none."""
         images = self.source.read(names)
-        if self.channels == 1:
+        if self.grey:
             images = [i if isinstance(i, str) else np.array(Image.fromarray(i).convert("L"))[..., None] for i in images]
         return images
 
@@ -112,14 +109,11 @@ def score_images(folder: ImageFolder, model: nn.Module, device: torch.device) ->
 
 
 def write_scores(scores: Scores, held_out: np.ndarray, file: IO[str]) -> None:
-    """The scores as CSV, the highest first, then the files that could not be used.
-
-    Columns: file, its path below the folder; score, the mean squared error; above_held_out, the share of held-out
-    images of the training data that are reconstructed better; reason, why there is no score.
+    """The scores as CSV, the highest first, then the files that could not be used, each with the reason.
 
     Args:
-        scores: what is written.
-        held_out: float [M], the errors of the held-out images.
+        scores: what is written; file is the path below the folder, score the mean squared error.
+        held_out: float [M], the errors of held-out images; above_held_out is the share of them that is lower.
         file: open for text without translation of line ends.
     """
     writer = csv.writer(file)
@@ -161,15 +155,10 @@ def draw_scores(folder: ImageFolder, scores: Scores, run: TrainedRun, count: int
 
 
 def positive_of(scores: Scores, labels: tuple[str, str], positive: str | None) -> tuple[str, np.ndarray] | None:
-    """The sub-folder that should score higher, and which of the scores are its: bool [N].
+    """The sub-folder that should score higher, and which of the scores are of its images: bool [N].
 
-    Args:
-        scores: of both sub-folders.
-        labels: their names.
-        positive: one of them; None for the one with the higher mean score.
-
-    Returns:
-        None where one of them has no image that could be used.
+    `labels` are both sub-folders; without a `positive` one it is the one with the higher mean score. None where one of
+    them has no image that could be used.
     """
     owners = np.array([sub_folder(name) for name in scores.names])
     if len(set(owners)) < 2:
@@ -184,7 +173,7 @@ def draw_roc(errors: np.ndarray, positives: np.ndarray, names: dict[bool, str], 
     Args:
         errors: float64 [N], the scores.
         positives: bool [N], which of them should be higher.
-        names: of the sub-folders of positive images, and of the others.
+        names: of the sub-folders, of positive images and of the others.
         limit: what 95 % of the held-out images score at most.
         title: one line.
     """
@@ -233,7 +222,7 @@ def main(options: argparse.Namespace) -> None:
     with whole_file(output / "scores.csv") as file:
         write_scores(scores, held_out, file)
     limit = float(np.quantile(held_out, 0.95))
-    above = int((scores.errors > limit).sum())
+    above = (scores.errors > limit).sum()
     unusable = f"{len(scores.unusable):,} that cannot be used"
     print(f"scores: {output / 'scores.csv'}; {len(scores.names):,} images, {unusable}")
     print(f"{above:,} score above {limit:.3g}, as 5% of the {len(held_out):,} held-out images of {dataset.title} do")

@@ -27,21 +27,13 @@ LATENTS = "latents"  # the folder in the run's where pictures of codes, and scor
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run's model at one of its checkpoints.
+    """A run's model at one of its checkpoints."""
 
-    Attributes:
-        run: its folder and settings.
-        name: what it is called in tables: the folder's name, or its path where another run has the same name.
-        checkpoint: the checkpoint's name, "100" say.
-        step: how many optimizer steps the model has had.
-        model: in evaluation mode.
-    """
-
-    run: Run
-    name: str
-    checkpoint: str
-    step: int
-    model: BaseAutoencoder
+    run: Run  # its folder and settings
+    name: str  # in tables: the folder's name, or its path where another run has the same name
+    checkpoint: str  # "100", say
+    step: int  # how many optimizer steps the model has had
+    model: BaseAutoencoder  # in evaluation mode
 
     @property
     def method(self) -> str:
@@ -79,29 +71,22 @@ def add_run_arguments(parser: Parser, nargs: int | str, masks: bool = True) -> N
 
 
 def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list[TrainedRun]:
-    """The runs in some folders, at one checkpoint, all of the same data set and image size.
-
-    Args:
-        folders: of the runs.
-        checkpoint: "100", another percentage that is kept, or "last".
-        device: where the models are to be.
+    """The runs in some folders, at one checkpoint ("100", "040" or "last", say).
 
     Raises:
-        UsageError: a folder is given twice, is not a run's, has no such checkpoint or a damaged one, or its data
+        UsageError: a folder is given twice, is not a run's, has no such checkpoint or a damaged one, or its images
             differ from the first's.
     """
-    twice = next((folder for folder in folders if folders.count(folder) > 1), None)
+    twice = [folder for folder in folders if folders.count(folder) > 1]
     if twice:
-        raise UsageError(f"{twice} is given twice; name every run once")
+        raise UsageError(f"{twice[0]} is given twice; name every run once")
     names = [Path(folder).name for folder in folders]
     runs = []
     for folder, name in zip(folders, names, strict=True):
         run = Run.read(folder)
         missing = [setting for setting in NEEDED if setting not in run.settings]
         if missing:
-            raise UsageError(
-                f"{folder}/settings.json has no {missing[0]}; train the run again with this version of leae"
-            )
+            raise UsageError(f"{folder}/settings.json has no {missing[0]}; train it again with this version of leae")
         model, step = load_with_step(_find_checkpoint(run, checkpoint), device)
         runs.append(TrainedRun(run, name if names.count(name) == 1 else str(folder), checkpoint, step, model))
     for other in runs[1:]:
@@ -128,11 +113,7 @@ def _find_checkpoint(run: Run, name: str) -> Path:
 
 
 def open_data(trained: TrainedRun) -> Dataset:
-    """The data set that a run was trained on.
-
-    Raises:
-        UsageError: it is not there any more, or has changed.
-    """
+    """The data set that a run was trained on; a `UsageError` if it is not there any more, or has changed."""
     settings = trained.run.settings
     source = find_source(settings["DATASET"], trained.model.image_shape[-1], settings["FACES"])
     trained.run.check_data(source.identity)
@@ -140,11 +121,7 @@ def open_data(trained: TrainedRun) -> Dataset:
 
 
 def views_for(trained: TrainedRun, mask_ratio: float | None, seed: int = 0) -> MaskedViews:
-    """Masked views with squares placed by a seed, and with the run's own mask ratio where none is given.
-
-    Raises:
-        UsageError: no square of that share fits the images.
-    """
+    """Masked views with the run's mask ratio where none is given; a `UsageError` if no such square fits the images."""
     ratio = trained.run.settings["MASK_RATIO"] if mask_ratio is None else mask_ratio
     mask_side(trained.model.image_shape[-1], ratio)
     return MaskedViews(ratio, seed)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from leae.analysis import latents
-from leae.analysis.latents import WALK, LatentSpace, pictures, read_codes
+from leae.analysis.latents import WALK, LatentSpace, pictures
 from leae.analysis.trained import TrainedRun, save_picture
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder
@@ -49,7 +49,7 @@ def data_for(model) -> Dataset:
 def space_of(model, dataset=None) -> LatentSpace:
     run = Run("plain", Path("runs") / "plain-001", {}, [], [], {})
     trained = TrainedRun(run, "plain-001", "100", 3, model.eval())
-    return read_codes(trained, dataset or data_for(model), 0, CPU)
+    return LatentSpace(trained, dataset or data_for(model), 0, CPU)
 
 
 @pytest.fixture(params=MODELS)
@@ -170,8 +170,8 @@ def test_samples_are_decoded_and_their_title_tells_how_gaussian_the_codes_are(sp
     torch.testing.assert_close(first, reconstruct(space.run.model, shown), rtol=0, atol=1e-5)
     assert len(others) == latents.SAMPLE_ROWS
     found, true = map(float, re.findall(r"codes (\d\S*)[,:]", drawn["title"]))
-    far = replace(space, held_out=10 * space.held_out + 5)
-    latents.draw_samples(far, 4, 0)
+    space.held_out = 10 * space.held_out + 5
+    latents.draw_samples(space, 4, 0)
     farther, same = map(float, re.findall(r"codes (\d\S*)[,:]", drawn["title"]))
     assert ("means" in drawn["title"]) == space.run.model.variational
     assert farther > found
@@ -185,12 +185,12 @@ def test_a_map_is_coloured_by_classes_where_every_image_has_one(space):
     assert said == "coloured by Even (best separated on training images, AUROC 0.900)"
     numbers = {split: np.arange(len(images)) % 5 for split, images in space.dataset.images.items()}
     classes = {split: np.eye(5, dtype=bool)[labels] for split, labels in numbers.items()}
-    dataset = replace(space.dataset, attributes=classes, attribute_names=tuple("abcde"))
-    classed = replace(space, dataset=dataset, training_labels=torch.from_numpy(classes["train"]))
-    labels, names, said = latents.colours_of(classed, None, {})
+    space.dataset = replace(space.dataset, attributes=classes, attribute_names=tuple("abcde"))
+    space.training_labels = torch.from_numpy(classes["train"])
+    labels, names, said = latents.colours_of(space, None, {})
     assert (labels == numbers["test"]).all()
     assert (names, said) == (list("abcde"), "coloured by class")
-    assert latents.colours_of(classed, "c", {})[1] == ["not c", "c"]
+    assert latents.colours_of(space, "c", {})[1] == ["not c", "c"]
 
 
 def test_every_picture_can_be_drawn_of_every_model_and_the_same_seed_draws_the_same(space, tmp_path):
