@@ -14,7 +14,6 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-import leae.__main__
 from tests.processes import Nursery
 
 ROOT = Path(__file__).parent.parent
@@ -68,9 +67,9 @@ def number_of(image: np.ndarray) -> int:
 
 
 @pytest.fixture(scope="session")
-def finished_place(tmp_path_factory) -> Path:
+def trained_place(tmp_path_factory) -> Path:
     """A folder with a short self-teaching run, a masked, a variational and a digits one, all at their end."""
-    place = tmp_path_factory.mktemp("finished")
+    place = tmp_path_factory.mktemp("trained")
     short = [*TINY, "--faces", "300", "--batch-size", "32", "--epochs", "1"]
     digits = ["--dataset", "digits", "--model", "conv", "--max-steps", "2", "--device", "cpu"]
     with pytest.MonkeyPatch.context() as patch:
@@ -83,10 +82,10 @@ def finished_place(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def finished(finished_place, monkeypatch) -> Path:
-    """The folder of `finished_place` as the working folder."""
-    monkeypatch.chdir(finished_place)
-    return finished_place
+def trained(trained_place, monkeypatch) -> Path:
+    """The folder of `trained_place` as the working folder."""
+    monkeypatch.chdir(trained_place)
+    return trained_place
 
 
 def run_script(monkeypatch, script: str, *options: str) -> None:
@@ -95,10 +94,10 @@ def run_script(monkeypatch, script: str, *options: str) -> None:
     runpy.run_path(str(ROOT / script), run_name="__main__")
 
 
-def run_leae(monkeypatch, *arguments: str) -> None:
+def run_leae(monkeypatch, command: str, *options: str) -> None:
     """Run a command in this process, as `python -m leae compare --option` would in its own."""
-    monkeypatch.setattr(sys, "argv", ["leae", *arguments])
-    leae.__main__.main()
+    monkeypatch.setattr(sys, "argv", ["leae", command, *options])
+    runpy.run_module("leae", run_name="__main__")
 
 
 def assert_one_line(monkeypatch, capsys, command: str, *options: str, says: str) -> None:

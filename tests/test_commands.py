@@ -9,18 +9,16 @@ from leae.__main__ import COMMANDS
 from tests.conftest import ROOT, run_leae
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"]])
-def test_alone_it_lists_every_command_with_the_first_line_of_its_help(monkeypatch, capsys, arguments):
-    run_leae(monkeypatch, *arguments)
-    listed = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
-    assert [command for command, _ in listed] == list(COMMANDS)
-    assert dict(listed)["compare"].startswith("One picture of what several runs make")
-
-
-def test_listing_the_commands_imports_no_torch():
+def test_alone_it_lists_every_command_with_the_first_line_of_its_help_and_imports_no_torch(monkeypatch, capsys):
     program = "import runpy, sys; runpy.run_module('leae', run_name='__main__'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False"
+    *lines, imported = done.stdout.splitlines()
+    listed = [line.split(maxsplit=1) for line in lines if line.startswith("    ")]
+    assert [command for command, _ in listed] == list(COMMANDS)
+    assert dict(listed)["compare"].startswith("One picture of what several runs make")
+    assert imported == "False"
+    run_leae(monkeypatch, "--help")
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 @pytest.mark.parametrize("command", ["compare", "evaluate", "latents", "score"])

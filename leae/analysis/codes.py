@@ -24,14 +24,8 @@ def spectrum(codes: Tensor) -> Tensor:
 def drift(codes: Tensor, others: Tensor) -> float:
     """The distance between the codes of two views of an image, as a share of that between two images' codes.
 
-    Both distances are root mean squares; that between images is over all pairs of different images in `codes`.
-
-    Args:
-        codes: of one view of each image.
-        others: of other views of the same images, in the same order.
-
-    Returns:
-        0 where the views do not differ to the encoder; NaN where no codes differ.
+    Both distances are root mean squares, that between images over all pairs of different images in `codes`. 0 where the
+    views do not differ to the encoder; NaN where no codes differ.
     """
     first, second = (part.detach().double().flatten(1) for part in (codes, others))
     between_views = (first - second).square().sum(dim=1).mean()
@@ -40,17 +34,10 @@ def drift(codes: Tensor, others: Tensor) -> float:
 
 
 def gaussianity(codes: Tensor, seed: int = 0) -> tuple[float, float, int]:
-    """The SIGReg statistic of codes, and that of as many true N(0, I) codes.
+    """The SIGReg statistic of codes, that of as many true N(0, I) codes in the same directions, and of how many.
 
     Only the first GAUSSIAN_CODES are used: away from N(0, I) the statistic grows with their number, so that figures
     compare only where that is the same.
-
-    Args:
-        codes: of images.
-        seed: of the directions, the same for both, and of the true codes.
-
-    Returns:
-        The statistic of the codes, that of the true ones, and of how many codes.
     """
     codes = codes[:GAUSSIAN_CODES].float()
     true = torch.randn(codes.shape, generator=generator(seed, "metrics", 1))

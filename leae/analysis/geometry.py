@@ -15,15 +15,7 @@ def straight_lines(starts: Tensor, ends: Tensor, steps: int) -> Tensor:
 
 
 def class_difference(codes: Tensor, labels: Tensor) -> Tensor:
-    """An attribute's direction: the mean code with it less the mean code without it.
-
-    Args:
-        codes: float [N, D].
-        labels: bool [N], both values among them.
-
-    Returns:
-        float [D].
-    """
+    """An attribute's direction, the mean code with it less the mean code without it: [N, D] and bool [N] → [D]."""
     return codes[labels].mean(dim=0) - codes[~labels].mean(dim=0)
 
 
@@ -46,12 +38,7 @@ def deviation_along(codes: Tensor, direction: Tensor) -> float:
 
 
 def nearest_others(codes: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The nearest neighbours of some codes among all the others.
-
-    Args:
-        codes: float [N, D].
-        queries: int64 [Q], indices of codes.
-        count: how many neighbours, less than N.
+    """The `count` nearest neighbours of some codes, given by their indices int64 [Q], among all the others.
 
     Returns:
         Euclidean distances, float [Q, count], ascending, and the neighbours' indices, int64 [Q, count].

@@ -30,7 +30,6 @@ from leae.analysis.codes import gaussianity
 from leae.analysis.geometry import class_difference, deviation_along, nearest_others, separation, straight_lines
 from leae.analysis.maps import MAPS, MOST_CLASSES, draw_map, make_map, require_umap
 from leae.analysis.trained import (
-    ANALYSIS_BATCH,
     LATENTS,
     TrainedRun,
     add_run_arguments,
@@ -95,8 +94,7 @@ class LatentSpace:
         """Images from flat codes: [n, D] → float [n, C, S, S] in [0, 1] on the CPU."""
         model = self.run.model
         with evaluating(model):
-            parts = codes.unflatten(1, model.latent_shape).split(ANALYSIS_BATCH)
-            return torch.cat([model.decode(part.to(self.device)).cpu() for part in parts])
+            return model.decode(codes.unflatten(1, model.latent_shape).to(self.device)).cpu()
 
     def grid(self, rows: dict[str, Tensor], said: str, **options) -> Image.Image:
         """A picture of rows under the run's title and what is said of them."""

@@ -53,16 +53,10 @@ def require_umap() -> Callable:
 
 
 def make_map(kind: str, training: Tensor, codes: Tensor, seed: int) -> Map:
-    """A map of codes.
+    """A map of codes, float [N, D], at least four of them; `kind` is one of MAPS.
 
-    Principal components are those of training codes. t-SNE and UMAP lay out the codes themselves, beginning at their
-    places among the first two components; they have no place for a code that they were not given, and no labels.
-
-    Args:
-        kind: one of MAPS.
-        training: float [M, D].
-        codes: float [N, D], the codes to be mapped, at least four.
-        seed: of t-SNE and UMAP.
+    Principal components are those of training codes, float [M, D]. t-SNE and UMAP lay out the codes themselves,
+    beginning at their places among the first two components, without labels.
 
     Raises:
         UsageError: UMAP is asked for and not installed.
@@ -104,7 +98,7 @@ def draw_map(plane: Map, images: Tensor, labels: np.ndarray, names: list[str], t
     """A map with a dot for every code, coloured by its label, and thumbnails where there is room for them.
 
     Args:
-        plane: the map.
+        plane: where the codes lie.
         images: float [N, C, S, S] in [0, 1].
         labels: int [N], which of the names is an image's.
         names: for the legend; none for a map of one colour.

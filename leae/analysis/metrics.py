@@ -51,16 +51,9 @@ def gradient_energy(images: Tensor, inside: Tensor) -> Tensor:
 
 
 def reconstruction_figures(
-    answer: Callable[[Tensor], Tensor], images: np.ndarray, views: MaskedViews, device: torch.device, title: str
+    model: Callable[[Tensor], Tensor], images: np.ndarray, views: MaskedViews, device: torch.device, title: str
 ) -> dict[str, float]:
-    """Means over images of how well `answer` reconstructs them, from themselves and from their masked views.
-
-    Args:
-        answer: reconstructions of a batch.
-        images: uint8 [N, S, S, C].
-        views: the masks.
-        device: where `answer` computes.
-        title: of the progress bar.
+    """Means over images uint8 [N, S, S, C] of how well a model reconstructs them, from clean and from masked views.
 
     Returns:
         "psnr", "psnr_square" (dB), "ssim", "ssim_square" and "sharpness_square", each of them once with "_clean" and
@@ -75,7 +68,7 @@ def reconstruction_figures(
         inside = inside_squares(views.corners(len(batch), size, first).to(device), side, size)
         energy += gradient_energy(batch, inside).double().sum().item()
         for view, shown in (("clean", batch), ("masked", views(batch, first))):
-            reconstruction = answer(shown)
+            reconstruction = model(shown)
             whole, square = ssim(reconstruction, batch, inside)
             figures = {
                 "psnr": psnr(reconstruction, batch),
@@ -117,13 +110,13 @@ class PerceptualFigures:
                 f"online once, or leave --perceptual out"
             ) from error
 
-    def __call__(self, answer, images, views, device, title) -> dict[str, float]:
+    def __call__(self, model, images, views, device, title) -> dict[str, float]:
         figures = {}
         for view in ("clean", "masked"):
             self.fid.reset()
             self.lpips.reset()
             for first, batch in batches_of(images, device, title):
-                reconstruction = answer(views(batch, first) if view == "masked" else batch).expand(-1, 3, -1, -1)
+                reconstruction = model(views(batch, first) if view == "masked" else batch).expand(-1, 3, -1, -1)
                 original = batch.expand(-1, 3, -1, -1)  # the networks take colours
                 self.lpips.update(reconstruction, original)
                 self.fid.update(original, real=True)

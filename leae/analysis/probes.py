@@ -1,6 +1,8 @@
 """What codes know of attributes: linear probes and nearest neighbours, and how certain their figures are.
 
-Everything is fitted to training codes and training labels alone; held-out labels only enter the figures.
+Everything is fitted to training images alone, `codes` float [N, D] and `labels` bool [N, A]; `held_out`, float [M, D],
+are other images' codes, whose labels only enter the figures. `weights`, float [B, M], say how often each of M images
+counts in each of B resamples.
 """
 
 import numpy as np
@@ -27,12 +29,6 @@ def probed_attributes(*labels: np.ndarray) -> np.ndarray:
 
 def linear_scores(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray, title: str = "probes") -> np.ndarray:
     """Scores of held-out codes by one linear probe per attribute: logistic regression on standardised codes.
-
-    Args:
-        codes: float [N, D], of training images.
-        labels: bool [N, A], theirs.
-        held_out: float [M, D], codes of other images.
-        title: of the progress bar.
 
     Returns:
         float [M, A], above 0 where the probe says yes.
@@ -66,11 +62,6 @@ def _fit_probe(codes: np.ndarray, labels: np.ndarray) -> LogisticRegression:
 def neighbour_scores(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     """Scores of held-out codes by the VOTERS nearest training codes, standardised, in Euclidean distance.
 
-    Args:
-        codes: float [N, D], of training images.
-        labels: bool [N, A], theirs.
-        held_out: float [M, D], codes of other images.
-
     Returns:
         float [M, A]: how much more often the neighbours have an attribute than training images do.
     """
@@ -90,9 +81,8 @@ def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.nda
     """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
 
     Args:
-        scores: float [M, A].
-        labels: bool [M, A].
-        weights: float [B, M], how often each sample counts in each of B resamples.
+        scores, labels: float and bool [M, A].
+        weights: float [B, M].
 
     Returns:
         float64 [B, A]; NaN where a resample has one class only.
@@ -118,7 +108,7 @@ def balanced_accuracy(decisions: np.ndarray, labels: np.ndarray, weights: np.nda
 
     Args:
         decisions, labels: bool [M, A].
-        weights: float [B, M], as for `auroc`.
+        weights: float [B, M].
 
     Returns:
         float64 [B, A]; NaN where a resample has one class only.

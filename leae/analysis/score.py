@@ -131,11 +131,7 @@ def printable(name: str) -> str:
 
 
 def draw_scores(folder: ImageFolder, scores: Scores, run: TrainedRun, count: int, device: torch.device) -> Image.Image:
-    """At most `count` images with the highest and with the lowest scores, each above its reconstruction.
-
-    Raises:
-        UsageError: an image cannot be read any more.
-    """
+    """At most `count` images with the highest and with the lowest scores, each above its reconstruction."""
     total = len(scores.names)
     count = max(1, min(count, total // 2))
     rows, captions = {}, {}
@@ -168,12 +164,12 @@ def positive_of(scores: Scores, labels: tuple[str, str], positive: str | None) -
 
 
 def draw_roc(errors: np.ndarray, positives: np.ndarray, names: dict[bool, str], limit: float, title: str) -> Figure:
-    """The ROC curve, and the scores of both sub-folders as histograms.
+    """The ROC curve of scores, float64 [N], and both sub-folders' scores as histograms.
 
     Args:
-        errors: float64 [N], the scores.
+        errors: the scores.
         positives: bool [N], which of them should be higher.
-        names: of the sub-folders, of positive images and of the others.
+        names: of the sub-folder of positive images, and of the other.
         limit: what 95 % of the held-out images score at most.
         title: one line.
     """

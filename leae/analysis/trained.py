@@ -152,7 +152,7 @@ def encode_all(
         ]
     codes = torch.cat(parts)
     if not codes.isfinite().all():
-        raise UsageError(f"{title}: the model makes codes that are not finite numbers; its training has diverged")
+        raise UsageError(f"{title}: the model makes codes that are not finite; its training has diverged")
     return codes
 
 

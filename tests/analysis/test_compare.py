@@ -14,7 +14,7 @@ from tests.conftest import assert_one_line, run_leae
 RUNS = ["runs/self-teaching-001", "runs/masked-001"]
 
 
-def test_rows_are_the_runs_reconstructions_of_the_same_views(finished):
+def test_rows_are_the_runs_reconstructions_of_the_same_views(trained):
     runs = open_runs(RUNS, "100", torch.device("cpu"))
     images = to_float(open_data(runs[0]).images["test"][:3], "cpu")
     views = views_for(runs[0], None, seed=5)
@@ -31,7 +31,7 @@ def test_rows_are_the_runs_reconstructions_of_the_same_views(finished):
         assert label == f"{run.name}\n{run.method}\nlatent size 8, 96×, step 9\nfrom the masked view"
 
 
-def test_the_picture_has_every_row_and_depends_on_the_seed_alone(finished, tmp_path, monkeypatch, capsys):
+def test_the_picture_has_every_row_and_depends_on_the_seed_alone(trained, tmp_path, monkeypatch, capsys):
     pictures = []
     for seed in (0, 0, 1):
         output = str(tmp_path / f"{len(pictures)}.png")
@@ -56,5 +56,5 @@ def test_the_picture_has_every_row_and_depends_on_the_seed_alone(finished, tmp_p
         ([], "the following arguments are required: RUN"),
     ],
 )
-def test_wrong_options_are_refused_in_one_line(finished, monkeypatch, capsys, options, says):
+def test_wrong_options_are_refused_in_one_line(trained, monkeypatch, capsys, options, says):
     assert_one_line(monkeypatch, capsys, "compare", *options, says=says)

@@ -16,23 +16,24 @@ from sklearn.preprocessing import StandardScaler
 
 import leae
 from leae.analysis import evaluate
-from leae.analysis.evaluate import columns_for, untrained_like
+from leae.analysis.evaluate import Column, Sample, columns_for, probe, untrained_like
 from leae.analysis.pixel_pca import PixelPCA
 from leae.analysis.trained import open_runs
-from leae.data.prepare import to_float
+from leae.data.prepare import Dataset, to_float
+from leae.training.evaluation import MaskedViews
 from tests.conftest import assert_one_line, run_leae
 
 CPU = torch.device("cpu")
 RUNS = ["runs/self-teaching-001", "runs/masked-001"]
 
 
-def test_figures_of_runs_are_printed_and_kept(finished, monkeypatch, capsys):
+def test_figures_of_runs_are_printed_and_kept(trained, monkeypatch, capsys):
     run_leae(monkeypatch, "evaluate", *RUNS, "runs/variational-001", "--label-share", "0.3")
-    printed = capsys.readouterr().out
-    rows = [line for line in printed.splitlines() if line.startswith("PSNR of clean")]
+    lines = capsys.readouterr().out.splitlines()
+    psnr, auroc, *_ = (line for line in lines if line.startswith(("PSNR of clean", "  AUROC, clean")))
     contents = [json.loads((Path(run) / "evaluation.json").read_text()) for run in RUNS]
-    for run, content in zip(RUNS, contents, strict=True):
-        assert f"{content['reconstruction']['psnr_clean']:.2f}" in rows[0]
+    for run, content, cell in zip(RUNS, contents, auroc.split()[2:], strict=False):
+        assert f"{content['reconstruction']['psnr_clean']:.2f}" in psnr
         with (Path(run) / "metrics.csv").open(newline="") as file:
             logged = [row for row in csv.DictReader(file) if row["split"] == "test"][-1]
         for measure in ("psnr_clean", "psnr_masked"):  # training took them of the same images and masks
@@ -41,8 +42,10 @@ def test_figures_of_runs_are_printed_and_kept(finished, monkeypatch, capsys):
         assert content["latent"]["dimensions"] == 8
         probes = content["representation"]["linear"]["clean"]["auroc"]
         assert probes["mean"] == pytest.approx(np.mean(list(probes["attributes"].values())))
-        assert probes["interval"][0] <= probes["mean"] <= probes["interval"][1]
-        assert probes["beats PCA 8"] in (True, False)
+        low, high = probes["interval"]
+        assert low <= probes["mean"] <= high
+        star = "" if probes["beats PCA 8"] else "*"
+        assert cell == f"{probes['mean']:.3f}±{(high - low) / 2:.3f}".replace("±0", "±") + star
         assert Image.open(Path(run) / "evaluation.png").size == (1300, 800)
     assert "neighbours" in contents[0]["representation"]
     assert contents[0]["options"]["held_out"] == 30
@@ -55,7 +58,7 @@ def other_data(monkeypatch):
     return lambda change: monkeypatch.setattr(evaluate, "open_data", lambda run: change(original(run)))
 
 
-def test_without_attributes_the_section_is_left_out_and_says_why(finished, monkeypatch, capsys, other_data):
+def test_without_attributes_the_section_is_left_out_and_says_why(trained, monkeypatch, capsys, other_data):
     none = {"attributes": {}, "attribute_names": ()}
     other_data(lambda dataset: replace(dataset, **none))
     run_leae(monkeypatch, "evaluate", RUNS[0], "--train-images", "100")
@@ -63,7 +66,7 @@ def test_without_attributes_the_section_is_left_out_and_says_why(finished, monke
     assert json.loads((Path(RUNS[0]) / "evaluation.json").read_text())["representation"] == {}
 
 
-def test_a_figure_that_is_undefined_is_an_empty_cell_and_null(finished, monkeypatch, capsys, other_data):
+def test_a_figure_that_is_undefined_is_an_empty_cell_and_null(trained, monkeypatch, capsys, other_data):
     def flattened(dataset):  # no gradient to compare with, no distance between codes
         return replace(dataset, images={split: np.full_like(a, 90) for split, a in dataset.images.items()})
 
@@ -78,12 +81,12 @@ def test_a_figure_that_is_undefined_is_an_empty_cell_and_null(finished, monkeypa
     assert content["latent"]["drift"] is None
 
 
-def test_small_sets_classes_are_attributes(finished, monkeypatch, capsys):
+def test_small_sets_classes_are_attributes(trained, monkeypatch, capsys):
     run_leae(monkeypatch, "evaluate", "runs/plain-001", "--train-images", "400")
     assert "mean over 10 attributes" in capsys.readouterr().out
 
 
-def test_nothing_of_the_held_out_images_or_labels_reaches_a_fit(finished, monkeypatch, capsys, other_data):
+def test_nothing_of_the_held_out_images_or_labels_reaches_a_fit(trained, monkeypatch, capsys, other_data):
     def with_other_held_out_images(dataset):
         draws = np.random.default_rng(1)
         noise = draws.integers(0, 256, dataset.images["test"].shape, dtype=np.uint8)
@@ -107,7 +110,7 @@ def test_nothing_of_the_held_out_images_or_labels_reaches_a_fit(finished, monkey
     assert fitted == honest
 
 
-def test_beside_the_runs_stand_one_untrained_encoder_and_one_pca_a_shape_and_chance(finished):
+def test_beside_the_runs_stand_one_untrained_encoder_and_one_pca_a_shape_and_chance(trained):
     runs = open_runs([*RUNS, "runs/variational-001"], "100", CPU)
     train = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), dtype=np.uint8)
     columns = columns_for(runs, train, CPU)
@@ -133,17 +136,24 @@ def test_pca_is_the_best_linear_reconstruction_of_its_training_images():
     assert pca.encode(images).shape == (40, 5)
 
 
-def test_what_does_not_beat_pca_on_the_same_resamples_is_marked(finished, monkeypatch, capsys):
-    run_leae(monkeypatch, "evaluate", *RUNS, "--label-share", "0.3")
-    lines = capsys.readouterr().out.splitlines()
-    row = next(line for line in lines if line.startswith("  AUROC, clean")).split()[2:]
-    contents = [json.loads((Path(run) / "evaluation.json").read_text()) for run in RUNS]
-    figures = [content["representation"]["linear"]["clean"]["auroc"] for content in contents]
-    figures.append(contents[0]["beside"]["untrained"]["representation"]["linear"]["clean"]["auroc"])
-    assert [cell.endswith("*") for cell in row[:3]] == [not figure["beats PCA 8"] for figure in figures]
-    for cell, figure in zip(row, figures, strict=False):
-        low, high = figure["interval"]
-        assert cell.rstrip("*") == f"{figure['mean']:.3f}±{(high - low) / 2:.3f}".replace("±0", "±")
+def test_codes_that_tell_an_attribute_beat_a_pca_that_does_not():
+    draws = np.random.default_rng(0)
+    labels = {split: draws.random((300, 1)) < 0.5 for split in ("train", "test")}
+    images = {split: np.zeros((300, 8, 8, 3), np.uint8) for split in labels}
+    dataset = Dataset(title="noise", images=images, attributes=labels, attribute_names=("Planted",))
+    sample = Sample(dataset, 300, 300, 0.5, MaskedViews(0.35))
+    noise = {split: draws.standard_normal((300, 4)) for split in labels}
+    pca, knowing = Column("PCA 4", None), {split: noise[split] + labels[split] for split in labels}
+    for column, codes in (
+        (pca, noise),
+        (Column("better", None, pca=pca), knowing),
+        (Column("same", None, pca=pca), noise),
+    ):
+        probe(column, "clean", codes["train"], codes["test"], sample)
+        for method in ("linear", "few", "neighbours"):
+            figure = column.figures["representation"][method]["clean"]["balanced_accuracy"]
+            assert figure.get("beats PCA 4") == {"PCA 4": None, "better": True, "same": False}[column.name]
+            assert list(figure["attributes"]) == ["Planted"]
 
 
 @pytest.mark.parametrize(
@@ -154,5 +164,5 @@ def test_what_does_not_beat_pca_on_the_same_resamples_is_marked(finished, monkey
         ([RUNS[0], "runs/plain-001"], "only runs on the same images"),
     ],
 )
-def test_wrong_options_are_refused_in_one_line(finished, monkeypatch, capsys, options, says):
+def test_wrong_options_are_refused_in_one_line(trained, monkeypatch, capsys, options, says):
     assert_one_line(monkeypatch, capsys, "evaluate", *options, says=says)

@@ -81,9 +81,6 @@ def index_in(space, image) -> int:
     return int((images_of(space) - image).abs().flatten(1).amax(dim=1).argmin())
 
 
-# --- what the pictures show ------------------------------------------------------------------------------------
-
-
 def test_lines_end_at_the_reconstructions_of_the_originals_beside_them(space, drawn):
     latents.draw_interpolations(space, 4)
     assert len(drawn["rows"]) == 4
@@ -183,12 +180,12 @@ def test_a_map_is_coloured_by_classes_where_every_image_has_one(space):
     assert (labels == space.dataset.attributes["test"][:, 1]).all()
     assert names == ["not Even", "Even"]
     assert said == "coloured by Even (best separated on training images, AUROC 0.900)"
-    numbers = {split: np.arange(len(images)) % 5 for split, images in space.dataset.images.items()}
-    classes = {split: np.eye(5, dtype=bool)[labels] for split, labels in numbers.items()}
+    indices = {split: np.arange(len(images)) % 5 for split, images in space.dataset.images.items()}
+    classes = {split: np.eye(5, dtype=bool)[labels] for split, labels in indices.items()}
     space.dataset = replace(space.dataset, attributes=classes, attribute_names=tuple("abcde"))
     space.training_labels = torch.from_numpy(classes["train"])
     labels, names, said = latents.colours_of(space, None, {})
-    assert (labels == numbers["test"]).all()
+    assert (labels == indices["test"]).all()
     assert (names, said) == (list("abcde"), "coloured by class")
     assert latents.colours_of(space, "c", {})[1] == ["not c", "c"]
 
@@ -210,17 +207,15 @@ def test_collapsed_codes_are_drawn_and_codes_that_are_not_finite_refused():
     assert len(list(pictures(space_of(model), OPTIONS))) == len(PICTURES)
     with torch.no_grad():
         model.encoder.stem.weight.fill_(float("nan"))
-    with pytest.raises(UsageError, match="not finite numbers"):
+    with pytest.raises(UsageError, match="not finite"):
         space_of(model)
 
-
-# --- the command -----------------------------------------------------------------------------------------------
 
 RUN = "runs/self-teaching-001"
 
 
-def test_the_command_writes_the_pictures_into_the_runs_folder(finished, monkeypatch, capsys):
-    folder = finished / RUN / "latents"
+def test_the_command_writes_the_pictures_into_the_runs_folder(trained, monkeypatch, capsys):
+    folder = trained / RUN / "latents"
     shutil.rmtree(folder, ignore_errors=True)
     run_leae(monkeypatch, "latents", RUN, "--device", "cpu", "--images", "3")
     assert sorted(path.name for path in folder.iterdir()) == sorted(f"{name}.png" for name in PICTURES)
@@ -250,7 +245,7 @@ def test_without_attributes_their_parts_are_left_out_and_it_says_why(workplace, 
         ("--attribute smilling", "--attribute is '?smilling'?; it must be one of Bald, .*did you mean Smiling"),
     ],
 )
-def test_refused_options_write_nothing(finished, monkeypatch, capsys, options, says):
-    before = sorted(finished.rglob("*"))
+def test_refused_options_write_nothing(trained, monkeypatch, capsys, options, says):
+    before = sorted(trained.rglob("*"))
     assert_one_line(monkeypatch, capsys, "latents", RUN, "--device", "cpu", *options.split(), says=says)
-    assert sorted(finished.rglob("*")) == before
+    assert sorted(trained.rglob("*")) == before
