@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from leae.analysis.trained import FinishedRun, add_options, open_data, open_runs, views_for
+from leae.analysis.trained import TrainedRun, add_run_arguments, open_data, open_runs, save_picture, views_for
 from leae.data.prepare import to_float
-from leae.errors import UsageError, run_command
-from leae.files import whole_file
+from leae.errors import UsageError
 from leae.masking import mask_side
 from leae.randomness import generator
 from leae.training.device import find_device
@@ -26,14 +25,8 @@ from leae.training.run import RUNS
 from leae.training.settings import Parser, require_whole
 
 
-def comparison_rows(runs: list[FinishedRun], images: Tensor, views: MaskedViews) -> dict[str, Tensor]:
-    """The rows of the picture: label → float [N, C, S, S] in [0, 1].
-
-    Args:
-        runs: whose models reconstruct.
-        images: float [N, C, S, S] in [0, 1], on the models' device.
-        views: the masks; the first image is number 0.
-    """
+def comparison_rows(runs: list[TrainedRun], images: Tensor, views: MaskedViews) -> dict[str, Tensor]:
+    """The rows of the picture, label → float [N, C, S, S] in [0, 1], for images of that shape."""
     masked = views(images)
     rows = {"original": images, "masked input": masked}
     for run in runs:
@@ -43,36 +36,32 @@ def comparison_rows(runs: list[FinishedRun], images: Tensor, views: MaskedViews)
     return rows
 
 
-def main() -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser, "RUN", nargs="+")
+def add_arguments(parser: Parser) -> None:
+    add_run_arguments(parser, nargs="+")
     parser.add_argument("--images", type=int, default=8, help="images in the picture [%(default)s]")
     parser.add_argument("--seed", type=int, default=0, help="of which images and where the squares are [%(default)s]")
-    parser.add_argument("--output", default=str(RUNS / "comparison.png"), help="the picture's file [%(default)s]")
-    chosen = parser.parse_args()
-    require_whole(1, **{"--images": chosen.images})
-    require_whole(0, **{"--seed": chosen.seed})
-    output = Path(chosen.output)
-    if output.suffix.lower() != ".png" or not output.parent.is_dir():
-        raise UsageError(f"--output is {output}; it must be a .png file in a folder that exists")
-    device = find_device(chosen.device)
-    runs = open_runs(chosen.runs, chosen.checkpoint, device)
-    views = views_for(runs[0], chosen.mask_ratio, chosen.seed)
+    parser.add_argument("--output", type=Path, default=RUNS / "comparison.png", help="the picture [%(default)s]")
+
+
+def main(options: argparse.Namespace) -> None:
+    require_whole(1, **{"--images": options.images})
+    require_whole(0, **{"--seed": options.seed})
+    if options.output.suffix.lower() != ".png" or not options.output.parent.is_dir():
+        raise UsageError(f"--output is {options.output}; it must be a .png file in a folder that exists")
+    device = find_device(options.device)
+    runs = open_runs(options.runs, options.checkpoint, device)
+    views = views_for(runs[0], options.mask_ratio, options.seed)
     dataset = open_data(runs[0])
 
-    held_out = dataset.images["test"]
-    order = torch.randperm(len(held_out), generator=generator(chosen.seed, "selection"))[: chosen.images]
-    images = to_float(held_out[order.numpy()], device)
-    side = mask_side(images.shape[-1], views.mask_ratio)
-    boxes = [(row, column, side) for row, column in views.corners(len(images), images.shape[-1]).tolist()]
+    test = dataset.images["test"]
+    shown = torch.randperm(len(test), generator=generator(options.seed, "selection"))[: options.images]
+    images = to_float(test[shown.numpy()], device)
+    size = images.shape[-1]
+    side = mask_side(size, views.mask_ratio)
+    boxes = [(row, column, side) for row, column in views.corners(len(images), size).tolist()]
     title = (
-        f"{dataset.title}, held-out images, {images.shape[-1]}×{images.shape[-1]}; "
-        f"mask ratio {views.mask_ratio:g}; checkpoint {chosen.checkpoint}"
+        f"{dataset.title}, held-out images, {size}×{size}; mask ratio {views.mask_ratio:g}; "
+        f"checkpoint {options.checkpoint}"
     )
-    with whole_file(output, "wb") as file:
-        draw_grid(comparison_rows(runs, images, views), title, boxes).save(file, format="PNG", optimize=True)
-    print(f"comparison: {output}")
-
-
-if __name__ == "__main__":
-    run_command(main)
+    save_picture(draw_grid(comparison_rows(runs, images, views), title, boxes), options.output)
+    print(f"comparison: {options.output}")

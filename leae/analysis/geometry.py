@@ -1,6 +1,6 @@
 """Geometry of codes: straight lines, the direction of an attribute, nearest neighbours.
 
-Codes are flat here, float [N, D]; those of a spatial latent are flattened by whoever has them.
+Codes are flat here, float [N, D]; the caller flattens those of a spatial latent.
 """
 
 import torch
@@ -15,29 +15,16 @@ def straight_lines(starts: Tensor, ends: Tensor, steps: int) -> Tensor:
 
 
 def class_difference(codes: Tensor, labels: Tensor) -> Tensor:
-    """An attribute's direction: the mean code of those that have it less the mean code of those that do not.
-
-    Args:
-        codes: float [N, D].
-        labels: bool [N], both values among them.
-
-    Returns:
-        float [D].
-    """
+    """An attribute's direction, the mean code with it less the mean code without it: [N, D] and bool [N] → [D]."""
     return codes[labels].mean(dim=0) - codes[~labels].mean(dim=0)
 
 
 def separation(codes: Tensor, labels: Tensor) -> float:
-    """How well an attribute's direction tells those that have it from those that do not: an AUROC.
-
-    The direction is that of every second code; the others are ranked along it.
-
-    Args:
-        codes: float [N, D].
-        labels: bool [N].
+    """How well an attribute's direction separates codes [N, D] with it from those without it (labels bool [N]).
 
     Returns:
-        From 0 to 1, chance being 0.5; NaN where one half has all the attribute, or has none.
+        The AUROC of every second code along the direction of the others, chance being 0.5; NaN where either half
+        lacks one of the classes.
     """
     fitted, judged = labels[::2], labels[1::2]
     if not all(half.any() and not half.all() for half in (fitted, judged)):
@@ -51,18 +38,13 @@ def deviation_along(codes: Tensor, direction: Tensor) -> float:
 
 
 def nearest_others(codes: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The nearest neighbours of some codes among all the others.
-
-    Args:
-        codes: float [N, D].
-        queries: int64 [Q], the numbers of those whose neighbours are wanted.
-        count: how many of them, less than N.
+    """The `count` nearest neighbours of some codes, given by their indices int64 [Q], among all the others.
 
     Returns:
-        Euclidean distances, float [Q, count], ascending, and the neighbours' numbers, int64 [Q, count].
+        Euclidean distances, float [Q, count], ascending, and the neighbours' indices, int64 [Q, count].
     """
     # Differences, not products: these lose what is small beside the codes' own length.
     distances = torch.cdist(codes[queries], codes, compute_mode="donot_use_mm_for_euclid_dist")
     distances[torch.arange(len(queries)), queries] = torch.inf
-    ascending, numbers = distances.sort(dim=1, stable=True)
-    return ascending[:, :count], numbers[:, :count]
+    ascending, indices = distances.sort(dim=1, stable=True)
+    return ascending[:, :count], indices[:, :count]

@@ -16,9 +16,9 @@ from leae.training.pictures import to_pixels
 
 MAPS = ("pca", "tsne", "umap")
 PERPLEXITY = 30  # how many neighbours t-SNE tries to keep; fewer where there are fewer codes
-NEIGHBOURS = 15  # the same of UMAP
-COMPONENTS = 50  # of more dimensions than these t-SNE and UMAP see the first principal components
-EXACT = 2_048  # numbers of a code up to which components are exact; beyond, that would take minutes
+UMAP_NEIGHBOURS = 15  # the same of UMAP
+COMPONENTS = 50  # of more dimensions than these t-SNE and UMAP are given the first principal components
+EXACT = 2_048  # dimensions up to which components are exact; beyond, that would take minutes
 SIDE = 1100  # pixels of the map
 DPI = 120
 LINE = 27  # pixels of a line of text above it
@@ -27,32 +27,22 @@ LEGEND_LETTERS = 80  # of all names in a row of it
 THUMBNAIL = 52  # pixels
 SPACING = 1.4  # thumbnails between the centres of two of them, so that the points between them stay in sight
 WITHOUT, WITH = "#0072b2", "#d55e00"  # blue and vermilion, which colour-blind people tell apart
-MANY = 20  # classes at most that colours can tell apart
+MOST_CLASSES = 20  # that colours can tell apart
+TINY = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True)
 class Map:
-    """Where codes lie on a plane.
+    """Where codes lie on a plane."""
 
-    Attributes:
-        points: float [N, 2].
-        axes: what the two axes are.
-        scale: whether numbers along the axes mean something.
-        method: how it was made, for the title.
-    """
-
-    points: np.ndarray
-    axes: tuple[str, str]
-    scale: bool
-    method: str
+    points: np.ndarray  # float [N, 2]
+    axes: tuple[str, str]  # what the two are
+    scale: bool  # whether distances along the axes mean something
+    method: str  # how it was made, for the title
 
 
 def require_umap() -> Callable:
-    """UMAP's class, which comes with an extra.
-
-    Raises:
-        UsageError: it is not installed.
-    """
+    """UMAP's class, which comes with an extra; a `UsageError` if that is not installed."""
     try:
         from umap import UMAP
     except ImportError as error:
@@ -63,16 +53,10 @@ def require_umap() -> Callable:
 
 
 def make_map(kind: str, training: Tensor, codes: Tensor, seed: int) -> Map:
-    """A map of codes.
+    """A map of codes, float [N, D], at least four of them; `kind` is one of MAPS.
 
-    Principal components are those of training codes. t-SNE and UMAP lay out the codes themselves, from their places
-    among the first two components on; they know no place for a code that they were not given, and no labels.
-
-    Args:
-        kind: one of MAPS.
-        training: float [M, D].
-        codes: float [N, D], the codes to be mapped, at least four.
-        seed: of t-SNE and UMAP.
+    Principal components are those of training codes, float [M, D]. t-SNE and UMAP lay out the codes themselves,
+    beginning at their places among the first two components, without labels.
 
     Raises:
         UsageError: UMAP is asked for and not installed.
@@ -83,39 +67,30 @@ def make_map(kind: str, training: Tensor, codes: Tensor, seed: int) -> Map:
     solver = "covariance_eigh" if training.shape[1] <= EXACT else "randomized"
     with np.errstate(invalid="ignore"):  # of the shares of no variance, which collapsed codes have
         pca = PCA(components, svd_solver=solver, random_state=0).fit(training)
-    projected = pca.transform(codes)
-    if projected.shape[1] < 2:  # codes of one number
-        projected = np.pad(projected, ((0, 0), (0, 2 - projected.shape[1])))
+    missing = max(0, 2 - components)  # codes of one dimension
+    projected = np.pad(pca.transform(codes), ((0, 0), (0, missing)))
     if kind == "pca":
-        variances = np.pad(pca.explained_variance_, (0, 2))[:2]
-        shares = variances / max(training.var(axis=0, ddof=1).sum(), np.finfo(np.float32).tiny)
+        variances = np.pad(pca.explained_variance_, (0, missing))
+        shares = variances / max(training.var(axis=0, ddof=1).sum(), TINY)
         axes = tuple(f"component {number}: {share:.1%} of the variance" for number, share in enumerate(shares, start=1))
         return Map(projected, axes, True, "PCA, the components those of training codes")
-    start = (projected[:, :2] / max(projected[:, 0].std(), np.finfo(np.float32).tiny)).astype(np.float32)
+    start = (projected[:, :2] / max(projected[:, 0].std(), TINY)).astype(np.float32)
     seed %= 2**32  # all that NumPy's older generator takes
     if kind == "tsne":
         perplexity = min(PERPLEXITY, (len(codes) - 1) / 3)
         points = TSNE(2, perplexity=perplexity, init=1e-4 * start, random_state=seed).fit_transform(projected)
         return Map(points, ("t-SNE 1", "t-SNE 2"), False, f"t-SNE, perplexity {perplexity:.3g}")
-    neighbours = min(NEIGHBOURS, len(codes) - 1)
+    neighbours = min(UMAP_NEIGHBOURS, len(codes) - 1)
     umap = require_umap()(n_neighbors=neighbours, init=start, random_state=seed, n_jobs=1)
     return Map(umap.fit_transform(projected), ("UMAP 1", "UMAP 2"), False, f"UMAP, {neighbours} neighbours")
 
 
 def without_overlap(points: np.ndarray, distance: float) -> list[int]:
-    """Points, taken in their order, that lie at least so far apart, along one axis or the other, from those before.
-
-    Args:
-        points: float [N, 2].
-        distance: in the points' unit.
-
-    Returns:
-        The numbers of the points taken.
-    """
+    """Indices of points [N, 2], taken in order, each at least so far along one axis from those taken before."""
     taken = []
-    for number, point in enumerate(points):
-        if not taken or (np.abs(points[taken] - point).max(axis=1) >= distance).all():
-            taken.append(number)
+    for index, point in enumerate(points):
+        if (np.abs(points[taken] - point).max(axis=1) >= distance).all():
+            taken.append(index)
     return taken
 
 
@@ -123,7 +98,7 @@ def draw_map(plane: Map, images: Tensor, labels: np.ndarray, names: list[str], t
     """A map with a dot for every code, coloured by its label, and thumbnails where there is room for them.
 
     Args:
-        plane: the map.
+        plane: where the codes lie.
         images: float [N, C, S, S] in [0, 1].
         labels: int [N], which of the names is an image's.
         names: for the legend; none for a map of one colour.
@@ -139,18 +114,18 @@ def draw_map(plane: Map, images: Tensor, labels: np.ndarray, names: list[str], t
     reach = max(np.ptp(plane.points, axis=0).max() / 2, 1e-6) * (1 + 2 * THUMBNAIL / SIDE)
     axes.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach))
 
-    palette = _palette(len(names))
-    for label, colour in enumerate(palette):
+    palette = [WITHOUT, WITH] if len(names) <= 2 else colormaps["tab10" if len(names) <= 10 else "tab20"].colors
+    for label, colour in enumerate(palette[: max(1, len(names))]):
         x, y = plane.points[labels == label].T
-        letters = LEGEND_LETTERS // min(len(palette), LEGEND_COLUMNS)
+        letters = LEGEND_LETTERS // min(max(1, len(names)), LEGEND_COLUMNS)
         name = f"{legend_text(names[label], letters)} ({len(x):,})" if names else None
         axes.scatter(x, y, s=18, color=colour, linewidths=0, alpha=0.8, label=name)
     pixels = to_pixels(images)
     pixels = pixels.repeat(3 // pixels.shape[3], axis=3)  # grey ones become RGB
-    for number in without_overlap(plane.points, SPACING * THUMBNAIL * 2 * reach / SIDE):
-        thumbnail = OffsetImage(pixels[number], zoom=THUMBNAIL * 72 / DPI / pixels.shape[1])
-        frame = {"edgecolor": palette[labels[number]], "linewidth": 2}
-        axes.add_artist(AnnotationBbox(thumbnail, plane.points[number], pad=0, frameon=True, bboxprops=frame))
+    for index in without_overlap(plane.points, SPACING * THUMBNAIL * 2 * reach / SIDE):
+        thumbnail = OffsetImage(pixels[index], zoom=THUMBNAIL * 72 / DPI / pixels.shape[1])
+        frame = {"edgecolor": palette[labels[index]], "linewidth": 2}
+        axes.add_artist(AnnotationBbox(thumbnail, plane.points[index], pad=0, frameon=True, bboxprops=frame))
     if names:  # above the map, where it hides nothing
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": LEGEND_COLUMNS, "frameon": False}
         axes.legend(**place, fontsize=11, markerscale=2.5, borderaxespad=0.3, handletextpad=0.2)
@@ -160,13 +135,6 @@ def draw_map(plane: Map, images: Tensor, labels: np.ndarray, names: list[str], t
         axes.set(xticks=[], yticks=[])
     figure.text(left / width, 1 - 12 / height, title, fontsize=11, va="top", linespacing=1.4)
     return figure
-
-
-def _palette(count: int) -> list:
-    """As many colours as there are labels, one if there are none."""
-    if count <= 2:
-        return [WITHOUT, WITH][: max(1, count)]
-    return list(colormaps["tab10" if count <= 10 else "tab20"].colors[:count])
 
 
 def legend_text(name: str, letters: int) -> str:

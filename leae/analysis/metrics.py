@@ -1,6 +1,6 @@
-"""How near a reconstruction is to its image, over the whole of it and inside its square alone.
+"""How near a reconstruction is to its image, over the whole of it and inside its square.
 
-SSIM is torchmetrics'. What is inside a square is given by a mask, bool [N, 1, S, S].
+Images and references are float [N, C, S, S] in [0, 1]; `inside` is bool [N, 1, S, S], true in each image's square.
 """
 
 from collections.abc import Callable
@@ -17,31 +17,15 @@ from leae.training.evaluation import MaskedViews, psnr
 
 
 def psnr_inside(images: Tensor, references: Tensor, inside: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each image's masked-in pixels, in decibels.
-
-    Args:
-        images, references: float [N, C, S, S] in [0, 1].
-        inside: bool [N, 1, S, S], in each image at least one pixel.
-
-    Returns:
-        float [N].
-    """
+    """Peak signal-to-noise ratio inside each image's square, in decibels: float [N]."""
     squared = (images - references).square().mean(dim=1, keepdim=True) * inside
     return -10 * torch.log10(squared.sum(dim=(1, 2, 3)) / inside.sum(dim=(1, 2, 3)))
 
 
 def ssim(images: Tensor, references: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Structural similarity of each image, and the part of it that belongs to the masked-in pixels.
+    """Structural similarity of each image, and of its square: the means of its map over either. Two of float [N].
 
-    Wang et al. (2004), with their Gaussian window of σ 1.5; an image's figure is the mean of its map over pixels and
-    channels, that of its square the mean of the same map over the square.
-
-    Args:
-        images, references: float [N, C, S, S] in [0, 1].
-        inside: bool [N, 1, S, S].
-
-    Returns:
-        Two of float [N], at most 1.
+    Wang et al. (2004), with their Gaussian window of σ 1.5, by torchmetrics.
     """
     channels_last = torch.channels_last  # its convolutions are several times as fast on a CPU
     whole, similarity = structural_similarity_index_measure(
@@ -56,14 +40,10 @@ def ssim(images: Tensor, references: Tensor, inside: Tensor) -> tuple[Tensor, Te
 
 
 def gradient_energy(images: Tensor, inside: Tensor) -> Tensor:
-    """The sum of squared differences between neighbouring pixels, of each image, where both are inside: float [N].
+    """The sum of squared differences between neighbouring pixels of each image, where both are inside: float [N].
 
     The ratio of a reconstruction's energy to its original's is its sharpness: 1 is as sharp, a blurry average is far
     below, and noise is above.
-
-    Args:
-        images: float [N, C, S, S].
-        inside: bool [N, 1, S, S].
     """
     down = images.diff(dim=2).square() * (inside[:, :, 1:] & inside[:, :, :-1])
     right = images.diff(dim=3).square() * (inside[..., 1:] & inside[..., :-1])
@@ -71,30 +51,24 @@ def gradient_energy(images: Tensor, inside: Tensor) -> Tensor:
 
 
 def reconstruction_figures(
-    answer: Callable[[Tensor], Tensor], images: np.ndarray, views: MaskedViews, device: torch.device, title: str
+    model: Callable[[Tensor], Tensor], images: np.ndarray, views: MaskedViews, device: torch.device, title: str
 ) -> dict[str, float]:
-    """Means over images of how well `answer` reconstructs them, from themselves and from their masked views.
-
-    Args:
-        answer: a model's reconstructions of a batch, or another function of it with the same shape of result.
-        images: uint8 [N, S, S, C].
-        views: the masks.
-        device: where `answer` computes.
-        title: of the progress bar.
+    """Means over images uint8 [N, S, S, C] of how well a model reconstructs them, from clean and from masked views.
 
     Returns:
         "psnr", "psnr_square" (dB), "ssim", "ssim_square" and "sharpness_square", each of them once with "_clean" and
         once with "_masked" behind it. Sharpness is the ratio of the sums over all images, so that flat squares do not
-        count for much.
+        count for much; it is NaN where all of them are flat or have one pixel.
     """
     size = images.shape[1]
+    side = mask_side(size, views.mask_ratio)
     totals: dict[str, float] = {}
+    energy = 0.0  # of the original images
     for first, batch in batches_of(images, device, title):
-        side = mask_side(size, views.mask_ratio)
         inside = inside_squares(views.corners(len(batch), size, first).to(device), side, size)
-        original = gradient_energy(batch, inside)
-        for name, seen in (("clean", batch), ("masked", views(batch, first))):
-            reconstruction = answer(seen)
+        energy += gradient_energy(batch, inside).double().sum().item()
+        for view, shown in (("clean", batch), ("masked", views(batch, first))):
+            reconstruction = model(shown)
             whole, square = ssim(reconstruction, batch, inside)
             figures = {
                 "psnr": psnr(reconstruction, batch),
@@ -104,22 +78,17 @@ def reconstruction_figures(
                 "sharpness_square": gradient_energy(reconstruction, inside),
             }
             for figure, values in figures.items():
-                key = f"{figure}_{name}"
+                key = f"{figure}_{view}"
                 totals[key] = totals.get(key, 0.0) + values.double().sum().item()
-        totals["original"] = totals.get("original", 0.0) + original.double().sum().item()
-    energy = totals.pop("original")
-    return {key: total / (energy if key.startswith("sharpness") else len(images)) for key, total in totals.items()}
+    divisors = {key: (energy or np.nan) if key.startswith("sharpness") else len(images) for key in totals}
+    return {key: total / divisors[key] for key, total in totals.items()}
 
 
 class PerceptualFigures:
     """LPIPS (AlexNet) and FID (Inception) of reconstructions, by torchmetrics; call it as `reconstruction_figures`.
 
-    Args:
-        device: where they are computed.
-
-    Returns, called:
-        "lpips" and "fid", each of them once with "_clean" and once with "_masked" behind it; lower is nearer. FID
-        depends on the number of images, and only figures of as many compare.
+    Called, it returns "lpips" and "fid", each once with "_clean" and once with "_masked" behind it; lower is nearer.
+    FID depends on the number of images: only figures of as many compare.
 
     Raises:
         UsageError: what they need is not installed, or the networks' weights cannot be fetched.
@@ -141,23 +110,16 @@ class PerceptualFigures:
                 f"online once, or leave --perceptual out"
             ) from error
 
-    def __call__(
-        self,
-        answer: Callable[[Tensor], Tensor],
-        images: np.ndarray,
-        views: MaskedViews,
-        device: torch.device,
-        title: str,
-    ) -> dict[str, float]:
+    def __call__(self, model, images, views, device, title) -> dict[str, float]:
         figures = {}
-        for name in ("clean", "masked"):
+        for view in ("clean", "masked"):
             self.fid.reset()
             self.lpips.reset()
             for first, batch in batches_of(images, device, title):
-                reconstruction = answer(views(batch, first) if name == "masked" else batch).expand(-1, 3, -1, -1)
+                reconstruction = model(views(batch, first) if view == "masked" else batch).expand(-1, 3, -1, -1)
                 original = batch.expand(-1, 3, -1, -1)  # the networks take colours
                 self.lpips.update(reconstruction, original)
                 self.fid.update(original, real=True)
                 self.fid.update(reconstruction, real=False)
-            figures |= {f"lpips_{name}": self.lpips.compute().item(), f"fid_{name}": self.fid.compute().item()}
+            figures |= {f"lpips_{view}": self.lpips.compute().item(), f"fid_{view}": self.fid.compute().item()}
         return figures

@@ -1,4 +1,7 @@
-"""PCA of the pixels as an autoencoder: the best that a linear one can do by squared error, and the bar to clear."""
+"""What encoders are compared with that need no training: PCA of the pixels, and the mean image.
+
+PCA is the best that a linear autoencoder can do by squared error.
+"""
 
 import numpy as np
 import torch
@@ -13,17 +16,14 @@ class PixelPCA(nn.Module):
 
     Args:
         images: uint8 [N, S, S, C], which they are fitted to.
-        numbers: how many components; no more than there are images or pixels.
-
-    Attributes:
-        latent_size: how many components there are.
+        components: how many; no more are kept than there are images or pixels.
     """
 
-    def __init__(self, images: np.ndarray, numbers: int):
+    def __init__(self, images: np.ndarray, components: int):
         super().__init__()
         pixels = to_float(images, "cpu").flatten(1).numpy()
-        self.latent_size = min(numbers, *pixels.shape)
-        pca = PCA(self.latent_size, svd_solver="randomized", random_state=0).fit(pixels)
+        self.components = min(components, *pixels.shape)
+        pca = PCA(self.components, svd_solver="randomized", random_state=0).fit(pixels)
         self.register_buffer("mean", torch.from_numpy(pca.mean_).float())  # [C·S·S]
         self.register_buffer("directions", torch.from_numpy(pca.components_).float())  # [D, C·S·S]
 
@@ -37,11 +37,7 @@ class PixelPCA(nn.Module):
 
 
 class MeanImage(nn.Module):
-    """What answers every image with the mean of the training images.
-
-    Args:
-        mean: float [C, S, S] in [0, 1].
-    """
+    """Reconstructs every image as the mean image, float [C, S, S] in [0, 1]."""
 
     def __init__(self, mean: Tensor):
         super().__init__()

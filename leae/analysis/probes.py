@@ -1,9 +1,9 @@
-"""What codes know of attributes: linear probes and nearest neighbours, and how sure their figures are.
+"""What codes know of attributes: linear probes and nearest neighbours, and how certain their figures are.
 
-Whatever is fitted takes training codes and training labels alone; held-out labels are met by the figures only.
+Everything is fitted to training images alone, `codes` float [N, D] and `labels` bool [N, A]; `held_out`, float [M, D],
+are other images' codes, whose labels only enter the figures. `weights`, float [B, M], say how often each of M images
+counts in each of B resamples.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -15,39 +15,27 @@ from tqdm import tqdm
 
 STRENGTHS = (0.1, 1.0, 10.0)  # C, the inverse of the L2 penalty, of which each probe gets its best
 VALIDATION = 0.2  # share of the training codes on which it is chosen
-PROBE_DIMS = 256  # codes of more numbers are probed by their first principal components
-NEIGHBOURS = 20
-LEAST = 10  # of either class that an attribute needs on each side to be probed
+PROBE_DIMS = 256  # codes of more dimensions are probed by their first principal components
+VOTERS = 20  # nearest neighbours that vote
+FEWEST_PER_CLASS = 10  # images with and without an attribute that each split needs for it to be probed
 RESAMPLES = 500  # of the bootstrap
 
 
 def probed_attributes(*labels: np.ndarray) -> np.ndarray:
-    """Which attributes have at least LEAST images with and without them in every one of some splits.
-
-    Args:
-        *labels: bool [N, A] each.
-
-    Returns:
-        bool [A].
-    """
-    return np.logical_and.reduce([(part.sum(0) >= LEAST) & (part.sum(0) <= len(part) - LEAST) for part in labels])
+    """Which attributes have FEWEST_PER_CLASS images with and without them in every split: bool [N, A] each → [A]."""
+    counts = np.array([[part.sum(axis=0), (~part).sum(axis=0)] for part in labels])
+    return (counts >= FEWEST_PER_CLASS).all(axis=(0, 1))
 
 
 def linear_scores(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray, title: str = "probes") -> np.ndarray:
     """Scores of held-out codes by one linear probe per attribute: logistic regression on standardised codes.
 
-    Args:
-        codes: float [N, D], of training images.
-        labels: bool [N, A], theirs.
-        held_out: float [M, D], codes of other images.
-        title: of the progress bar.
-
     Returns:
         float [M, A], above 0 where the probe says yes.
     """
     if codes.shape[1] > PROBE_DIMS:
-        rotation = PCA(PROBE_DIMS, svd_solver="randomized", random_state=0).fit(codes)
-        codes, held_out = rotation.transform(codes), rotation.transform(held_out)
+        pca = PCA(PROBE_DIMS, svd_solver="randomized", random_state=0).fit(codes)
+        codes, held_out = pca.transform(codes), pca.transform(held_out)
     scaler = StandardScaler().fit(codes)
     codes, held_out = scaler.transform(codes), scaler.transform(held_out)
     scores = np.empty((len(held_out), labels.shape[1]), np.float32)
@@ -66,30 +54,26 @@ def _fit_probe(codes: np.ndarray, labels: np.ndarray) -> LogisticRegression:
     areas = []
     for strength in STRENGTHS:
         probe.set_params(C=strength).fit(fitted, fitted_labels)
-        areas.append(auroc(probe.decision_function(judged), judged_labels, np.ones((1, len(judged)))).item())
+        scores = probe.decision_function(judged)
+        areas.append(auroc(scores[:, None], judged_labels[:, None], np.ones((1, len(judged)))).item())
     return probe.set_params(C=STRENGTHS[np.argmax(areas)]).fit(codes, labels)
 
 
 def neighbour_scores(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """Scores of held-out codes by the NEIGHBOURS nearest training codes, standardised, in Euclidean distance.
-
-    Args:
-        codes: float [N, D], of training images.
-        labels: bool [N, A], theirs.
-        held_out: float [M, D], codes of other images.
+    """Scores of held-out codes by the VOTERS nearest training codes, standardised, in Euclidean distance.
 
     Returns:
         float [M, A]: how much more often the neighbours have an attribute than training images do.
     """
     scaler = StandardScaler().fit(codes)
-    search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(codes)), algorithm="brute").fit(scaler.transform(codes))
+    search = NearestNeighbors(n_neighbors=min(VOTERS, len(codes)), algorithm="brute").fit(scaler.transform(codes))
     nearest = search.kneighbors(scaler.transform(held_out), return_distance=False)  # [M, K]
     return labels[nearest].mean(axis=1) - labels.mean(axis=0)
 
 
-def resample_weights(count: int, seed: int = 0) -> np.ndarray:
+def resample_weights(count: int) -> np.ndarray:
     """How often the bootstrap draws each of `count` images: float32 [1 + RESAMPLES, count], the first row all ones."""
-    drawn = np.random.default_rng((seed, RESAMPLES)).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    drawn = np.random.default_rng((0, RESAMPLES)).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     return np.concatenate([np.ones((1, count)), drawn]).astype(np.float32)
 
 
@@ -97,65 +81,47 @@ def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.nda
     """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
 
     Args:
-        scores: float [M].
-        labels: bool [M].
-        weights: float [B, M], how often each sample counts in each of B resamples.
+        scores, labels: float and bool [M, A].
+        weights: float [B, M].
 
     Returns:
-        float64 [B]; NaN where a resample has one class only.
+        float64 [B, A]; NaN where a resample has one class only.
     """
-    order = np.argsort(scores, kind="stable")
-    ties = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # where each group of equal scores begins
-    weights, labels = weights.T[order].astype(np.float64), labels[order, None]  # [M, B], [M, 1]
-    positive, negative = weights * labels, weights * ~labels
-    if len(ties) < len(scores):
-        positive, negative = np.add.reduceat(positive, ties), np.add.reduceat(negative, ties)
-    below = np.cumsum(negative, axis=0) - negative / 2
-    with np.errstate(invalid="ignore"):
-        return np.einsum("mb,mb->b", positive, below) / (positive.sum(axis=0) * negative.sum(axis=0))
+    areas = np.empty((len(weights), scores.shape[1]))
+    for attribute in range(scores.shape[1]):
+        order = np.argsort(scores[:, attribute], kind="stable")
+        ascending, label = scores[order, attribute], labels[order, attribute, None]
+        ties = np.flatnonzero(np.diff(ascending, prepend=-np.inf))  # where each group of equal scores begins
+        weight = weights.T[order].astype(np.float64)  # [M, B]
+        positive, negative = weight * label, weight * ~label
+        if len(ties) < len(ascending):
+            positive, negative = np.add.reduceat(positive, ties), np.add.reduceat(negative, ties)
+        below = np.cumsum(negative, axis=0) - negative / 2
+        with np.errstate(invalid="ignore"):
+            pairs = positive.sum(axis=0) * negative.sum(axis=0)
+            areas[:, attribute] = np.einsum("mb,mb->b", positive, below) / pairs
+    return areas
 
 
 def balanced_accuracy(decisions: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean of the share of positives and of the share of negatives that are decided rightly.
+    """The mean of sensitivity and specificity.
 
     Args:
         decisions, labels: bool [M, A].
-        weights: float [B, M], as for `auroc`.
+        weights: float [B, M].
 
     Returns:
         float64 [B, A]; NaN where a resample has one class only.
     """
     weights = weights.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        found = (weights @ (decisions & labels)) / (weights @ labels)
-        spared = (weights @ (~decisions & ~labels)) / (weights @ ~labels)
-    return (found + spared) / 2
-
-
-@dataclass(frozen=True)
-class Figures:
-    """How well scores tell attributes, of all held-out images and of the bootstrap's resamples of them.
-
-    Attributes:
-        balanced_accuracy: float64 [1 + RESAMPLES, A]; the first row is of all images as they are.
-        auroc: the same; None for scores whose order is too coarse for it.
-    """
-
-    balanced_accuracy: np.ndarray
-    auroc: np.ndarray | None
-
-    @classmethod
-    def of(cls, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray, ranked: bool = True) -> "Figures":
-        """The figures of scores float [M, A] for labels bool [M, A], with `resample_weights(M)`; AUROC if `ranked`."""
-        accuracy = balanced_accuracy(scores > 0, labels, weights)
-        if not ranked:
-            return cls(accuracy, None)
-        columns = [auroc(scores[:, i], labels[:, i], weights) for i in range(labels.shape[1])]
-        return cls(accuracy, np.stack(columns, axis=1))
+        sensitivity = (weights @ (decisions & labels)) / (weights @ labels)
+        specificity = (weights @ (~decisions & ~labels)) / (weights @ ~labels)
+    return (sensitivity + specificity) / 2
 
 
 def mean_over_attributes(figure: np.ndarray) -> np.ndarray:
-    """[1 + RESAMPLES, A] → [1 + RESAMPLES]; what a resample has one class of only is left out of its mean."""
+    """[1 + RESAMPLES, A] → [1 + RESAMPLES]; an attribute is left out of the resamples that have one class only."""
     return np.nanmean(figure, axis=1)
 
 

@@ -1,5 +1,14 @@
-"""Scores for a folder of images by how badly a model reconstructs them: what it was trained on counts as normal."""
+"""Scores for a folder of images by how badly a run's model reconstructs them: its training data count as normal.
 
+    uv run -m leae score runs/self-teaching-001 path/to/images
+    uv run -m leae score runs/self-teaching-001 path/to/images --positive defective
+
+Writes into latents/ of the run's folder: scores.csv, every image with its reconstruction's mean squared error;
+scores.png, the highest and the lowest; and where the folder has nothing but two sub-folders, "normal" and "defective"
+say, roc.png: how well the scores tell them apart.
+"""
+
+import argparse
 import csv
 import os
 from dataclasses import dataclass
@@ -11,116 +20,100 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
-from torch import Tensor
+from torch import nn
 from tqdm import tqdm
 
 from leae.analysis.maps import DPI, WITH, WITHOUT, legend_text
-from leae.autoencoder import BaseAutoencoder
-from leae.data.prepare import Source, folder_source, to_float
+from leae.analysis.trained import (
+    ANALYSIS_BATCH,
+    LATENTS,
+    TrainedRun,
+    add_run_arguments,
+    batches_of,
+    open_data,
+    open_runs,
+    save_picture,
+    squared_errors,
+)
+from leae.data.prepare import folder_source, to_float
 from leae.errors import UsageError
-from leae.training.evaluation import BATCH, reconstruct
+from leae.files import whole_file
+from leae.training.device import find_device
+from leae.training.evaluation import reconstruct
 from leae.training.pictures import draw_grid
+from leae.training.settings import Parser, require, require_whole
 
-LEGEND_LETTERS = 24  # of a sub-folder's name
+MOST_IMAGES = 50  # in a row of the picture
+LETTERS = 24  # of a sub-folder's name in a legend
 COLUMNS = ("file", "score", "above_held_out", "reason")
 
 
 class ImageFolder:
-    """The images of a folder, at any depth, as a model takes them. Nothing is read yet.
-
-    They are found, and cut, as those of a data set are: the central square, scaled to the model's size. For a model
-    of grey images they are turned grey.
+    """The images of a folder, at any depth, cut and scaled as those of a data set are; nothing is read yet.
 
     Args:
-        root: the folder.
-        image_shape: (C, S, S) of the model.
+        root: the folder; a `UsageError` if it has no images.
+        image_shape: (C, S, S) of the model; for C = 1 the images are turned grey.
 
     Attributes:
         names: the files' paths below the folder, in order.
-        labels: where the folder has nothing but two sub-folders with images, these; else none.
-
-    Raises:
-        UsageError: there is no such folder, or there are no images in it, or the model's images have another number of
-            channels than 1 or 3.
+        labels: the sub-folders where there are two, which hold all images; else none.
     """
 
     def __init__(self, root: Path, image_shape: tuple[int, ...]):
         if not root.is_dir():
-            raise UsageError(f"--score is {root}, which is not a folder; name one with images")
-        if image_shape[0] not in (1, 3):
-            raise UsageError(f"the model takes images of {image_shape[0]} channels; only grey and RGB can be scored")
-        self.source: Source = folder_source(root, image_shape[1])
-        self.channels = image_shape[0]
+            raise UsageError(f"{root} is not a folder; name one with images")
+        self.source = folder_source(root, image_shape[1])
+        self.grey = image_shape[0] == 1
         self.names = sorted(name for members in self.source.splits.values() for name in members)
-        tops = sorted({self.label_of(name) for name in self.names})
-        self.labels = tuple(tops) if len(tops) == 2 and "" not in tops else ()
-
-    @staticmethod
-    def label_of(name: str) -> str:
-        """The sub-folder that a file is in; "" for one that is in none."""
-        return name.split("/")[0] if "/" in name else ""
+        tops = {sub_folder(name) for name in self.names}
+        self.labels = tuple(sorted(tops)) if len(tops) == 2 and "" not in tops else ()
 
     def read(self, names: list[str]) -> list[np.ndarray | str]:
         """Images by their names: for each uint8 [S, S, C], or the reason why there is none."""
-        return [read if isinstance(read, str) else self._channelled(read) for read in self.source.read(names)]
+        images = self.source.read(names)
+        if self.grey:
+            images = [i if isinstance(i, str) else np.array(Image.fromarray(i).convert("L"))[..., None] for i in images]
+        return images
 
-    def _channelled(self, image: np.ndarray) -> np.ndarray:
-        return image if self.channels == 3 else np.asarray(Image.fromarray(image).convert("L"))[..., None]
+
+def sub_folder(name: str) -> str:
+    """The first folder of a relative path; "" for a file in none."""
+    return name.split("/")[0] if "/" in name else ""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What came of a folder.
+    """Scores of a folder's images, and what could not be scored."""
 
-    Attributes:
-        names: of the images that could be used, in order of their score, the highest first.
-        errors: float64 [N], their scores: the mean squared error of the reconstruction.
-        unusable: the others, each with the reason.
-    """
-
-    names: list[str]
-    errors: np.ndarray
-    unusable: list[tuple[str, str]]
+    names: list[str]  # in order of their score, the highest first
+    errors: np.ndarray  # float64 [N], their scores: the mean squared error of the reconstruction
+    unusable: list[tuple[str, str]]  # the other files, each with the reason
 
 
-def squared_errors(model: BaseAutoencoder, images: Tensor) -> Tensor:
-    """Mean squared error of each image's reconstruction: float [N, C, S, S] in [0, 1] → float64 [N] on the CPU."""
-    return (reconstruct(model, images) - images).cpu().double().square().mean(dim=(1, 2, 3))
-
-
-def score_images(folder: ImageFolder, model: BaseAutoencoder, device: torch.device) -> Scores:
-    """Scores of all images of a folder, behind a progress bar.
-
-    Raises:
-        UsageError: none of them can be used.
-    """
-    names, errors, unusable = [], [], []
-    with tqdm(total=len(folder.names), desc="scoring", unit="img", leave=False, dynamic_ncols=True) as bar:
-        for first in range(0, len(folder.names), BATCH):
-            members = folder.names[first : first + BATCH]
-            results = dict(zip(members, folder.read(members), strict=True))
-            unusable += [(name, result) for name, result in results.items() if isinstance(result, str)]
-            images = {name: result for name, result in results.items() if not isinstance(result, str)}
-            if images:
-                names += images
-                errors += squared_errors(model, to_float(np.stack(list(images.values())), device)).tolist()
-            bar.update(len(members))
-    if not names:
+def score_images(folder: ImageFolder, model: nn.Module, device: torch.device) -> Scores:
+    """Scores of all images of a folder, behind a progress bar; a `UsageError` if none can be used."""
+    errors, unusable = {}, []
+    for first in tqdm(range(0, len(folder.names), ANALYSIS_BATCH), desc="scoring", leave=False, dynamic_ncols=True):
+        members = folder.names[first : first + ANALYSIS_BATCH]
+        results = dict(zip(members, folder.read(members), strict=True))
+        unusable += [(name, result) for name, result in results.items() if isinstance(result, str)]
+        images = {name: result for name, result in results.items() if not isinstance(result, str)}
+        if images:
+            batch = to_float(np.stack(list(images.values())), device)
+            errors |= zip(images, squared_errors(model, batch).tolist(), strict=True)
+    if not errors:
         raise UsageError(f"none of the {len(unusable)} images can be scored; {unusable[0][0]}: {unusable[0][1]}")
-    order = np.argsort(-np.array(errors), kind="stable")
-    return Scores([names[number] for number in order], np.array(errors)[order], unusable)
+    names = sorted(errors, key=lambda name: -errors[name])
+    return Scores(names, np.array([errors[name] for name in names]), unusable)
 
 
 def write_scores(scores: Scores, held_out: np.ndarray, file: IO[str]) -> None:
-    """The scores as CSV, the highest first, then the files that could not be used.
-
-    Columns: file, its path below the folder; score, the mean squared error; above_held_out, the share of held-out
-    images of the training data that are reconstructed better; reason, why there is no score. Bytes of a name that are
-    not UTF-8 are written as \\xNN.
+    """The scores as CSV, the highest first, then the files that could not be used, each with the reason.
 
     Args:
-        scores: what is written.
-        held_out: float [M], the errors of the held-out images.
+        scores: what is written; file is the path below the folder, score the mean squared error.
+        held_out: float [M], the errors of held-out images; above_held_out is the share of them that is lower.
         file: open for text without translation of line ends.
     """
     writer = csv.writer(file)
@@ -137,100 +130,112 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def draw_scores(
-    folder: ImageFolder, scores: Scores, model: BaseAutoencoder, count: int, title: str, device: torch.device
-) -> Image.Image:
-    """The images with the highest and those with the lowest scores, each above its reconstruction.
-
-    Args:
-        folder: the images.
-        scores: theirs.
-        model: whose reconstructions are shown.
-        count: of images in a row, of which there are fewer where there are not twice as many.
-        title: the picture's first line.
-        device: where the model is.
-
-    Raises:
-        UsageError: an image cannot be read any more.
-    """
+def draw_scores(folder: ImageFolder, scores: Scores, run: TrainedRun, count: int, device: torch.device) -> Image.Image:
+    """At most `count` images with the highest and with the lowest scores, each above its reconstruction."""
     total = len(scores.names)
     count = max(1, min(count, total // 2))
     rows, captions = {}, {}
     for which, places in (("highest", range(count)), ("lowest", range(total - 1, total - 1 - count, -1))):
         names = [scores.names[place] for place in places]
         read = folder.read(names)
-        gone = next((name for name, image in zip(names, read, strict=True) if isinstance(image, str)), None)
-        if gone is not None:
-            raise UsageError(f"{printable(gone)} has changed while the folder was scored; score it again")
+        gone = [name for name, image in zip(names, read, strict=True) if isinstance(image, str)]
+        if gone:
+            raise UsageError(f"{printable(gone[0])} has changed while the folder was scored; score it again")
         images = to_float(np.stack(read), device)
         above, below = f"{which} scores:\nimage", f"{which} scores:\nreconstruction"
-        rows[above], rows[below] = images.cpu(), reconstruct(model, images).cpu()
+        rows[above], rows[below] = images.cpu(), reconstruct(run.model, images).cpu()
         captions[above] = [printable(name).rpartition("/")[2] for name in names]
         captions[below] = [f"{place + 1}.  {scores.errors[place]:#.3g}" for place in places]
     said = f"{total:,} images by the mean squared error of their reconstructions; 1. has the highest"
-    return draw_grid(rows, f"{title}\n{said}", captions=captions)
+    return draw_grid(rows, f"{run.title}\n{said}", captions=captions)
 
 
-@dataclass(frozen=True)
-class Detection:
-    """How well the scores tell one sub-folder's images, the positive ones, from the other's.
+def positive_of(scores: Scores, labels: tuple[str, str], positive: str | None) -> tuple[str, np.ndarray] | None:
+    """The sub-folder that should score higher, and which of the scores are of its images: bool [N].
 
-    Attributes:
-        positive, negative: names of the sub-folders.
-        labels: bool [N], which of the scores are of positive images.
-        auroc: area under the ROC curve.
+    `labels` are both sub-folders; without a `positive` one it is the one with the higher mean score. None where one of
+    them has no image that could be used.
     """
-
-    positive: str
-    negative: str
-    labels: np.ndarray
-    auroc: float
-
-
-def detect(scores: Scores, labels: tuple[str, str], positive: str | None) -> Detection | None:
-    """How well scores tell two sub-folders apart.
-
-    Args:
-        scores: of both.
-        labels: the sub-folders' names.
-        positive: which of them is to have the higher scores; None for the one with the higher mean.
-
-    Returns:
-        None where one of them has no image that could be used.
-    """
-    owners = np.array([ImageFolder.label_of(name) for name in scores.names])
+    owners = np.array([sub_folder(name) for name in scores.names])
     if len(set(owners)) < 2:
         return None
-    if positive is None:
-        positive = max(labels, key=lambda label: scores.errors[owners == label].mean())
-    negative = next(label for label in labels if label != positive)
-    return Detection(positive, negative, owners == positive, roc_auc_score(owners == positive, scores.errors))
+    positive = positive or max(labels, key=lambda label: scores.errors[owners == label].mean())
+    return positive, owners == positive
 
 
-def draw_detection(scores: Scores, detection: Detection, limit: float, title: str) -> Figure:
-    """The ROC curve, and the scores of both sub-folders as histograms.
+def draw_roc(errors: np.ndarray, positives: np.ndarray, names: dict[bool, str], limit: float, title: str) -> Figure:
+    """The ROC curve of scores, float64 [N], and both sub-folders' scores as histograms.
 
     Args:
-        scores: of both.
-        detection: from `detect`.
+        errors: the scores.
+        positives: bool [N], which of them should be higher.
+        names: of the sub-folder of positive images, and of the other.
         limit: what 95 % of the held-out images score at most.
         title: one line.
     """
     figure = Figure(figsize=(12, 5.2), dpi=DPI, layout="constrained")
     curve, histogram = figure.subplots(1, 2)
-    false, true, _ = roc_curve(detection.labels, scores.errors)
+    false, true, _ = roc_curve(positives, errors)
     curve.plot([0, 1], [0, 1], color="grey", linestyle=":", label="chance: 0.5")
-    curve.plot(false, true, color=WITH, linewidth=2, label=f"score: {detection.auroc:.3f}")
+    curve.plot(false, true, color=WITH, linewidth=2, label=f"score: {roc_auc_score(positives, errors):.3f}")
     curve.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC curve", aspect="equal")
     curve.legend(title="area under the curve", loc="lower right")
-    edges = np.histogram_bin_edges(scores.errors, bins=20)
-    for label, name, colour in ((False, detection.negative, WITHOUT), (True, detection.positive, WITH)):
-        errors = scores.errors[detection.labels == label]
-        name = f"{legend_text(printable(name), LEGEND_LETTERS)} ({len(errors):,})"
-        weights = np.full(len(errors), 1 / len(errors))
-        histogram.hist(errors, edges, weights=weights, color=colour, alpha=0.6, label=name)
+    edges = np.histogram_bin_edges(errors, bins=20)
+    for positive, colour in ((False, WITHOUT), (True, WITH)):
+        part = errors[positives == positive]
+        label = f"{legend_text(names[positive], LETTERS)} ({len(part):,})"
+        histogram.hist(part, edges, weights=np.full(len(part), 1 / len(part)), color=colour, alpha=0.6, label=label)
     histogram.axvline(limit, color="black", linestyle="--", linewidth=1, label="95% of held-out images are below")
     histogram.set(xlabel="mean squared error", ylabel="share of the images")
     histogram.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     figure.suptitle(title, fontsize=12)
     return figure
+
+
+def add_arguments(parser: Parser) -> None:
+    add_run_arguments(parser, nargs=1, masks=False)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the images to score, at any depth")
+    parser.add_argument("--positive", metavar="NAME", help="sub-folder to be flagged [the one of higher mean score]")
+    parser.add_argument("--images", type=int, default=8, help="images in a row of scores.png [%(default)s]")
+
+
+def main(options: argparse.Namespace) -> None:
+    require_whole(1, **{"--images": options.images})
+    require(options.images <= MOST_IMAGES, "--images", options.images, f"at most {MOST_IMAGES}")
+    device = find_device(options.device)
+    [run] = open_runs(options.runs, options.checkpoint, device)
+    folder = ImageFolder(options.folder, run.model.image_shape)
+    if options.positive is not None:
+        names = " or ".join(map(printable, folder.labels)) or "left out, for the folder has not two sub-folders"
+        require(options.positive in folder.labels, "--positive", options.positive, names)
+    dataset = open_data(run)
+    output = run.run.folder / LATENTS
+    output.mkdir(exist_ok=True)
+
+    batches = batches_of(dataset.images["test"], device, "reconstructing held-out images")
+    held_out = torch.cat([squared_errors(run.model, batch) for _, batch in batches]).numpy()
+    scores = score_images(folder, run.model, device)
+    with whole_file(output / "scores.csv") as file:
+        write_scores(scores, held_out, file)
+    limit = float(np.quantile(held_out, 0.95))
+    above = (scores.errors > limit).sum()
+    unusable = f"{len(scores.unusable):,} that cannot be used"
+    print(f"scores: {output / 'scores.csv'}; {len(scores.names):,} images, {unusable}")
+    print(f"{above:,} score above {limit:.3g}, as 5% of the {len(held_out):,} held-out images of {dataset.title} do")
+    save_picture(draw_scores(folder, scores, run, options.images, device), output / "scores.png")
+    print(f"highest and lowest: {output / 'scores.png'}")
+
+    (output / "roc.png").unlink(missing_ok=True)  # another folder's would lie beside these scores
+    if not folder.labels:
+        print("no ROC curve: the folder has not two sub-folders that hold all of its images")
+        return
+    found = positive_of(scores, folder.labels, options.positive)
+    if found is None:
+        print("no ROC curve: one of the two sub-folders has no image that can be used")
+        return
+    positive, positives = found
+    names = {label == positive: printable(label) for label in folder.labels}
+    reason = "as --positive says" if options.positive else "which has the higher mean score; --positive says otherwise"
+    area = roc_auc_score(positives, scores.errors)
+    print(f"AUROC {area:.4f} of {names[True]!r} ({reason}) against {names[False]!r}: {output / 'roc.png'}")
+    save_picture(draw_roc(scores.errors, positives, names, limit, run.title), output / "roc.png")

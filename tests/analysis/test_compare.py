@@ -1,4 +1,4 @@
-"""The comparison picture holds the models' reconstructions of the same images and masks."""
+"""The comparison picture shows the models' reconstructions of the same images and masks."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,12 @@ from leae.analysis.compare import comparison_rows
 from leae.analysis.trained import open_data, open_runs, views_for
 from leae.data.prepare import to_float
 from leae.training.pictures import GAP, TILE
-from tests.conftest import assert_one_line, run_module
+from tests.conftest import assert_one_line, run_leae
 
 RUNS = ["runs/self-teaching-001", "runs/masked-001"]
 
 
-def test_rows_are_the_runs_reconstructions_of_the_same_views(finished):
+def test_rows_are_the_runs_reconstructions_of_the_same_views(trained):
     runs = open_runs(RUNS, "100", torch.device("cpu"))
     images = to_float(open_data(runs[0]).images["test"][:3], "cpu")
     views = views_for(runs[0], None, seed=5)
@@ -28,16 +28,14 @@ def test_rows_are_the_runs_reconstructions_of_the_same_views(finished):
             torch.testing.assert_close(of_masked, run.model(masked))
             torch.testing.assert_close(of_clean, run.model(images))
     for run, label in zip(runs, list(rows)[2::2], strict=True):
-        assert label == f"{run.name}\n{run.method}\n8 numbers, 96×, step 9\nfrom the masked view"
+        assert label == f"{run.name}\n{run.method}\nlatent size 8, 96×, step 9\nfrom the masked view"
 
 
-def test_the_picture_has_every_row_and_depends_on_the_seed_alone(finished, tmp_path, monkeypatch, capsys):
+def test_the_picture_has_every_row_and_depends_on_the_seed_alone(trained, tmp_path, monkeypatch, capsys):
     pictures = []
     for seed in (0, 0, 1):
         output = str(tmp_path / f"{len(pictures)}.png")
-        run_module(
-            monkeypatch, "leae.analysis.compare", *RUNS, "--images", "4", "--seed", str(seed), "--output", output
-        )
+        run_leae(monkeypatch, "compare", *RUNS, "--images", "4", "--seed", str(seed), "--output", output)
         pictures.append(np.asarray(Image.open(output)))
     assert pictures[0].shape[0] == 32 + 6 * (TILE + GAP)
     assert np.array_equal(pictures[0], pictures[1])
@@ -58,5 +56,5 @@ def test_the_picture_has_every_row_and_depends_on_the_seed_alone(finished, tmp_p
         ([], "the following arguments are required: RUN"),
     ],
 )
-def test_wrong_options_are_refused_in_one_line(finished, monkeypatch, capsys, options, says):
-    assert_one_line(monkeypatch, capsys, "leae.analysis.compare", *options, says=says)
+def test_wrong_options_are_refused_in_one_line(trained, monkeypatch, capsys, options, says):
+    assert_one_line(monkeypatch, capsys, "compare", *options, says=says)

@@ -8,13 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leae.analysis.geometry import (
-    class_difference,
-    deviation_along,
-    nearest_others,
-    separation,
-    straight_lines,
-)
+from leae.analysis.geometry import class_difference, deviation_along, nearest_others, separation, straight_lines
 
 
 def gaussian(*shape, seed=0):
@@ -34,7 +28,7 @@ def test_the_difference_of_class_means_recovers_a_planted_direction():
     direction = 3 * torch.eye(10)[2] - torch.eye(10)[7]
     labels = torch.rand(40_000, generator=torch.Generator().manual_seed(1)) < 0.2
     codes = gaussian(40_000, 10) + 5 + labels[:, None] * direction
-    # A mean over n codes of deviation 1 is off by 1/√n in each of its numbers.
+    # A mean over n codes of deviation 1 is off by 1/√n in each dimension.
     assert (class_difference(codes, labels) - direction).abs().max() < 5 / math.sqrt(0.2 * 0.8 * 40_000)
     assert deviation_along(codes[~labels], direction) == pytest.approx(1, abs=0.02)
     assert deviation_along(codes * 3, torch.eye(10)[0] * 7) == pytest.approx(3, abs=0.05)
@@ -61,9 +55,9 @@ def test_neighbours_are_those_of_a_brute_force_search_without_the_query(count, d
     codes = 1000 + gaussian(count, dimensions, seed=seed)  # far from the origin, near each other
     queries = torch.arange(0, count, 2)
     wanted = min(4, count - 1)
-    distances, numbers = nearest_others(codes, queries, wanted)
+    distances, indices = nearest_others(codes, queries, wanted)
     exact = codes.double().numpy()
-    for query, found, said in zip(queries.tolist(), numbers, distances, strict=True):
+    for query, found, said in zip(queries.tolist(), indices, distances, strict=True):
         others = np.delete(np.arange(count), query)
         every = np.linalg.norm(exact[others] - exact[query], axis=1)
         assert query not in found
@@ -77,6 +71,6 @@ def test_neighbours_are_those_of_a_brute_force_search_without_the_query(count, d
 def test_a_twin_is_a_neighbour_at_distance_0_and_the_query_is_not():
     codes = gaussian(6, 3)
     codes[4] = codes[1]
-    distances, numbers = nearest_others(codes, torch.tensor([1, 4]), 1)
-    assert numbers.flatten().tolist() == [4, 1]
+    distances, indices = nearest_others(codes, torch.tensor([1, 4]), 1)
+    assert indices.flatten().tolist() == [4, 1]
     assert distances.flatten().tolist() == [0, 0]

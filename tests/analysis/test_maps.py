@@ -47,7 +47,7 @@ def test_t_sne_keeps_groups_apart_and_is_the_same_for_the_same_seed():
 
 @pytest.mark.parametrize("kind", ["pca", "tsne"])
 @pytest.mark.parametrize("codes", [torch.ones(5, 6), gaussian(4, 1)])
-def test_collapsed_codes_and_codes_of_one_number_have_places_too(kind, codes):
+def test_collapsed_codes_and_codes_of_one_dimension_have_places_too(kind, codes):
     plane = make_map(kind, codes.repeat(3, 1), codes, 0)
     assert plane.points.shape == (len(codes), 2)
     assert np.isfinite(plane.points).all()
@@ -67,7 +67,7 @@ def test_thumbnails_never_overlap_and_none_is_missing_that_has_room(count, seed,
 
 def test_a_map_without_umap_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(UsageError, match=r"uv run --extra umap -m leae\.latents --map umap"):
+    with pytest.raises(UsageError, match=r"uv run --extra umap -m leae latents --map umap"):
         require_umap()
 
 
@@ -84,7 +84,4 @@ def test_a_map_shows_its_images_in_their_labels_colours_at_their_places():
         assert abs(int(picture[picture.shape[0] - int(y), int(x), 1]) - 255 * green) <= 1
     shown = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert shown == [" _none (2)", r" \$one\$ (2)"]
-
-
-def test_a_legends_text_is_one_short_line():
     assert legend_text("a\nlong  name", 6) == " a long"

@@ -6,7 +6,6 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from leae.analysis.probes import (
     PROBE_DIMS,
-    Figures,
     auroc,
     balanced_accuracy,
     interval,
@@ -33,8 +32,8 @@ def test_a_planted_direction_is_found_and_noise_is_chance_within_its_interval(sc
     (codes, labels), (held_out, truth) = planted(seed=0), planted(seed=2)
     if scores_of is neighbour_scores:  # which would not see one number among sixteen
         codes, held_out = codes[:, :2], held_out[:, :2]
-    figures = Figures.of(scores_of(codes, labels, held_out), truth, resample_weights(len(truth)))
-    for figure in (figures.auroc, figures.balanced_accuracy):
+    scores, weights = scores_of(codes, labels, held_out), resample_weights(len(truth))
+    for figure in (auroc(scores, truth, weights), balanced_accuracy(scores > 0, truth, weights)):
         assert figure[0, 0] > 0.9
         low, high = interval(figure[:, 1])
         assert low < 0.5 < high
@@ -48,7 +47,7 @@ def test_a_linear_probe_approaches_the_best_possible_classifier():
     assert roc_auc_score(truth[:, 0], scores[:, 0]) == pytest.approx(best, abs=0.01)
 
 
-def test_codes_of_very_many_numbers_are_probed_by_their_first_components():
+def test_codes_of_very_many_dimensions_are_probed_by_their_first_components():
     codes, labels = planted(count=600, dim=PROBE_DIMS + 40, strength=400.0)
     held_out, truth = planted(count=300, dim=PROBE_DIMS + 40, strength=400.0, seed=1)
     assert roc_auc_score(truth[:, 0], linear_scores(codes, labels[:, :1], held_out)[:, 0]) > 0.99
@@ -67,14 +66,15 @@ def test_neighbours_are_the_nearest_of_standardised_codes():
 @pytest.mark.parametrize("ties", [False, True])
 def test_figures_are_scikit_learns_also_under_the_bootstraps_weights(ties):
     draws = np.random.default_rng(0)
-    labels, scores = draws.random(200) < 0.3, draws.standard_normal(200)
+    labels, scores = draws.random((200, 2)) < 0.3, draws.standard_normal((200, 2))
     scores = np.round(scores, 0 if ties else 12)
     weights = resample_weights(200)[:20]
-    areas = auroc(scores, labels, weights)
-    accuracies = balanced_accuracy(scores[:, None] > 0, labels[:, None], weights)[:, 0]
-    for row, area, accuracy in zip(weights, areas, accuracies, strict=True):
-        assert area == pytest.approx(roc_auc_score(labels, scores, sample_weight=row))
-        assert accuracy == pytest.approx(balanced_accuracy_score(labels, scores > 0, sample_weight=row))
+    areas, accuracies = auroc(scores, labels, weights), balanced_accuracy(scores > 0, labels, weights)
+    for row, column in np.ndindex(areas.shape):
+        truth, guess, weight = labels[:, column], scores[:, column], weights[row]
+        assert areas[row, column] == pytest.approx(roc_auc_score(truth, guess, sample_weight=weight))
+        expected = balanced_accuracy_score(truth, guess > 0, sample_weight=weight)
+        assert accuracies[row, column] == pytest.approx(expected)
 
 
 def test_the_bootstrap_draws_as_many_as_there_are_with_replacement():

@@ -1,8 +1,10 @@
-"""Scores of a folder's images against plain computations."""
+"""Scores of a folder's images against plain computations, and what the command refuses."""
 
+import contextlib
 import csv
 import io
 import os
+import re
 
 import numpy as np
 import pytest
@@ -10,11 +12,12 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from leae.analysis.score import COLUMNS, ImageFolder, Scores, detect, score_images, write_scores
+from leae.analysis.score import COLUMNS, ImageFolder, Scores, positive_of, score_images, write_scores
 from leae.autoencoder import Autoencoder
 from leae.conv_autoencoder import VariationalConvAutoencoder
 from leae.data.images import read_square
 from leae.errors import UsageError
+from tests.conftest import assert_one_line, run_leae, write_image
 
 CPU = torch.device("cpu")
 SHAPE = (3, 16, 16)
@@ -55,24 +58,18 @@ def test_images_are_ranked_by_the_mean_squared_error_of_their_reconstruction(tmp
     assert scores.unusable == []
 
 
-def test_odd_file_names_come_back_from_the_csv_as_they_are(tmp_path, model):
+def test_odd_file_names_come_back_from_the_csv_as_they_are_and_bytes_that_are_not_utf_8_as_such(tmp_path, model):
     for number, name in enumerate(ODD):
         write_noise(tmp_path / "ä ö" / name, number)
-    rows = rows_of(score_images(ImageFolder(tmp_path, SHAPE), model, CPU))
-    assert sorted(row["file"] for row in rows) == sorted(f"ä ö/{name}" for name in ODD)
-    assert tuple(rows[0]) == COLUMNS
-    values = [float(row["score"]) for row in rows]
-    assert values == sorted(values, reverse=True)
-
-
-def test_names_that_are_no_utf_8_are_written_as_their_bytes(tmp_path, model):
-    try:
+    expected = [f"ä ö/{name}" for name in ODD]
+    with contextlib.suppress(OSError):  # a file system that takes no such name
         (tmp_path / os.fsdecode(b"bad\xff.png")).touch()
-    except OSError:
-        pytest.skip("the file system takes no such name")
-    write_noise(tmp_path / "good.png", 0)
+        expected.append(r"bad\xff.png")
     rows = rows_of(score_images(ImageFolder(tmp_path, SHAPE), model, CPU))
-    assert [row["file"] for row in rows] == ["good.png", r"bad\xff.png"]
+    assert sorted(row["file"] for row in rows) == sorted(expected)
+    assert tuple(rows[0]) == COLUMNS
+    values = [float(row["score"]) for row in rows if row["score"]]
+    assert values == sorted(values, reverse=True)
     for row in rows:
         "".join(row.values()).encode()  # every text file takes it
 
@@ -128,22 +125,64 @@ def scores_of(good, bad):
     return Scores([name for _, name in both], np.array([error for error, _ in both]), [])
 
 
-def test_the_auroc_is_that_of_scikit_learn_and_of_all_pairs():
-    generator = np.random.default_rng(0)
-    good, bad = generator.random(50), generator.random(40) + 0.3
-    found = detect(scores_of(good, bad), ("bad", "good"), None)
-    assert (found.positive, found.negative) == ("bad", "good")  # the higher mean
-    truth = np.repeat([False, True], (50, 40))
-    assert found.auroc == pytest.approx(roc_auc_score(truth, np.concatenate([good, bad])))
-    assert found.auroc == pytest.approx((bad[:, None] > good).mean())
-    other = detect(scores_of(good, bad), ("bad", "good"), "good")
-    assert other.positive == "good"
-    assert other.auroc == pytest.approx(1 - found.auroc)
+def test_positive_is_the_sub_folder_that_is_named_or_scores_higher():
+    scores, labels = scores_of([0.1, 0.4], [0.3, 0.4, 0.5]), ("bad", "good")
+    for asked, expected in ((None, "bad"), ("bad", "bad"), ("good", "good")):
+        positive, positives = positive_of(scores, labels, asked)
+        assert positive == expected
+        assert positives.tolist() == [name.startswith(expected) for name in scores.names]
+    assert positive_of(scores_of([0.1, 0.2], []), labels, None) is None
 
 
-def test_the_auroc_of_separable_folders_is_1():
-    assert detect(scores_of([0.1, 0.2], [0.3, 0.4, 0.5]), ("bad", "good"), None).auroc == 1
+RUN = "runs/self-teaching-001"
 
 
-def test_a_folder_of_which_nothing_can_be_used_has_no_auroc():
-    assert detect(scores_of([0.1, 0.2], []), ("bad", "good"), None) is None
+def test_scores_of_two_sub_folders_come_with_their_auroc(trained, monkeypatch, capsys):
+    for number in range(5):
+        write_image(trained / "to score" / "plain" / f"{number}.png", number)  # one colour: easy
+        write_noise(trained / "to score" / "noisy" / f"a,\n{number}.png", number)
+    run_leae(monkeypatch, "score", RUN, "to score")
+    printed, folder = capsys.readouterr().out, trained / RUN / "latents"
+    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 10
+    noisy = np.array([row["file"].startswith("noisy/") for row in rows])
+    scores = np.array([float(row["score"]) for row in rows])
+    area = (scores[noisy][:, None] > scores[~noisy]).mean()
+    assert area == pytest.approx(roc_auc_score(noisy, scores))
+    [found, positive] = re.search(r"AUROC ([\d.]+) of '(\w+)' \(which has the higher mean score", printed).groups()
+    assert positive == ("noisy" if scores[noisy].mean() > scores[~noisy].mean() else "plain")
+    assert float(found) == pytest.approx(area if positive == "noisy" else 1 - area, abs=1e-4)
+    assert Image.open(folder / "scores.png").size[0] > 0
+    assert Image.open(folder / "roc.png").size == (1440, 624)
+    run_leae(monkeypatch, "score", RUN, "to score", "--positive", "plain")
+    assert f"AUROC {1 - area:.4f} of 'plain' (as --positive says) against 'noisy'" in capsys.readouterr().out
+
+
+def test_a_folder_without_labels_is_scored_without_a_curve(trained, monkeypatch, capsys):
+    for number in range(3):
+        write_image(trained / "unlabelled" / f"{number}.png", number)
+    roc = trained / RUN / "latents" / "roc.png"
+    roc.parent.mkdir(exist_ok=True)
+    roc.touch()  # of a folder that was scored before
+    run_leae(monkeypatch, "score", RUN, "unlabelled")
+    assert "no ROC curve: the folder has not two sub-folders" in capsys.readouterr().out
+    assert not roc.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("nowhere", "nowhere is not a folder"),
+        ("empty", "empty has no images"),
+        ("mine --positive ugly", "--positive is '?ugly'?; it must be bad or good"),
+        ("mine --images 51", "--images is 51; it must be at most 50"),
+    ],
+)
+def test_refused_options_write_nothing(trained, monkeypatch, capsys, options, says):
+    (trained / "empty").mkdir(exist_ok=True)
+    write_image(trained / "mine" / "good" / "1.png", 1)
+    write_image(trained / "mine" / "bad" / "2.png", 2)
+    before = sorted(trained.rglob("*"))
+    assert_one_line(monkeypatch, capsys, "score", RUN, *options.split(), says=says)
+    assert sorted(trained.rglob("*")) == before

@@ -1,4 +1,4 @@
-"""Finished runs: which are opened, which are refused and with what words."""
+"""Trained runs: which are opened, which are refused and with what words."""
 
 import json
 import re
@@ -11,29 +11,27 @@ import leae
 from leae.analysis.trained import encode_all, open_data, open_runs, views_for
 from leae.data.prepare import to_float
 from leae.errors import UsageError
-from tests.conftest import run_script
+from tests.conftest import TINY, run_script, write_image
 
 CPU = torch.device("cpu")
 RUNS = ["runs/self-teaching-001", "runs/masked-001"]
 
 
-def test_runs_are_opened_at_the_checkpoint_that_is_asked_for(finished):
+def test_runs_are_opened_at_the_checkpoint_that_is_asked_for(trained):
     for checkpoint, step in (("000", 0), ("100", 9), ("last", 9)):
         runs = open_runs(RUNS, checkpoint, CPU)
         assert [(run.name, run.step) for run in runs] == [("self-teaching-001", step), ("masked-001", step)]
         expected = leae.load(f"{RUNS[0]}/checkpoints/{checkpoint}.pt").state_dict()
         assert all(torch.equal(value, expected[key]) for key, value in runs[0].model.state_dict().items())
     assert [run.method for run in runs] == ["self-teaching, symmetric, shared ruler", "masked"]
-    assert runs[0].size == "8 numbers, 96×"
+    assert runs[0].title == (
+        "self-teaching-001 (self-teaching, symmetric, shared ruler), step 9; latent size 8, 96× compression"
+    )
 
 
-def test_runs_of_other_data_or_sizes_are_refused_by_name(finished):
+def test_runs_of_other_data_or_sizes_are_refused_by_name(trained):
     with pytest.raises(UsageError, match=r"self-teaching-001 was .*faces.* 16×16×3, .*plain-001 on .*digits.*32×32×1"):
         open_runs([*RUNS, "runs/plain-001"], "100", CPU)
-
-
-def copy_of(run, place):
-    return shutil.copytree(run, place / "copy")
 
 
 @pytest.mark.parametrize(
@@ -48,8 +46,8 @@ def copy_of(run, place):
         (lambda run: edit(run, lambda content: content["settings"].pop("MASK_RATIO")), "has no MASK_RATIO"),
     ],
 )
-def test_a_run_that_cannot_be_looked_at_is_refused_in_one_line(finished, tmp_path, damage, says):
-    run = copy_of(RUNS[0], tmp_path)
+def test_a_run_that_cannot_be_opened_is_refused_in_one_line(trained, tmp_path, damage, says):
+    run = shutil.copytree(RUNS[0], tmp_path / "copy")
     damage(run)
     with pytest.raises(UsageError) as refused:
         open_runs([str(run)], "100", CPU)
@@ -63,7 +61,7 @@ def edit(run, change):
     (run / "settings.json").write_text(json.dumps(content))
 
 
-def test_a_run_given_twice_is_refused_and_one_of_the_same_name_is_called_by_its_path(finished, tmp_path):
+def test_a_run_given_twice_is_refused_and_one_of_the_same_name_is_called_by_its_path(trained, tmp_path):
     with pytest.raises(UsageError, match="twice"):
         open_runs([RUNS[0], RUNS[0]], "100", CPU)
     other = shutil.copytree(RUNS[0], tmp_path / "self-teaching-001")
@@ -71,11 +69,9 @@ def test_a_run_given_twice_is_refused_and_one_of_the_same_name_is_called_by_its_
 
 
 def test_a_run_whose_data_are_gone_or_changed_is_refused(workplace, monkeypatch):
-    from tests.conftest import SHORT, SMALL, write_image
-
     for number in range(20):
         write_image(workplace / "photos" / f"{number}.png", number)
-    options = [*SHORT, *SMALL, "--dataset", "photos", "--epochs", "1", "--max-steps", "1"]
+    options = [*TINY, "--dataset", "photos", "--epochs", "1", "--max-steps", "1"]
     run_script(monkeypatch, "main_regular.py", *options)
     (run,) = open_runs(["runs/masked-001"], "100", CPU)
     assert len(open_data(run).images["test"]) == 2
@@ -83,11 +79,11 @@ def test_a_run_whose_data_are_gone_or_changed_is_refused(workplace, monkeypatch)
     with pytest.raises(UsageError, match="images in photos, which has changed since"):
         open_data(run)
     shutil.rmtree(workplace / "photos")
-    with pytest.raises(UsageError, match="trained on images in photos, which cannot be had: there is no data set"):
+    with pytest.raises(UsageError, match="there is no data set 'photos'"):
         open_data(run)
 
 
-def test_codes_are_the_models_of_every_image_in_order(finished):
+def test_codes_are_the_models_of_every_image_in_order(trained):
     run, _ = open_runs(RUNS, "100", CPU)
     images = open_data(run).images["train"][:300]  # more than one batch
     batch, views = to_float(images, CPU), views_for(run, None)
@@ -96,7 +92,7 @@ def test_codes_are_the_models_of_every_image_in_order(finished):
         torch.testing.assert_close(encode_all(run.model, images, views, CPU, ""), run.model.encode(views(batch)))
 
 
-def test_masks_are_the_runs_unless_another_ratio_is_asked_for(finished):
+def test_masks_are_the_runs_unless_another_ratio_is_asked_for(trained):
     run, _ = open_runs(RUNS, "100", CPU)
     assert views_for(run, None).mask_ratio == 0.35
     assert views_for(run, 0.1).mask_ratio == 0.1

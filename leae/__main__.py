@@ -1,0 +1,62 @@
+"""Every command that is not training: `uv run -m leae COMMAND`.
+
+A command is a module with `add_arguments(parser)` and `main(options)`, imported only when it is asked for; its
+docstring is its help.
+"""
+
+import argparse
+import ast
+import difflib
+import importlib
+import sys
+from pathlib import Path
+
+COMMANDS = {
+    "prepare": "leae.data.prepare",
+    "compare": "leae.analysis.compare",
+    "evaluate": "leae.analysis.evaluate",
+    "latents": "leae.analysis.latents",
+    "score": "leae.analysis.score",
+    "bench": "leae.analysis.bench",
+}
+
+
+def overview() -> str:
+    """The commands, each with the first line of its docstring."""
+    lines = ["usage: uv run -m leae COMMAND ..., one of these; each has a --help of its own", ""]
+    for command, module in COMMANDS.items():
+        source = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
+        docstring = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")))
+        lines.append(f"    {command:<10}{docstring.splitlines()[0]}")
+    return "\n".join(lines)
+
+
+def run(command: str, arguments: list[str]) -> None:
+    """Run a command; a `UsageError` if there is none of that name."""
+    from leae.errors import UsageError
+    from leae.training.settings import Parser
+
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        advice = f", did you mean {close[0]}?" if close else ""
+        raise UsageError(f"there is no command {command}{advice}; choose one of {', '.join(COMMANDS)}")
+    module = importlib.import_module(COMMANDS[command])
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog=f"leae {command}", description=module.__doc__, formatter_class=layout)
+    module.add_arguments(parser)
+    module.main(parser.parse_args(arguments))
+
+
+def main() -> None:
+    command, *arguments = sys.argv[1:] or ["--help"]
+    if command in ("-h", "--help"):
+        print(overview())
+        return
+    from leae.errors import run_command  # imports torch, which the overview does without
+
+    sys.argv[0] = f"leae {command}" if command in COMMANDS else "leae"  # how the line of an error begins
+    run_command(lambda: run(command, arguments))
+
+
+if __name__ == "__main__":
+    main()
