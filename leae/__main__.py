@@ -54,8 +54,7 @@ def main() -> None:
         return
     from leae.errors import run_command  # imports torch, which the overview does without
 
-    sys.argv[0] = f"leae {command}" if command in COMMANDS else "leae"  # how the line of an error begins
-    run_command(lambda: run(command, arguments))
+    run_command(lambda: run(command, arguments), name=f"leae {command}" if command in COMMANDS else "leae")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ The symmetric objective uses all of them. The crop objective uses the clean view
 λ · SIGReg(z_clean).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 from leae.autoencoder import BaseAutoencoder
 from leae.distributed import local_rows, world_size
 from leae.errors import require, require_choice, require_number
-from leae.judge import Judge, Judgement
+from leae.judge import Judge
 from leae.masking import crop_and_resize, crop_side, draw_boxes, mask_side, mask_squares
 from leae.sigreg import sigreg
 
@@ -70,14 +70,14 @@ class SelfTeachingObjective:
         object.__setattr__(self, "crop_ratios", tuple(map(float, ratios)))  # 1 and 1.0 are one name
 
     def __call__(
-        self, model: BaseAutoencoder, judge: Judge, images: Tensor, generator: torch.Generator, step: int = 0
+        self, model: BaseAutoencoder, judge: Judge, x: Tensor, generator: torch.Generator, step: int = 0
     ) -> dict[str, Tensor]:
         """The loss of one batch, or of this process's rows of it, and every term of it by name.
 
         Args:
             model: E and D, in training mode, where its batch norm uses the statistics of each view's batch.
             judge: T.
-            images: x, float [N, C, S, S] in [0, 1], at least two of them.
+            x: images, float [N, C, S, S] in [0, 1], at least two of them.
             generator: draws the masks, the boxes and SIGReg's directions; lives on the images' device.
             step: how many optimizer steps came before, for a schedule.
 
@@ -85,51 +85,35 @@ class SelfTeachingObjective:
             Scalars by name: "loss" to take the gradient of, its two parts "latent" and "sigreg" (λ included), and
             the terms that "latent" is the mean of: "consistency" (symmetric), "clean_crop_0.15", "masked_crop_0.15".
         """
-        ratios = self.crop_ratios  # a schedule goes here, say `self.crop_ratios if step < 10_000 else (WHOLE,)`
-        compute = self._symmetric if self.kind == "symmetric" else self._crop
-        terms, gaussian = compute(model, judge, images, ratios, generator)
-        latent = torch.stack(list(terms.values())).mean()
-        regularity = self.sigreg_weight * gaussian
-        # Terms are logged in the order of the ratios, whichever was judged first.
-        names = ["consistency", *(f"{view}_crop_{ratio}" for ratio in ratios for view in ("clean", "masked"))]
-        in_order = {name: terms[name] for name in names if name in terms}
-        return {"loss": latent + regularity, "latent": latent, "sigreg": regularity, **in_order}
+        crop_ratios = self.crop_ratios  # a schedule goes here, say `self.crop_ratios if step < 10_000 else (1.0,)`
+        symmetric = self.kind == "symmetric"
+        views = (x, mask_squares(x, self.mask_ratio, generator)) if symmetric else (x,)
+        z = model.encode_views(*views)  # z_clean, z_masked
+        reconstructions = model.decode_views(*z)  # x_clean, x_masked
 
-    def _symmetric(self, model, judge, x, ratios, generator) -> tuple[dict[str, Tensor], Tensor]:
-        z_clean, z_masked = model.encode_views(x, mask_squares(x, self.mask_ratio, generator))
-        x_clean, x_masked = model.decode_views(z_clean, z_masked)
-
-        judged = self._judge_crops(judge, (WHOLE, *ratios), generator, x, x_clean, x_masked)
-
-        t_clean, t_masked = judged[WHOLE].reconstructions
-        terms = {"consistency": F.mse_loss(t_clean, t_masked)}
-        for ratio in sorted(ratios, key=lambda ratio: ratio != WHOLE):  # in the order in which they were judged
-            t_clean, t_masked = judged[ratio].reconstructions
-            terms[f"clean_crop_{ratio}"] = F.mse_loss(t_clean, judged[ratio].target)
-            terms[f"masked_crop_{ratio}"] = F.mse_loss(t_masked, judged[ratio].target)
-        return terms, (sigreg(z_clean, generator) + sigreg(z_masked, generator)) / 2
-
-    def _crop(self, model, judge, x, ratios, generator) -> tuple[dict[str, Tensor], Tensor]:
-        z_clean = model.encode(x)
-        x_clean = model.decode(z_clean)
-
-        judged = self._judge_crops(judge, ratios, generator, x, x_clean)
+        # What the judge sees of x and of its reconstructions at each crop ratio; consistency wants the whole image.
+        judged = {}
+        for ratio in dict.fromkeys((WHOLE, *crop_ratios) if symmetric else crop_ratios):
+            crop = self._draw_crop(ratio, len(x), generator)
+            judged[ratio] = judge(crop(x), *map(crop, reconstructions))
 
         terms = {}
-        for ratio in ratios:
-            (t_clean,) = judged[ratio].reconstructions
-            terms[f"clean_crop_{ratio}"] = F.mse_loss(t_clean, judged[ratio].target)
-        return terms, sigreg(z_clean, generator)
+        if symmetric:
+            t_clean, t_masked = judged[WHOLE].reconstructions
+            terms["consistency"] = F.mse_loss(t_clean, t_masked)
+        for ratio in (ratio for ratio in judged if ratio in crop_ratios):
+            target, (t_clean, *t_masked) = judged[ratio].target, judged[ratio].reconstructions
+            terms[f"clean_crop_{ratio}"] = F.mse_loss(t_clean, target)
+            if symmetric:
+                terms[f"masked_crop_{ratio}"] = F.mse_loss(t_masked[0], target)
+        latent = torch.stack(list(terms.values())).mean()
+        regularity = self.sigreg_weight * sum(sigreg(code, generator) for code in z) / len(z)
+        return {"loss": latent + regularity, "latent": latent, "sigreg": regularity, **terms}
 
-    def _judge_crops(
-        self, judge: Judge, ratios: Iterable[float], generator: torch.Generator, x: Tensor, *reconstructions: Tensor
-    ) -> dict[float, Judgement]:
-        """What the judge sees of x and of its reconstructions at each crop ratio, through the same boxes."""
-        judged = {}
-        for ratio in dict.fromkeys(ratios):  # the whole image once, however many ask for it
-            side = crop_side(self.image_size, ratio)
-            corners = None  # of the whole image, which needs none
-            if side < self.image_size:
-                corners = local_rows(draw_boxes(len(x) * world_size(), side, self.image_size, generator))
-            judged[ratio] = judge(*(crop_and_resize(view, corners, side) for view in (x, *reconstructions)))
-        return judged
+    def _draw_crop(self, ratio: float, count: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+        """`crop` of the formulas: a function that cuts the same boxes out of whatever views it is given."""
+        side = crop_side(self.image_size, ratio)
+        if side == self.image_size:
+            return lambda views: views
+        corners = local_rows(draw_boxes(count * world_size(), side, self.image_size, generator))
+        return lambda views: crop_and_resize(views, corners, side)

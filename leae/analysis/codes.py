@@ -1,4 +1,4 @@
-"""How codes are distributed: their spectrum, their drift under masking, their distance from a Gaussian.
+"""Codes: their drift under masking, and their distance from a Gaussian.
 
 Codes are finite, float [N, D], or [N, D, H, W] of a spatial latent, each position of which is one sample.
 """
@@ -8,17 +8,8 @@ from torch import Tensor
 
 from leae.randomness import generator
 from leae.sigreg import sigreg
-from leae.training.monitoring import samples_of
 
 GAUSSIAN_CODES = 1000  # that `gaussianity` takes, at most
-
-
-def spectrum(codes: Tensor) -> Tensor:
-    """Standard deviations along the codes' principal directions, the largest first: float64 [D]."""
-    samples = samples_of(codes)
-    centred = samples - samples.mean(dim=0)
-    eigenvalues = torch.linalg.eigvalsh(centred.T @ centred / len(samples)).clamp(min=0)
-    return eigenvalues.sqrt().flip(0)
 
 
 def drift(codes: Tensor, others: Tensor) -> float:

@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 
 from leae.analysis.trained import TrainedRun, add_run_arguments, open_data, open_runs, save_picture, views_for
-from leae.data.prepare import to_float
-from leae.errors import UsageError
-from leae.masking import mask_side
+from leae.data.batches import to_float
+from leae.errors import UsageError, require_whole
 from leae.randomness import generator
 from leae.training.device import find_device
 from leae.training.evaluation import MaskedViews, reconstruct
 from leae.training.pictures import draw_grid
 from leae.training.run import RUNS
-from leae.training.settings import Parser, require_whole
+from leae.training.settings import Parser
 
 
 def comparison_rows(runs: list[TrainedRun], images: Tensor, views: MaskedViews) -> dict[str, Tensor]:
@@ -57,8 +56,7 @@ def main(options: argparse.Namespace) -> None:
     shown = torch.randperm(len(test), generator=generator(options.seed, "selection"))[: options.images]
     images = to_float(test[shown.numpy()], device)
     size = images.shape[-1]
-    side = mask_side(size, views.mask_ratio)
-    boxes = [(row, column, side) for row, column in views.corners(len(images), size).tolist()]
+    boxes = [(row, column, views.side) for row, column in views.corners(len(images)).tolist()]
     title = (
         f"{dataset.title}, held-out images, {size}×{size}; mask ratio {views.mask_ratio:g}; "
         f"checkpoint {options.checkpoint}"

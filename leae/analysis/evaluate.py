@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from leae.analysis import probes
-from leae.analysis.codes import drift, gaussianity, spectrum
+from leae.analysis.codes import drift, gaussianity
 from leae.analysis.metrics import PerceptualFigures, reconstruction_figures
 from leae.analysis.pixel_pca import MeanImage, PixelPCA
 from leae.analysis.trained import (
@@ -35,13 +35,14 @@ from leae.analysis.trained import (
 )
 from leae.autoencoder import BaseAutoencoder
 from leae.data.prepare import Dataset
-from leae.files import whole_file
+from leae.errors import require, require_whole
+from leae.files import atomic_write
 from leae.training.checkpoints import MODELS
 from leae.training.device import find_device
-from leae.training.evaluation import MaskedViews, evaluating, mean_image
-from leae.training.monitoring import dead_dimensions, effective_rank
+from leae.training.evaluation import MaskedViews, evaluation_mode, mean_image
+from leae.training.monitoring import dead_dimensions, effective_rank, spectrum
 from leae.training.run import versions
-from leae.training.settings import Parser, require, require_whole
+from leae.training.settings import Parser
 
 VIEWS = ("clean", "masked")
 RECONSTRUCTION = {  # rows of the table, each for both views: what is measured, and its format
@@ -113,7 +114,7 @@ def columns_for(runs: list[TrainedRun], train: np.ndarray, device: torch.device)
     """
     columns, untrained, pcas = [], {}, {}
     for run in runs:
-        components = min(run.model.numbers_per_image, probes.PROBE_DIMS)
+        components = min(run.model.latent_size, probes.PROBE_DIMS)
         if components not in pcas:
             pca = PixelPCA(train, components).to(device)
             pcas[components] = Column(f"PCA {pca.components}", pca)
@@ -141,7 +142,7 @@ def measure(column: Column, sample: Sample, perceptual: PerceptualFigures | None
     """Fill in a column's figures, after those of its PCA; LPIPS and FID where they are wanted."""
     name, model, views = column.name, column.model, sample.views
     if column.reconstructs:
-        with evaluating(model):
+        with evaluation_mode(model):
             figures = reconstruction_figures(model, sample.test, views, device, f"{name}: reconstruction")
             if perceptual:
                 figures |= perceptual(model, sample.test, views, device, f"{name}: LPIPS and FID")
@@ -330,7 +331,7 @@ def main(options: argparse.Namespace) -> None:
             "beside": {column.name: column.figures for column in columns if column.run is None},
             "versions": versions(),
         }
-        with whole_file(folder / "evaluation.json") as file:
+        with atomic_write(folder / "evaluation.json") as file:
             json.dump(content, file, indent=2)
         save_picture(draw(column, columns), folder / "evaluation.png")
     print(f"figures: evaluation.json and evaluation.png in {', '.join(str(run.run.folder) for run in runs)}")

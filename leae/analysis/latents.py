@@ -40,13 +40,14 @@ from leae.analysis.trained import (
     save_picture,
     squared_errors,
 )
-from leae.data.prepare import Dataset, to_float
-from leae.errors import UsageError
+from leae.data.batches import to_float
+from leae.data.prepare import Dataset
+from leae.errors import UsageError, require, require_whole
 from leae.randomness import generator
 from leae.training.device import find_device
-from leae.training.evaluation import evaluating, samples
+from leae.training.evaluation import evaluation_mode, sample_images
 from leae.training.pictures import draw_grid
-from leae.training.settings import Parser, require, require_whole
+from leae.training.settings import Parser
 
 TRAINING_CODES = 8_192  # that say where attributes and components point
 MAPPED = 2_000  # held-out images on a map
@@ -93,7 +94,7 @@ class LatentSpace:
     def decode(self, codes: Tensor) -> Tensor:
         """Images from flat codes: [n, D] → float [n, C, S, S] in [0, 1] on the CPU."""
         model = self.run.model
-        with evaluating(model):
+        with evaluation_mode(model):
             return model.decode(codes.unflatten(1, model.latent_shape).to(self.device)).cpu()
 
     def grid(self, rows: dict[str, Tensor], said: str, **options) -> Image.Image:
@@ -198,7 +199,7 @@ def draw_samples(space: LatentSpace, count: int, seed: int) -> Image.Image:
     model = space.run.model
     found, true, used = gaussianity(space.held_out[space.order].unflatten(1, model.latent_shape), seed)
     rows = {"held-out images,\nreconstructed": space.decode(space.held_out[space.order[:count]])}
-    decoded = samples(model, SAMPLE_ROWS * count, seed, space.device).cpu()
+    decoded = sample_images(model, SAMPLE_ROWS * count, seed, space.device).cpu()
     for row, images in enumerate(decoded.split(count)):
         rows[f"codes {row * count + 1} to {(row + 1) * count}\nof N(0, I)"] = images
     drawn = "drawn from N(0, I)" + (", every position by itself" if len(model.latent_shape) > 1 else "")
@@ -267,8 +268,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    require_whole(1, **{"--images": options.images})
-    require(options.images <= MOST_IMAGES, "--images", options.images, f"at most {MOST_IMAGES}")
+    require_whole(1, MOST_IMAGES, **{"--images": options.images})
     require_whole(0, **{"--seed": options.seed})
     if options.map == "umap":
         require_umap()

@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from leae.analysis.trained import batches_of
 from leae.errors import UsageError
-from leae.masking import inside_squares, mask_side
+from leae.masking import inside_squares
 from leae.training.evaluation import MaskedViews, psnr
 
 
@@ -60,12 +60,10 @@ def reconstruction_figures(
         once with "_masked" behind it. Sharpness is the ratio of the sums over all images, so that flat squares do not
         count for much; it is NaN where all of them are flat or have one pixel.
     """
-    size = images.shape[1]
-    side = mask_side(size, views.mask_ratio)
     totals: dict[str, float] = {}
     energy = 0.0  # of the original images
     for first, batch in batches_of(images, device, title):
-        inside = inside_squares(views.corners(len(batch), size, first).to(device), side, size)
+        inside = inside_squares(views.corners(len(batch), first).to(device), views.side, images.shape[1])
         energy += gradient_energy(batch, inside).double().sum().item()
         for view, shown in (("clean", batch), ("masked", views(batch, first))):
             reconstruction = model(shown)

@@ -8,7 +8,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from leae.data.prepare import to_float
+from leae.data.batches import to_float
 
 
 class PixelPCA(nn.Module):

@@ -35,13 +35,14 @@ from leae.analysis.trained import (
     save_picture,
     squared_errors,
 )
-from leae.data.prepare import folder_source, to_float
-from leae.errors import UsageError
-from leae.files import whole_file
+from leae.data.batches import to_float
+from leae.data.sources import folder_source
+from leae.errors import UsageError, require, require_whole
+from leae.files import atomic_write
 from leae.training.device import find_device
 from leae.training.evaluation import reconstruct
 from leae.training.pictures import draw_grid
-from leae.training.settings import Parser, require, require_whole
+from leae.training.settings import Parser
 
 MOST_IMAGES = 50  # in a row of the picture
 LETTERS = 24  # of a sub-folder's name in a legend
@@ -200,8 +201,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    require_whole(1, **{"--images": options.images})
-    require(options.images <= MOST_IMAGES, "--images", options.images, f"at most {MOST_IMAGES}")
+    require_whole(1, MOST_IMAGES, **{"--images": options.images})
     device = find_device(options.device)
     [run] = open_runs(options.runs, options.checkpoint, device)
     folder = ImageFolder(options.folder, run.model.image_shape)
@@ -215,7 +215,7 @@ def main(options: argparse.Namespace) -> None:
     batches = batches_of(dataset.images["test"], device, "reconstructing held-out images")
     held_out = torch.cat([squared_errors(run.model, batch) for _, batch in batches]).numpy()
     scores = score_images(folder, run.model, device)
-    with whole_file(output / "scores.csv") as file:
+    with atomic_write(output / "scores.csv") as file:
         write_scores(scores, held_out, file)
     limit = float(np.quantile(held_out, 0.95))
     above = (scores.errors > limit).sum()

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from leae.autoencoder import BaseAutoencoder
-from leae.data.prepare import Dataset, find_source, open_dataset, to_float
+from leae.data.batches import to_float
+from leae.data.prepare import Dataset, open_dataset
 from leae.errors import UsageError
-from leae.files import whole_file
-from leae.masking import mask_side
-from leae.training.evaluation import MaskedViews, evaluating, reconstruct
-from leae.training.run import MILESTONES, Run, load_with_step
+from leae.files import atomic_write
+from leae.training.checkpoints import load_checkpoint
+from leae.training.evaluation import MaskedViews, evaluation_mode, reconstruct
+from leae.training.run import MILESTONES, Run
 from leae.training.settings import Parser
 
 NEEDED = ("DATASET", "FACES", "OBJECTIVE", "MASK_RATIO")  # settings without which a run cannot be analysed
@@ -46,7 +47,7 @@ class TrainedRun:
     @property
     def size(self) -> str:
         """How large its latent is."""
-        return f"latent size {self.model.numbers_per_image:,}, {self.model.compression:.0f}×"
+        return f"latent size {self.model.latent_size:,}, {self.model.compression:.0f}×"
 
     @property
     def title(self) -> str:
@@ -57,7 +58,7 @@ class TrainedRun:
     def data(self) -> str:
         """What it was trained on."""
         channels, size, _ = self.model.image_shape
-        return f"{self.run.data['title']} ({self.run.data['fingerprint'][:6]}) at {size}×{size}×{channels}"
+        return f"{self.run.data['title']} ({self.run.identity[:6]}) at {size}×{size}×{channels}"
 
 
 def add_run_arguments(parser: Parser, nargs: int | str, masks: bool = True) -> None:
@@ -87,10 +88,10 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
         missing = [setting for setting in NEEDED if setting not in run.settings]
         if missing:
             raise UsageError(f"{folder}/settings.json has no {missing[0]}; train it again with this version of leae")
-        model, step = load_with_step(_find_checkpoint(run, checkpoint), device)
+        model, step = load_checkpoint(_find_checkpoint(run, checkpoint), device)
         runs.append(TrainedRun(run, name if names.count(name) == 1 else str(folder), checkpoint, step, model))
     for other in runs[1:]:
-        same_data = other.run.data["fingerprint"] == runs[0].run.data["fingerprint"]
+        same_data = other.run.identity == runs[0].run.identity
         if not same_data or other.model.image_shape != runs[0].model.image_shape:
             raise UsageError(
                 f"{runs[0].run.folder} was trained on {runs[0].data}, {other.run.folder} on {other.data}; "
@@ -100,7 +101,7 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
 
 
 def _find_checkpoint(run: Run, name: str) -> Path:
-    path = run.folder / "checkpoints" / f"{name}.pt"
+    path = run.folder / "checkpoints" / f"{name}.safetensors"
     if path.is_file():
         return path
     there = sorted(file.stem for file in path.parent.glob(f"*{path.suffix}"))
@@ -114,17 +115,14 @@ def _find_checkpoint(run: Run, name: str) -> Path:
 
 def open_data(trained: TrainedRun) -> Dataset:
     """The data set that a run was trained on; a `UsageError` if it is not there any more, or has changed."""
-    settings = trained.run.settings
-    source = find_source(settings["DATASET"], trained.model.image_shape[-1], settings["FACES"])
-    trained.run.check_data(source.identity)
-    return open_dataset(source)
+    settings, size = trained.run.settings, trained.model.image_shape[-1]
+    return open_dataset(settings["DATASET"], size, settings["FACES"], trained.run.identity)
 
 
 def views_for(trained: TrainedRun, mask_ratio: float | None, seed: int = 0) -> MaskedViews:
     """Masked views with the run's mask ratio where none is given; a `UsageError` if no such square fits the images."""
     ratio = trained.run.settings["MASK_RATIO"] if mask_ratio is None else mask_ratio
-    mask_side(trained.model.image_shape[-1], ratio)
-    return MaskedViews(ratio, seed)
+    return MaskedViews(trained.model.image_shape[-1], ratio, seed)
 
 
 def batches_of(images: np.ndarray, device: torch.device, title: str) -> Iterator[tuple[int, Tensor]]:
@@ -145,7 +143,7 @@ def encode_all(
     Raises:
         UsageError: codes that are not finite.
     """
-    with evaluating(model):
+    with evaluation_mode(model):
         parts = [
             model.encode(views(batch, first) if views else batch).float().cpu()
             for first, batch in batches_of(images, device, title)
@@ -163,7 +161,7 @@ def squared_errors(model: nn.Module, images: Tensor) -> Tensor:
 
 def save_picture(picture: Image.Image | Figure, path: Path) -> None:
     """Write a PNG file."""
-    with whole_file(path, "wb") as file:
+    with atomic_write(path, "wb") as file:
         if isinstance(picture, Figure):
             picture.savefig(file, format="png")
         else:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from leae.analysis.compare import comparison_rows
 from leae.analysis.trained import open_data, open_runs, views_for
-from leae.data.prepare import to_float
+from leae.data.batches import to_float
 from leae.training.pictures import GAP, TILE
 from tests.conftest import assert_one_line, run_leae
 

@@ -19,7 +19,8 @@ from leae.analysis import evaluate
 from leae.analysis.evaluate import Column, Sample, columns_for, probe, untrained_like
 from leae.analysis.pixel_pca import PixelPCA
 from leae.analysis.trained import open_runs
-from leae.data.prepare import Dataset, to_float
+from leae.data.batches import to_float
+from leae.data.prepare import Dataset
 from leae.training.evaluation import MaskedViews
 from tests.conftest import assert_one_line, run_leae
 

@@ -16,7 +16,8 @@ from leae.analysis.latents import WALK, LatentSpace, pictures
 from leae.analysis.trained import TrainedRun, save_picture
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder
-from leae.data.prepare import Dataset, to_float
+from leae.data.batches import to_float
+from leae.data.prepare import Dataset
 from leae.errors import UsageError
 from leae.training.evaluation import psnr, reconstruct
 from leae.training.run import Run

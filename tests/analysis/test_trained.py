@@ -9,7 +9,7 @@ import torch
 
 import leae
 from leae.analysis.trained import encode_all, open_data, open_runs, views_for
-from leae.data.prepare import to_float
+from leae.data.batches import to_float
 from leae.errors import UsageError
 from tests.conftest import TINY, run_script, write_image
 
@@ -21,7 +21,7 @@ def test_runs_are_opened_at_the_checkpoint_that_is_asked_for(trained):
     for checkpoint, step in (("000", 0), ("100", 9), ("last", 9)):
         runs = open_runs(RUNS, checkpoint, CPU)
         assert [(run.name, run.step) for run in runs] == [("self-teaching-001", step), ("masked-001", step)]
-        expected = leae.load(f"{RUNS[0]}/checkpoints/{checkpoint}.pt").state_dict()
+        expected = leae.load(f"{RUNS[0]}/checkpoints/{checkpoint}.safetensors").state_dict()
         assert all(torch.equal(value, expected[key]) for key, value in runs[0].model.state_dict().items())
     assert [run.method for run in runs] == ["self-teaching, symmetric, shared ruler", "masked"]
     assert runs[0].title == (
@@ -37,9 +37,15 @@ def test_runs_of_other_data_or_sizes_are_refused_by_name(trained):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda run: (run / "checkpoints" / "100.pt").unlink(), r"did not come to its end; go on .* --checkpoint 000"),
+        (
+            lambda run: (run / "checkpoints" / "100.safetensors").unlink(),
+            r"did not come to its end; go on .* --checkpoint 000",
+        ),
         (lambda run: shutil.rmtree(run / "checkpoints"), "no checkpoint yet"),
-        (lambda run: (run / "checkpoints" / "100.pt").write_bytes(b"no"), r"100\.pt is not a checkpoint"),
+        (
+            lambda run: (run / "checkpoints" / "100.safetensors").write_bytes(b"no"),
+            "100.safetensors is not a checkpoint",
+        ),
         (lambda run: (run / "settings.json").unlink(), "not a run's folder"),
         (lambda run: (run / "settings.json").write_text("{}"), "has no 'kind': .* another version"),
         (lambda run: edit(run, lambda content: content["data"].pop("fingerprint")), "has no 'fingerprint'"),
