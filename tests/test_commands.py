@@ -21,15 +21,15 @@ def test_alone_it_lists_every_command_with_the_first_line_of_its_help_and_import
     assert capsys.readouterr().out.splitlines() == lines
 
 
-@pytest.mark.parametrize("command", ["compare", "evaluate", "latents", "score"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_commands_help_is_its_docstring_and_its_options(monkeypatch, capsys, command):
     with pytest.raises(SystemExit) as stop:
         run_leae(monkeypatch, command, "--help")
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"usage: leae {command}")
-    assert f"uv run -m leae {command} runs/self-teaching-001" in printed
-    assert "--checkpoint" in printed
+    assert f"-m leae {command}" in printed
+    assert "--help" in printed
 
 
 def test_a_wrong_command_is_one_line_with_those_there_are_and_the_nearest(monkeypatch, capsys):

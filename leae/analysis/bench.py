@@ -49,11 +49,11 @@ SETTINGS = {
 
 def script_constants(script: Path, gpu: bool) -> dict:
     """The top-level upper-case assignments of a script, by name, as they come out with or without a GPU."""
-    constants = {"GPU": gpu}
+    constants = {}
     for statement in ast.parse(script.read_text(encoding="utf-8")).body:
         match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper() and name != "GPU":
-                constants[name] = eval(compile(ast.Expression(value), script, "eval"), {}, constants)
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper():
+                constants[name] = eval(compile(ast.Expression(value), script, "eval"), {"gpu": gpu}, constants)
     return constants
 
 

@@ -90,8 +90,8 @@ def test_constants_are_the_scripts_for_either_hardware(tmp_path):
     script.write_text("""
 import torch
 
-GPU = torch.cuda.is_available()
-SIZE = 128 if GPU else 64  # side
+gpu = torch.cuda.is_available()
+SIZE = 128 if gpu else 64  # side
 RATIOS = (0.15, 1.0)
 small = no_such_name
 
@@ -100,8 +100,8 @@ def main():
     INNER = no_such_name
 """)
     common = {"RATIOS": (0.15, 1.0)}
-    assert bench.script_constants(script, gpu=True) == {"GPU": True, "SIZE": 128, **common}
-    assert bench.script_constants(script, gpu=False) == {"GPU": False, "SIZE": 64, **common}
+    assert bench.script_constants(script, gpu=True) == {"SIZE": 128, **common}
+    assert bench.script_constants(script, gpu=False) == {"SIZE": 64, **common}
 
 
 def test_the_report_names_hardware_setting_and_figures(monkeypatch, capsys):

@@ -50,7 +50,7 @@ def test_the_picture_has_every_row_and_depends_on_the_seed_alone(trained, tmp_pa
         ([*RUNS, "--output", "nowhere/picture.png"], "a .png file in a folder that exists"),
         ([*RUNS, "--output", "picture.jpg"], "a .png file"),
         ([*RUNS, "--checkpoint", "050"], "no checkpoint 050; choose --checkpoint 000 or 020"),
-        ([*RUNS, "--mask-ratio", "1"], "mask ratio is 1.0"),
+        ([*RUNS, "--mask-ratio", "1"], "MASK_RATIO is 1.0"),
         ([*RUNS, "--device", "abacus"], "abacus"),
         (["runs/nobody-001"], "runs here: runs/masked-001, runs/plain-001"),
         ([], "the following arguments are required: RUN"),

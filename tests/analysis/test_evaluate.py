@@ -118,7 +118,7 @@ def test_beside_the_runs_stand_one_untrained_encoder_and_one_pca_a_shape_and_cha
     names = ["self-teaching-001", "masked-001", "variational-001", "untrained", "PCA 8", "chance"]
     assert [column.name for column in columns] == names
     assert {column.pca.name for column in columns[:4]} == {"PCA 8"}
-    untrained, initial = columns[3].model, leae.load(f"{RUNS[0]}/checkpoints/000.pt")
+    untrained, initial = columns[3].model, leae.load(f"{RUNS[0]}/checkpoints/000.safetensors")
     assert [p.shape for p in untrained.parameters()] == [p.shape for p in initial.parameters()]
     assert untrained_like(runs[2].model).encode(to_float(train, CPU)).shape == (50, 8)
 
@@ -141,8 +141,8 @@ def test_codes_that_tell_an_attribute_beat_a_pca_that_does_not():
     draws = np.random.default_rng(0)
     labels = {split: draws.random((300, 1)) < 0.5 for split in ("train", "test")}
     images = {split: np.zeros((300, 8, 8, 3), np.uint8) for split in labels}
-    dataset = Dataset(title="noise", images=images, attributes=labels, attribute_names=("Planted",))
-    sample = Sample(dataset, 300, 300, 0.5, MaskedViews(0.35))
+    dataset = Dataset("noise", "noise", "", images=images, attributes=labels, attribute_names=("Planted",))
+    sample = Sample(dataset, 300, 300, 0.5, MaskedViews(8, 0.35))
     noise = {split: draws.standard_normal((300, 4)) for split in labels}
     pca, knowing = Column("PCA 4", None), {split: noise[split] + labels[split] for split in labels}
     for column, codes in (

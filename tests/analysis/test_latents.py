@@ -44,11 +44,18 @@ def data_for(model) -> Dataset:
         noise = random.integers(0, 100, (count, size, size, channels), dtype=np.uint8)
         images[split] = noise + (100 * bright[:, None, None, None]).astype(np.uint8)
         attributes[split] = np.stack([bright, np.arange(count) % 2 == 0], axis=1)
-    return Dataset(title="noise", images=images, attributes=attributes, attribute_names=("Bright", "Even"))
+    return Dataset(
+        name="noise",
+        title="noise",
+        identity="",
+        images=images,
+        attributes=attributes,
+        attribute_names=("Bright", "Even"),
+    )
 
 
 def space_of(model, dataset=None) -> LatentSpace:
-    run = Run("plain", Path("runs") / "plain-001", {}, [], [], {})
+    run = Run({}, "plain", Path("runs") / "plain-001")
     trained = TrainedRun(run, "plain-001", "100", 3, model.eval())
     return LatentSpace(trained, dataset or data_for(model), 0, CPU)
 

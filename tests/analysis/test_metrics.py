@@ -72,7 +72,7 @@ def test_gradient_energy_counts_neighbours_inside_only():
 
 def test_figures_of_an_answer_that_is_wrong_in_the_hole_only():
     images = np.random.default_rng(0).integers(0, 256, (300, 32, 32, 3), dtype=np.uint8)  # more than one batch
-    views = MaskedViews(0.35)
+    views = MaskedViews(32, 0.35)
     figures = reconstruction_figures(lambda batch: batch, images, views, CPU, "")
     assert figures["psnr_clean"] == math.inf
     assert figures["ssim_clean"] == pytest.approx(1)
@@ -80,7 +80,7 @@ def test_figures_of_an_answer_that_is_wrong_in_the_hole_only():
     assert figures["sharpness_square_masked"] == 0  # the fill has no gradient
     side = mask_side(32, 0.35)
     batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    masked = fill_squares(batch, views.corners(300, 32), side)
+    masked = fill_squares(batch, views.corners(300), side)
     error = (masked - batch).square().sum(dim=(1, 2, 3))
     assert figures["psnr_square_masked"] == pytest.approx((-10 * torch.log10(error / (3 * side**2))).mean().item())
     assert figures["psnr_masked"] == pytest.approx((-10 * torch.log10(error / (3 * 32**2))).mean().item(), rel=1e-5)
@@ -90,7 +90,7 @@ def test_figures_of_an_answer_that_is_wrong_in_the_hole_only():
 def test_sharpness_is_undefined_where_no_square_has_a_gradient(flat, mask_ratio):
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     images = np.full_like(images, 90) if flat else images
-    figures = reconstruction_figures(lambda batch: batch * 0.9, images, MaskedViews(mask_ratio), CPU, "")
+    figures = reconstruction_figures(lambda batch: batch * 0.9, images, MaskedViews(32, mask_ratio), CPU, "")
     assert {name for name, value in figures.items() if math.isnan(value)} == {
         "sharpness_square_clean",
         "sharpness_square_masked",

@@ -48,7 +48,7 @@ def test_runs_of_other_data_or_sizes_are_refused_by_name(trained):
         ),
         (lambda run: (run / "settings.json").unlink(), "not a run's folder"),
         (lambda run: (run / "settings.json").write_text("{}"), "has no 'kind': .* another version"),
-        (lambda run: edit(run, lambda content: content["data"].pop("fingerprint")), "has no 'fingerprint'"),
+        (lambda run: edit(run, lambda content: content["data"].pop("identity")), "has no 'identity'"),
         (lambda run: edit(run, lambda content: content["settings"].pop("MASK_RATIO")), "has no MASK_RATIO"),
     ],
 )
@@ -82,7 +82,9 @@ def test_a_run_whose_data_are_gone_or_changed_is_refused(workplace, monkeypatch)
     (run,) = open_runs(["runs/masked-001"], "100", CPU)
     assert len(open_data(run).images["test"]) == 2
     (workplace / "photos" / "3.png").unlink()
-    with pytest.raises(UsageError, match="images in photos, which has changed since"):
+    assert len(open_data(run).images["test"]) == 2  # what was prepared is what the run was trained on
+    shutil.rmtree(workplace / "data")
+    with pytest.raises(UsageError, match="images in photos: has changed since the run was trained"):
         open_data(run)
     shutil.rmtree(workplace / "photos")
     with pytest.raises(UsageError, match="there is no data set 'photos'"):
@@ -102,5 +104,5 @@ def test_masks_are_the_runs_unless_another_ratio_is_asked_for(trained):
     run, _ = open_runs(RUNS, "100", CPU)
     assert views_for(run, None).mask_ratio == 0.35
     assert views_for(run, 0.1).mask_ratio == 0.1
-    with pytest.raises(UsageError, match="mask ratio is 2"):
+    with pytest.raises(UsageError, match="MASK_RATIO is 2"):
         views_for(run, 2)

@@ -32,16 +32,6 @@ def contents_of(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_data_set_that_does_not_fit_is_refused_with_its_path_and_leaves_nothing(processes, workplace):
-    options = ("faces", "--faces", 40, "--image-size", 32)
-    assert processes.run("-m leae", "prepare", *options, folder=workplace, bytes_of_a_file=50_000) == 2
-    (said,) = [line for line in output_of(workplace) if line.startswith("leae prepare: ")]
-    assert "train.npy: File too large; raise the limit on the size of files" in said
-    assert "Traceback" not in (workplace / "output").read_text()
-    assert not [path for path in (workplace / "data" / "prepared").iterdir() if path.suffix != ".lock"]
-    assert processes.run("-m leae", "prepare", *options, folder=workplace) == 0
-
-
 @pytest.mark.parametrize("cause", ["full", "read-only"])
 def test_a_checkpoint_that_cannot_be_written_ends_the_run_which_goes_on_once_it_can(processes, workplace, cause):
     run = begin_and_stop(processes, workplace)
@@ -75,13 +65,6 @@ def test_where_runs_cannot_be_written_none_begins(processes, workplace):
     assert processes.run("main.py", *OPTIONS, folder=workplace) == 2
     assert output_of(workplace)[-1] == "main.py: runs/.lock: Permission denied; change its permissions"
     assert list((workplace / "runs").iterdir()) == []
-
-
-def test_data_that_was_prepared_is_used_from_a_read_only_place(processes, workplace):
-    assert processes.run("-m leae", "prepare", "faces", "--faces", 64, "--image-size", 16, folder=workplace) == 0
-    for folder in ("data/prepared/faces-64-16", "data/prepared", "data"):
-        (workplace / folder).chmod(0o500)
-    assert processes.run("main.py", *OPTIONS, "--max-steps", 1, folder=workplace) == 0
 
 
 def test_a_run_whose_folder_vanishes_says_so(processes, workplace):

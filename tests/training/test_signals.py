@@ -72,17 +72,6 @@ def test_a_run_that_was_stopped_politely_ends_as_one_that_was_not(processes, wor
     assert metrics_of(stopped) == metrics_of(whole)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_preparing_data_stops_at_once_and_leaves_nothing(processes, workplace, number, status):
-    child = processes.start("-m leae", "prepare", "faces", "--faces", 3000, "--image-size", 32, folder=workplace)
-    output = workplace / "output"
-    wait_until(lambda: output.exists() and "preparing" in output.read_text())
-    os.kill(child, number)
-    assert processes.wait(child) == status
-    assert output.read_text().endswith("\nleae prepare: interrupted\n")
-    assert not [path for path in (workplace / "data" / "prepared").iterdir() if path.suffix != ".lock"]
-
-
 def test_the_first_signal_only_asks_and_the_second_has_its_effect():
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with StopSignal() as stop:

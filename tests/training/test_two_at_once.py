@@ -30,28 +30,3 @@ def test_a_run_that_is_still_running_is_not_resumed_and_one_whose_process_was_ki
     assert processes.run("main.py", "--resume", run, folder=workplace / "second") == 2
     os.kill(third, signal.SIGTERM)
     assert processes.wait(third) == 143
-
-
-def test_processes_that_prepare_the_same_set_make_it_once_and_all_have_it(processes, workplace):
-    folders = [workplace / str(number) for number in range(3)]
-    for folder in folders:
-        folder.mkdir()
-        (folder / "data").symlink_to(workplace)  # all of them prepare into one place
-    options = ("faces", "--faces", 700, "--image-size", 32)
-    children = [processes.start("-m leae", "prepare", *options, folder=folder) for folder in folders]
-    assert [processes.wait(child) for child in children] == [0] * 3
-    said = [(folder / "output").read_text() for folder in folders]
-    assert sum("100%" in output for output in said) == 1
-    assert all("rendered faces: 700 train, 70 test" in output for output in said)
-    assert not list((workplace / "prepared").rglob("*.tmp"))
-
-
-def test_a_process_that_was_killed_while_it_prepared_is_not_waited_for(processes, workplace):
-    options = ("faces", "--faces", 1500, "--image-size", 32)
-    first = processes.start("-m leae", "prepare", *options, folder=workplace)
-    wait_until(lambda: any((workplace / "data").glob("prepared/.*.tmp/*")))
-    os.kill(first, signal.SIGKILL)
-    processes.wait(first)
-    assert processes.run("-m leae", "prepare", *options, folder=workplace) == 0
-    assert (workplace / "data" / "prepared" / "faces-1500-32" / "manifest.json").exists()
-    assert not list((workplace / "data").rglob("*.tmp"))
