@@ -1,9 +1,8 @@
-"""Checkpoints as safetensors files: atomic, with a checksum, and nothing in them can be executed.
+"""Checkpoints as safetensors files: written atomically, with a checksum, and nothing in them can be executed.
 
-The file's metadata tell how to make the model again: format, class, settings, step, and the CRC-32 of all that and of
-the tensors, so that every altered byte is noticed. (It is no defence against a forger, who can compute it, too.) The
-tensors are "model.<name>" and, in last.safetensors, from which a run resumes, "judge.<name>" and
-"optimizer.<parameter>.<moment>".
+A file's metadata tell how to make its model again: format, class, settings, step, and a CRC-32 of these and of the
+tensors. Every altered byte is noticed (a forger, who can compute a CRC, is not). The tensors are "model.<name>" and, in
+last.safetensors, from which a run resumes, "judge.<name>" and "optimizer.<parameter>.<moment>".
 """
 
 import json
@@ -22,29 +21,27 @@ from leae.files import atomic_write
 from leae.training.monitoring import first_non_finite
 
 FORMAT = "3"
-# What a checkpoint's model may be.
-MODELS = {
-    model.__name__: model
-    for model in (Autoencoder, VariationalAutoencoder, ConvAutoencoder, VariationalConvAutoencoder)
-}
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
+_CLASSES = (Autoencoder, VariationalAutoencoder, ConvAutoencoder, VariationalConvAutoencoder)
+MODELS = {model.__name__: model for model in _CLASSES}  # what a checkpoint's model may be
 # What reading a damaged file, or building what a forged one asks for, raises.
 UNREADABLE = (SafetensorError, ValueError, TypeError, LookupError, RuntimeError, OverflowError)
 
 
-def write_checkpoint(
-    path: Path,
-    model: BaseAutoencoder,
-    step: int,
-    judge: nn.Module | None = None,
-    optimizer: torch.optim.Optimizer | None = None,
-) -> None:
-    """Write a checkpoint of a model after so many optimizer steps; judge and optimizer are for a run to resume from."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    if judge:
-        tensors |= {f"judge.{name}": tensor for name, tensor in judge.state_dict().items()}
-    if optimizer:
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in moments_of(optimizer, model).items()}
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+def state_of(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None = None, judge: nn.Module | None = None
+) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by their names."""
+    state = model.state_dict(prefix="model.") | (judge.state_dict(prefix="judge.") if judge else {})
+    for name, parameter in model.named_parameters() if optimizer else ():
+        moments = optimizer.state.get(parameter, {})
+        state |= {f"optimizer.{name}.{moment}": tensor for moment, tensor in moments.items()}
+    return state
+
+
+def write_checkpoint(path: Path, model: BaseAutoencoder, step: int, state: dict[str, Tensor]) -> None:
+    """Write a checkpoint of a model that has had so many optimizer steps; the state is from `state_of`."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
     settings = json.dumps(model.settings)
     metadata = {"format": FORMAT, "class": type(model).__name__, "settings": settings, "step": str(step)}
     content = save(tensors, {**metadata, "crc32": _checksum(metadata, tensors)})
@@ -70,16 +67,15 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
         if metadata.pop("crc32") != _checksum(metadata, tensors):
             raise ValueError("its checksum is another")
-        header = {"class": metadata["class"], "settings": json.loads(metadata["settings"])}
-        header["step"] = int(metadata["step"])
-        if header["class"] not in MODELS or header["step"] < 0:
-            raise ValueError(f"its model is a {header['class']!r:.40} of step {header['step']}")
+        name, settings, step = metadata["class"], json.loads(metadata["settings"]), int(metadata["step"])
+        if name not in MODELS or step < 0:
+            raise ValueError(f"its model is a {name!r:.40} of step {step}")
     except (*UNREADABLE, RecursionError) as error:
         raise UsageError(f"{path} is not a checkpoint of leae, or is damaged ({_reason(error)})") from error
     bad = first_non_finite(tensors)
     if bad:
         raise UsageError(f"{path} holds {bad[1]} in {bad[0]}; the run that wrote it had diverged")
-    return header, tensors
+    return {"class": name, "settings": settings, "step": step}, tensors
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tuple[BaseAutoencoder, int]:
@@ -101,15 +97,14 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tup
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> BaseAutoencoder:
-    """The model of a checkpoint, in evaluation mode; takes and raises what `load_checkpoint` does."""
+    """The model of a checkpoint on a device, in evaluation mode; raises what `load_checkpoint` does."""
     return load_checkpoint(path, device)[0]
 
 
-def restore(path: Path, model: BaseAutoencoder, judge: nn.Module | None, optimizer: torch.optim.Optimizer) -> int:
-    """Bring model, judge and optimizer to where a checkpoint left them.
-
-    Returns:
-        How many optimizer steps they have had.
+def restore_checkpoint(
+    path: Path, model: BaseAutoencoder, optimizer: torch.optim.Optimizer, judge: nn.Module | None = None
+) -> int:
+    """Bring model, optimizer and judge to where a checkpoint left them; how many optimizer steps they have had.
 
     Raises:
         UsageError, OSError: see `read_checkpoint`; or the checkpoint is of another model than this.
@@ -121,23 +116,15 @@ def restore(path: Path, model: BaseAutoencoder, judge: nn.Module | None, optimiz
         model.load_state_dict(_part(tensors, "model"))
         if judge:
             judge.load_state_dict(_part(tensors, "judge"))
-        moments, state = _part(tensors, "optimizer"), {}
-        for number, (name, parameter) in enumerate(model.named_parameters() if moments else ()):
-            state[number] = {"step": moments[f"{name}.step"]}
-            for moment in ("exp_avg", "exp_avg_sq"):  # in the parameter's memory layout
-                stored = moments[f"{name}.{moment}"].view(parameter.shape)
-                state[number][moment] = torch.empty_like(parameter).copy_(stored)
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        moments = _part(tensors, "optimizer")
+        for name, parameter in model.named_parameters() if moments else ():
+            for moment in MOMENTS:  # in the parameter's memory layout, which the fused kernel takes for granted
+                like = parameter.new_zeros(()) if moment == "step" else parameter.detach()
+                stored = moments[f"{name}.{moment}"].view(like.shape)
+                optimizer.state[parameter][moment] = torch.empty_like(like).copy_(stored)
     except UNREADABLE as error:
         raise UsageError(f"{path} does not fit this run ({_reason(error)}); start a new run") from error
     return header["step"]
-
-
-def moments_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """An optimizer's state by the names of the model's parameters: "encoder.stem.weight.exp_avg" and so on."""
-    names = [name for name, _ in model.named_parameters()]
-    state = optimizer.state_dict()["state"]
-    return {f"{names[number]}.{moment}": t for number, moments in state.items() for moment, t in moments.items()}
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

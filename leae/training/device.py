@@ -3,11 +3,10 @@
 import ctypes
 import os
 import platform
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from leae.distributed import world_size
 from leae.errors import UsageError, require
@@ -31,11 +30,12 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda":
         if world_size() > 1:
             count, number = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
-            if number >= count:
-                raise UsageError(
-                    f"{os.environ['LOCAL_WORLD_SIZE']} processes share {count} GPUs here; "
-                    f"start torchrun with --nproc-per-node {count}"
-                )
+            require(
+                number < count,
+                "--nproc-per-node",
+                int(os.environ["LOCAL_WORLD_SIZE"]),
+                f"at most {count}, the GPUs here",
+            )
             device = torch.device("cuda", number)
             torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")  # TF32: 10 bits of mantissa, summed in float32
@@ -82,13 +82,9 @@ def compile_if_it_works(*encoders_and_decoders: nn.Module) -> None:
         return
     for module in encoders_and_decoders:
         name = "project" if hasattr(module, "project") else "forward"
-        setattr(module, name, _compiled_for_training(module, getattr(module, name)))
-
-
-def _compiled_for_training(module: nn.Module, plain: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    # A step has few shapes, always the same, and each is worth a program of its own.
-    compiled = torch.compile(plain, dynamic=False)
-    return lambda x: (compiled if module.training else plain)(x)
+        plain = getattr(module, name)
+        compiled = torch.compile(plain, dynamic=False)  # a step has few shapes, each worth a program of its own
+        setattr(module, name, lambda x, m=module, c=compiled, p=plain: c(x) if m.training else p(x))
 
 
 def device_name(device: torch.device) -> str:

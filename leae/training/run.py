@@ -7,7 +7,6 @@ runs/self-teaching-001/
 """
 
 import csv
-import io
 import json
 import math
 import platform
@@ -29,7 +28,7 @@ from leae.data.prepare import Dataset
 from leae.distributed import rank
 from leae.errors import UsageError
 from leae.files import atomic_write
-from leae.training.checkpoints import moments_of, restore, write_checkpoint
+from leae.training.checkpoints import restore_checkpoint, state_of, write_checkpoint
 from leae.training.monitoring import first_non_finite
 from leae.training.pictures import draw_grid
 
@@ -120,13 +119,7 @@ class Run:
         return run
 
     def create(self, kind: str, dataset: Dataset, device: str) -> None:
-        """Make the folder runs/<kind>-001, or the one with the next free number, unless the run has one already.
-
-        Args:
-            kind: what the run is called.
-            dataset: what it is trained on.
-            device: where.
-        """
+        """Make the folder runs/<kind>-001, or the one with the next free number, unless the run has one already."""
         if self.folder:
             return
         self.kind = kind
@@ -186,51 +179,40 @@ class Run:
         judge: nn.Module | None = None,
         keep: list[str] | None = None,
     ) -> None:
-        """Write checkpoints/last.safetensors, from which the run resumes, and those that are kept.
-
-        Args:
-            step: how many optimizer steps have been made.
-            model, optimizer, judge: what is saved.
-            keep: names of checkpoints of the model alone that are due, "020" say.
+        """Write last.safetensors, from which the run resumes, and the checkpoints named in `keep`, of the model alone.
 
         Raises:
             UsageError: a gradient, a weight or a moment is not finite; what was saved before stays.
         """
         if rank() > 0:
             return
+        folder, state = self.folder / "checkpoints", state_of(model, optimizer, judge)
         parameters = model.named_parameters()
-        tensors = {f"the gradient of {name}": p.grad for name, p in parameters if p.grad is not None}
-        tensors |= (
-            model.state_dict() | moments_of(optimizer, model) | (judge.state_dict(prefix="judge.") if judge else {})
-        )
-        bad = first_non_finite(tensors)
-        folder = self.folder / "checkpoints"
+        gradients = {f"the gradient of {name}": p.grad for name, p in parameters if p.grad is not None}
+        bad = first_non_finite(gradients | state)
         if bad:
-            raise UsageError(
-                f"{bad[0]} is {bad[1]} after step {step}, training has diverged; lower LEARNING_RATE; "
-                f"{folder} is as it was"
-            )
+            diverged = f"{bad[0]} is {bad[1]} after step {step}, training has diverged"
+            raise UsageError(f"{diverged}; lower LEARNING_RATE; {folder} is as it was")
         for name in keep or []:
-            write_checkpoint(folder / f"{name}.safetensors", model, step)
-        write_checkpoint(folder / "last.safetensors", model, step, judge, optimizer)
+            write_checkpoint(folder / f"{name}.safetensors", model, step, state_of(model))
+        write_checkpoint(folder / "last.safetensors", model, step, state)
 
     def restore(self, model: BaseAutoencoder, optimizer: torch.optim.Optimizer, judge: nn.Module | None = None) -> int:
-        """Bring everything to where last.safetensors left it, metrics.csv as well.
+        """Bring everything to where last.safetensors left it; how many steps have been made, 0 for a new run.
 
         Rows of metrics.csv from later steps are dropped, for these steps will be made again, and so will the
-        evaluation after the last one. A run without last.safetensors begins at step 0.
-
-        Returns:
-            How many steps have been made.
+        evaluation after the last one.
 
         Raises:
             UsageError: last.safetensors or metrics.csv is damaged, or not of this run.
         """
-        path, start = self.folder / "checkpoints" / "last.safetensors" if self.folder else None, 0
-        if path and path.exists():
-            start = restore(path, model, judge, optimizer)
-        rows = self.read_metrics() if rank() == 0 else []
-        if rows:
+        if not self.folder:
+            return 0
+        path, start = self.folder / "checkpoints" / "last.safetensors", 0
+        if path.exists():
+            start = restore_checkpoint(path, model, optimizer, judge)
+        if rank() == 0 and (self.folder / "metrics.csv").exists():
+            rows = self.read_metrics()
             self.rows = [row for row in rows if int(row["step"]) < start + (row["split"] == "train")]
             self._write_metrics()
         return start
@@ -238,14 +220,7 @@ class Run:
     # --- metrics -----------------------------------------------------------------------------------------------
 
     def log(self, split: str, step: int, epoch: float, values: dict[str, float]) -> None:
-        """Add a row to metrics.csv; a value of a new name adds a column.
-
-        Args:
-            split: "train", or the one that is evaluated.
-            step: how many optimizer steps have been made.
-            epoch: how often the training images have been seen.
-            values: loss terms and "images_per_second", or what an evaluation measured.
-        """
+        """Add a row to metrics.csv: what was measured of a split after so many steps; a new name adds a column."""
         if rank() > 0:
             return
         figures = {name: f"{value:.6g}" for name, value in values.items()}
@@ -271,11 +246,9 @@ class Run:
             UsageError: there are other things in it.
         """
         path = self.folder / "metrics.csv"
-        if not path.exists():
-            return []
         try:
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            reader = csv.DictReader(io.StringIO("".join(line for line in lines if line.endswith("\n"))), restval=None)
+            reader = csv.DictReader(line for line in lines if line.endswith("\n"))
             rows, self.columns = list(reader), list(reader.fieldnames or self.columns)
             for row in rows:
                 if None in row or None in row.values() or int(row["step"]) < 0:

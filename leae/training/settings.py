@@ -7,9 +7,7 @@ time; what only the training loops use is checked here.
 
 import argparse
 import difflib
-import io
 import re
-import tokenize
 from pathlib import Path
 
 from leae import conv_autoencoder
@@ -55,7 +53,7 @@ def configure(namespace: dict, *kinds: str) -> Run:
     They are those of the command line or, where RESUME names a run's folder, those that it began with.
 
     Args:
-        namespace: the script's `globals()`, whose constants are set.
+        namespace: the script's `globals()`.
         *kinds: the kinds of runs that the script can resume.
 
     Returns:
@@ -116,24 +114,12 @@ def constants_of(namespace: dict) -> dict:
 
 
 def comments_of(script: Path) -> dict[str, str]:
-    """The comment behind each top-level upper-case assignment of a script, by the constant's name."""
-    comments, name = {}, None
-    for token in tokenize.generate_tokens(io.StringIO(script.read_text(encoding="utf-8")).readline):
-        if token.type == tokenize.NAME and token.start[1] == 0:
-            name = token.string if CONSTANT.fullmatch(token.string) else None
-        elif token.type == tokenize.COMMENT and name and token.start[1] > 0:
-            comments[name] = token.string.lstrip("# ")
-        elif token.type == tokenize.NEWLINE:
-            name = None
-    return comments
+    """The comment behind each constant of a script, by the constant's name."""
+    return dict(re.findall(r"^([A-Z][A-Z0-9_]*) = .*?  # (.*)$", script.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def parse_command_line(namespace: dict, arguments: list[str] | None = None) -> dict:
-    """The constants that a command line sets, by name, each with the type of its default.
-
-    Args:
-        namespace: the script's `globals()`.
-        arguments: the command line without the script's name; the process's own by default.
+    """The constants that the command line sets, by name, each with the type of its default.
 
     Raises:
         UsageError: an unknown option, or a value of another type than the constant's.

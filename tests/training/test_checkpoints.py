@@ -16,14 +16,14 @@ import leae
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.errors import UsageError
 from leae.judge import Judge
-from leae.training.checkpoints import _checksum, read_checkpoint, restore, write_checkpoint
+from leae.training.checkpoints import _checksum, read_checkpoint, restore_checkpoint, state_of, write_checkpoint
 from tests.conftest import read_tensors
 
 SIZES = {"image_size": 16, "hidden_dim": 4, "latent_dim": 4, "map_channels": 4}
 
 
 def make_training(steps=1, **sizes):
-    """A model, its judge and its optimizer, which have had some steps. The weights are channels-last, as in a run."""
+    """A model, its optimizer and its judge, which have had some steps. The weights are channels-last, as in a run."""
     torch.manual_seed(0)
     model = Autoencoder(**{**SIZES, **sizes}).to(memory_format=torch.channels_last)
     judge, optimizer = Judge(model.encoder), torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
@@ -31,15 +31,15 @@ def make_training(steps=1, **sizes):
         optimizer.zero_grad()
         model(torch.rand(4, *model.image_shape)).sum().backward()
         optimizer.step()
-    return model, judge, optimizer
+    return model, optimizer, judge
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """A checkpoint from which a run resumes."""
     path = tmp_path_factory.mktemp("checkpoints") / "last.safetensors"
-    model, judge, optimizer = make_training()
-    write_checkpoint(path, model, 7, judge, optimizer)
+    model, optimizer, judge = make_training()
+    write_checkpoint(path, model, 7, state_of(model, optimizer, judge))
     return path
 
 
@@ -51,7 +51,7 @@ def test_load_needs_only_the_file_and_gives_the_same_reconstructions_to_the_bit(
     model = kind(**{**SIZES, **sizes})
     images = torch.rand(4, *model.image_shape)
     model(images)  # moves the running statistics
-    write_checkpoint(tmp_path / "100.safetensors", model, 5)
+    write_checkpoint(tmp_path / "100.safetensors", model, 5, state_of(model))
     loaded = leae.load(tmp_path / "100.safetensors")
     assert type(loaded) is kind
     assert not loaded.training
@@ -59,9 +59,9 @@ def test_load_needs_only_the_file_and_gives_the_same_reconstructions_to_the_bit(
 
 
 def test_what_is_restored_makes_the_same_next_step_to_the_bit(written):
-    model, judge, optimizer = make_training()
-    fresh, its_judge, its_optimizer = make_training(steps=0)
-    assert restore(written, fresh, its_judge, its_optimizer) == 7
+    model, optimizer, judge = make_training()
+    fresh, its_optimizer, its_judge = make_training(steps=0)
+    assert restore_checkpoint(written, fresh, its_optimizer, its_judge) == 7
     images = torch.rand(4, *model.image_shape)
     for one, its in ((model, optimizer), (fresh, its_optimizer)):
         its.zero_grad()
@@ -161,7 +161,7 @@ def test_a_forged_checkpoint_is_refused_with_what_is_wrong_and_takes_no_memory(w
 def test_what_is_of_another_run_is_not_restored(written, tmp_path, header, tensors):
     path = forge(tmp_path / "last.safetensors", written, header, tensors)
     with pytest.raises(UsageError, match=r"last\.safetensors does not fit this run \(.*\); start a new run"):
-        restore(path, *make_training())
+        restore_checkpoint(path, *make_training())
 
 
 def test_what_is_not_a_safetensors_file_is_refused_and_nothing_in_it_executed(tmp_path, monkeypatch):
