@@ -1,6 +1,7 @@
 """What several tests share: an empty working folder, small data sets on disk, short training runs."""
 
 import csv
+import json
 import os
 import re
 import runpy
@@ -128,10 +129,10 @@ def metrics_of(folder):
         return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
 
 
-def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-    """The metadata and the tensors of a safetensors file."""
+def read_tensors(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """The header and the tensors of a checkpoint."""
     with safe_open(path, "pt") as file:
-        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return json.loads(file.metadata()["leae"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def assert_same_tensors(path: Path, other: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_gradient_that_is_no_number_ends_the_run_before_the_last_good_checkpoi
     said = capsys.readouterr().err
     assert re.search(rf"\n *{script}: the gradient of encoder.stem.weight is nan after step 6, training has div", said)
     (run,) = (workplace / "runs").glob("*-001")
-    assert read_tensors(run / "checkpoints" / "last.safetensors")[0]["step"] == "5"
+    assert read_tensors(run / "checkpoints" / "last.safetensors")[0]["step"] == 5
 
 
 def test_a_collapse_is_warned_of_once(workplace, monkeypatch, capsys):

@@ -1,8 +1,9 @@
 """Checkpoints as safetensors files: written atomically, with a checksum, and nothing in them can be executed.
 
-A file's metadata tell how to make its model again: format, class, settings, step, and a CRC-32 of these and of the
-tensors. Every altered byte is noticed (a forger, who can compute a CRC, is not). The tensors are "model.<name>" and, in
-last.safetensors, from which a run resumes, "judge.<name>" and "optimizer.<parameter>.<moment>".
+A file's metadata have one entry, "leae", JSON that tells how to make its model again: format, class, settings, step,
+and a CRC-32 of these and of the tensors. Every altered byte is noticed (a forger, who can compute a CRC, is not). The
+tensors are "model.<name>" and, in last.safetensors, from which a run resumes, "judge.<name>" and
+"optimizer.<parameter>.<moment>".
 """
 
 import json
@@ -20,7 +21,7 @@ from leae.errors import UsageError
 from leae.files import atomic_write
 from leae.training.monitoring import first_non_finite
 
-FORMAT = "3"
+FORMAT = 3
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
 _CLASSES = (Autoencoder, VariationalAutoencoder, ConvAutoencoder, VariationalConvAutoencoder)
 MODELS = {model.__name__: model for model in _CLASSES}  # what a checkpoint's model may be
@@ -42,9 +43,8 @@ def state_of(
 def write_checkpoint(path: Path, model: BaseAutoencoder, step: int, state: dict[str, Tensor]) -> None:
     """Write a checkpoint of a model that has had so many optimizer steps; the state is from `state_of`."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
-    settings = json.dumps(model.settings)
-    metadata = {"format": FORMAT, "class": type(model).__name__, "settings": settings, "step": str(step)}
-    content = save(tensors, {**metadata, "crc32": _checksum(metadata, tensors)})
+    header = {"format": FORMAT, "class": type(model).__name__, "settings": model.settings, "step": step}
+    content = save(tensors, {"leae": json.dumps({**header, "crc32": _checksum(header, tensors)})})
     with atomic_write(path, "wb") as file:
         file.write(content)
 
@@ -61,21 +61,20 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
     path.open("rb").close()  # safetensors' own errors do not name the file
     try:
         with safe_open(path, "pt") as file:  # refuses a header that does not fit the file's size
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"its format is {metadata.get('format')!r:.20}; this version reads format {FORMAT!r}")
+            header = json.loads(file.metadata()["leae"])
+            if header["format"] != FORMAT:
+                raise ValueError(f"its format is {header['format']!r:.20}; this version reads format {FORMAT}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
-        if metadata.pop("crc32") != _checksum(metadata, tensors):
+        if header.pop("crc32") != _checksum(header, tensors):
             raise ValueError("its checksum is another")
-        name, settings, step = metadata["class"], json.loads(metadata["settings"]), int(metadata["step"])
-        if name not in MODELS or step < 0:
-            raise ValueError(f"its model is a {name!r:.40} of step {step}")
+        if header["class"] not in MODELS or type(header["step"]) is not int or header["step"] < 0:
+            raise ValueError(f"its model is a {header['class']!r:.40} of step {header['step']!r:.20}")
     except (*UNREADABLE, RecursionError) as error:
         raise UsageError(f"{path} is not a checkpoint of leae, or is damaged ({_reason(error)})") from error
     bad = first_non_finite(tensors)
     if bad:
         raise UsageError(f"{path} holds {bad[1]} in {bad[0]}; the run that wrote it had diverged")
-    return {"class": name, "settings": settings, "step": step}, tensors
+    return header, tensors
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tuple[BaseAutoencoder, int]:
@@ -133,8 +132,8 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def _checksum(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
-    checksum = zlib.crc32(json.dumps(sorted(metadata.items())).encode())
+def _checksum(header: dict, tensors: dict[str, Tensor]) -> str:
+    checksum = zlib.crc32(json.dumps(header, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         checksum = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), checksum)
         checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), checksum)
