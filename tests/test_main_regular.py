@@ -10,8 +10,6 @@ from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.data.batches import to_float
 from leae.data.prepare import open_dataset
-from leae.training import run
-from leae.training.checkpoints import write_checkpoint
 from leae.training.evaluation import MaskedViews, NoisyViews, reconstruct
 from tests.conftest import SHORT, SMALL, TINY, assert_same_tensors, metrics_of, run_script
 
@@ -24,35 +22,14 @@ def run_regular(monkeypatch, *options):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("model", ["residual", "conv"])
-def test_every_objective_trains_both_models_and_the_checkpoint_comes_back_to_the_bit(
-    workplace, monkeypatch, objective, model
-):
-    saved = {}
-
-    def write_and_keep(path, model, *others):
-        saved[path.stem] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        write_checkpoint(path, model, *others)
-
-    monkeypatch.setattr(run, "write_checkpoint", write_and_keep)
+def test_every_objective_trains_both_models(workplace, monkeypatch, objective, model):
     sizes = SMALL if model == "residual" else ["--model", "conv", "--conv-latent-dim", "8"]
     run_regular(monkeypatch, *SHORT, *sizes, "--objective", objective, "--max-steps", "2")
     folder = workplace / "runs" / f"{objective}-001"
+    classes = {"residual": (Autoencoder, VariationalAutoencoder), "conv": (ConvAutoencoder, VariationalConvAutoencoder)}
     loaded = leae.load(folder / "checkpoints" / "100.safetensors")
-    classes = {
-        ("residual", False): Autoencoder,
-        ("residual", True): VariationalAutoencoder,
-        ("conv", False): ConvAutoencoder,
-        ("conv", True): VariationalConvAutoencoder,
-    }
-    assert type(loaded) is classes[model, objective == "variational"]
-
-    trained = type(loaded)(**loaded.settings)
-    trained.load_state_dict(saved["100"])
-    size = 16 if model == "residual" else 32
-    test = to_float(open_dataset("faces", size, 64).images["test"])
-    assert torch.equal(reconstruct(loaded, test), reconstruct(trained, test))
-    grids = {path.name for path in (folder / "grids").iterdir()}
-    assert ("samples-000002.png" in grids) == (objective == "variational")
+    assert type(loaded) is classes[model][objective == "variational"]
+    assert (folder / "grids" / "samples-000002.png").exists() == (objective == "variational")
 
 
 def test_the_first_step_is_that_of_the_formula(workplace, monkeypatch):
@@ -83,27 +60,22 @@ def test_the_variational_loss_is_summed_over_an_image_and_weighs_kl_by_beta(work
     assert 16 * 16 * 3 * 0.01 < float(rows[0]["reconstruction"]) < 16 * 16 * 3 * 0.25  # a sum, not a mean
 
 
-def test_denoising_figures_are_taken_on_noisy_views(workplace, monkeypatch, capsys):
-    run_regular(monkeypatch, *TINY, "--objective", "denoising", "--max-steps", "3")
-    rows = metrics_of(workplace / "runs" / "denoising-001")
-    model = leae.load(workplace / "runs" / "denoising-001" / "checkpoints" / "100.safetensors")
+@pytest.mark.parametrize(("objective", "views"), [("denoising", NoisyViews(0.2)), ("masked", MaskedViews(16, 0.35))])
+def test_figures_are_taken_on_clean_images_and_on_the_objectives_views(
+    workplace, monkeypatch, capsys, objective, views
+):
+    run_regular(monkeypatch, *TINY, "--objective", objective, "--max-steps", "3")
+    folder = workplace / "runs" / f"{objective}-001"
+    model = leae.load(folder / "checkpoints" / "100.safetensors")
     test = to_float(open_dataset("faces", 16, 64).images["test"])
-    noisy = NoisyViews(0.2)(test)
-    errors = (reconstruct(model, noisy) - test).square().mean(dim=(1, 2, 3))
-    assert float(rows[-1]["psnr_noisy"]) == pytest.approx((-10 * errors.log10()).mean().item(), abs=1e-3)
-    assert "psnr_masked" not in rows[-1]
-    itself = -10 * (noisy - test).square().mean(dim=(1, 2, 3)).log10()
-    assert f"the noisy images as they are {itself.mean():.2f} dB" in capsys.readouterr().out
 
+    def psnr(images):
+        return (-10 * (images - test).square().mean(dim=(1, 2, 3)).log10()).mean().item()
 
-def test_the_masked_baseline_is_measured_as_the_self_teaching_run_is(workplace, monkeypatch):
-    run_regular(monkeypatch, *TINY, "--max-steps", "3")
-    model = leae.load(workplace / "runs" / "masked-001" / "checkpoints" / "100.safetensors")
-    test = to_float(open_dataset("faces", 16, 64).images["test"])
-    row = metrics_of(workplace / "runs" / "masked-001")[-1]
-    for column, view in (("psnr_clean", test), ("psnr_masked", MaskedViews(16, 0.35)(test))):
-        errors = (reconstruct(model, view) - test).square().mean(dim=(1, 2, 3))
-        assert float(row[column]) == pytest.approx((-10 * errors.log10()).mean().item(), abs=1e-3)
+    row = metrics_of(folder)[-1]
+    assert float(row["psnr_clean"]) == pytest.approx(psnr(reconstruct(model, test)), abs=1e-3)
+    assert float(row[f"psnr_{views.name}"]) == pytest.approx(psnr(reconstruct(model, views(test))), abs=1e-3)
+    assert f"the {views.name} images as they are {psnr(views(test)):.2f} dB" in capsys.readouterr().out
 
 
 def test_a_fair_pair_begins_with_the_same_weights_on_the_same_data(workplace, monkeypatch):

@@ -18,13 +18,10 @@ def test_a_grid_shows_the_images_unchanged_under_their_labels():
             shown = tile[::4, ::4].transpose(2, 0, 1) / 255
             assert np.abs(shown - image.numpy()).max() <= 0.5 / 255 + 1e-6
             assert np.array_equal(tile, tile[::4, ::4].repeat(4, 0).repeat(4, 1))  # enlarged pixel by pixel
+    grey = draw_grid({"original": torch.full((2, 1, 32, 32), 0.25)}, "")
+    assert grey.getpixel((grey.width - 50, 100)) == (64, 64, 64)
     assert (pixels[:30] < 128).any()  # the title
     assert (pixels[32:, : left - 8] < 128).any()  # the labels
-
-
-def test_a_grid_shows_grey_images_too():
-    picture = draw_grid({"original": torch.full((2, 1, 32, 32), 0.25)}, "")
-    assert picture.getpixel((picture.width - 50, 100)) == (64, 64, 64)
 
 
 def test_boxes_are_outlined_around_their_pixels_in_every_row():
