@@ -31,16 +31,8 @@ def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch
     rows = metrics_of(folder)
     assert [int(row["step"]) for row in rows if row["split"] == "train"] == [4, 8, 12, 16, 20]
     assert [int(row["step"]) for row in rows if row["split"] == "test"] == list(steps)
-    terms = [
-        "loss",
-        "latent",
-        "sigreg",
-        "consistency",
-        "clean_crop_0.15",
-        "masked_crop_0.15",
-        "clean_crop_1.0",
-        "masked_crop_1.0",
-    ]
+    crops = [f"{view}_crop_{ratio}" for view in ("clean", "masked") for ratio in (0.15, 1.0)]
+    terms = ["loss", "latent", "sigreg", "consistency", *crops]
     assert all(float(row[term]) > 0 for row in rows if row["split"] == "train" for term in terms)
 
     printed = capsys.readouterr().out

@@ -7,10 +7,12 @@ from leae.errors import UsageError
 from leae.training.device import autocast, compile_if_it_works, device_name, find_device
 
 
-def test_the_cpu_is_always_there():
+def test_the_cpu_is_always_there_and_computes_in_float32():
     device = find_device("cpu")
     assert device == torch.device("cpu")
     assert "threads" in device_name(device)
+    with autocast(device):
+        assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", ["tpu", "", "cuda:99", "meta", "meta device"])
@@ -22,11 +24,6 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
 @pytest.mark.gpu
 def test_a_gpu_has_a_name():
     assert device_name(find_device("cuda")) == torch.cuda.get_device_name(0)
-
-
-def test_a_cpu_computes_in_float32():
-    with autocast(torch.device("cpu")):
-        assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.float32
 
 
 class Part(torch.nn.Module):
