@@ -69,15 +69,11 @@ def require_choice(choices: Collection[str], **values) -> None:
 
 
 def run_command(main: Callable[[], None], name: str | None = None) -> None:
-    """Run a script's `main`. A user's mistake becomes one line on the error stream and exit status 2.
+    """Run a script's `main`. A user's mistake becomes one line, which begins with a name, and exit status 2.
 
     So does an `OSError` that names a file, and memory that ran out. Ctrl-C and SIGTERM end with the statuses 130 and
     143; what a training loop does with them is `leae.training.signals`'s. Any other exception is a bug and keeps its
     traceback. Of several processes that share a run, only the first one prints.
-
-    Args:
-        main: takes no arguments.
-        name: what the line begins with; the script's name by default.
     """
     name = name or Path(sys.argv[0]).name
     first = os.environ.get("RANK", "0") == "0"

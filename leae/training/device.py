@@ -47,10 +47,9 @@ def find_device(name: str) -> torch.device:
 
 
 def keep_freed_memory(keep: bool) -> None:
-    """Whether the C library keeps large blocks that are freed for the next that are wanted, as a GPU's allocator does.
+    """Whether glibc keeps large freed blocks for the next step, as a GPU's allocator does.
 
-    By default glibc gives them back to the system, which fills every page with zeros again when a step wants it. Other
-    C libraries are left alone.
+    By default it gives them back to the system, which fills every page with zeros again when a step wants it.
     """
     if platform.libc_ver()[0] != "glibc":
         return

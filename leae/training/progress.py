@@ -47,8 +47,7 @@ class Progress:
     def measure(self, terms: dict[str, Tensor], stop: StopSignal) -> dict[str, float]:
         """The loss terms of this step as numbers, with "images_per_second" since the last call or `restart`.
 
-        Waits for the device. Where several processes share the batch, each has its rows' terms and gets their mean,
-        and they agree on whether to stop.
+        Waits for the device. Processes that share the batch get the mean of their terms, and agree on whether to stop.
 
         Raises:
             UsageError: a term is not finite any more.

@@ -59,19 +59,13 @@ class Run:
     """A run's settings and its folder, which `create` makes. `Run.read` reads one, `Run.resume` goes on with it.
 
     Of several processes that share a run only the first one writes; the methods of the others' do nothing.
-
-    Args:
-        settings: the constants of the run by name.
-        kind: "self-teaching", or the baseline's objective.
-        folder: where everything is written; None until it is made.
-        data: name, title and identity of the data set that it is trained on.
     """
 
     def __init__(self, settings: dict, kind: str = "", folder: Path | None = None, data: dict | None = None):
-        self.settings = settings
-        self.kind = kind
-        self.folder = folder
-        self.data = data or {}
+        self.settings = settings  # the constants by name
+        self.kind = kind  # "self-teaching", or the baseline's objective
+        self.folder = folder  # None until it is made
+        self.data = data or {}  # name, title and identity of the data set
         self.columns, self.rows = ["split", "step", "epoch"], []  # of metrics.csv
 
     @property
@@ -81,11 +75,7 @@ class Run:
 
     @classmethod
     def read(cls, folder: str | Path) -> "Run":
-        """The run in a folder, whatever kind it is of and however far it came.
-
-        Raises:
-            UsageError: the folder is not a run's.
-        """
+        """The run in a folder, of whatever kind and however far it came; a `UsageError` if it is none."""
         folder = Path(folder)
         try:
             content = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
@@ -99,9 +89,8 @@ class Run:
             ) from error
         except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, RecursionError) as error:
             known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
-            raise UsageError(
-                f"{folder} is not a run's folder (no settings.json of a run); runs here: {known}"
-            ) from error
+            message = f"{folder} is not a run's folder (no settings.json of a run); runs here: {known}"
+            raise UsageError(message) from error
         settings = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
         return cls(settings, kind, folder, data)
 
@@ -155,9 +144,8 @@ class Run:
             try:
                 self.lock.acquire(timeout=0)
             except Timeout as error:
-                raise UsageError(
-                    f"{self.folder} is still running, in another process; stop that one first, or let it finish"
-                ) from error
+                advice = "stop that one first, or let it finish"
+                raise UsageError(f"{self.folder} is still running, in another process; {advice}") from error
 
     def describe(self, dataset: Dataset, model: BaseAutoencoder, start: int, total_steps: int, device: str) -> None:
         """Print what is trained on what and where, and how to resume it."""

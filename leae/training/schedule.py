@@ -10,35 +10,20 @@ from leae.errors import require, require_choice, require_number, require_whole
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """A fused AdamW for a model's parameters.
-
-    Raises:
-        UsageError: a weight decay that is not from 0 to 1.
-    """
+    """A fused AdamW for a model's parameters; a `UsageError` for a weight decay below 0, or of 1 or more."""
     require_number(0, 1, WEIGHT_DECAY=weight_decay)
     return torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay, fused=True)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The length of a run and its learning rate, a function of the step alone.
+    """The length of a run and its learning rate, a function of the step alone; a `UsageError` outside a range."""
 
-    Args:
-        epochs: passes over the training images.
-        max_steps: the run ends after so many steps if its epochs are longer; 0 is no limit.
-        learning_rate: at its peak.
-        warmup: share of the run in which it rises linearly to the peak.
-        kind: afterwards, "cosine" falls along half a cosine toward 0, "constant" stays.
-
-    Raises:
-        UsageError: a value outside its range.
-    """
-
-    epochs: int
-    max_steps: int
-    learning_rate: float
-    warmup: float
-    kind: str
+    epochs: int  # passes over the training images
+    max_steps: int  # the run ends after so many if its epochs are longer; 0 is no limit
+    learning_rate: float  # at its peak
+    warmup: float  # share of the run in which it rises linearly to the peak
+    kind: str  # afterwards: "cosine" falls along half a cosine toward 0, "constant" stays
 
     def __post_init__(self):
         require_whole(1, EPOCHS=self.epochs)

@@ -48,13 +48,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def configure(namespace: dict, *kinds: str) -> Run:
-    """Give a script's constants the values of this run.
+    """Give a script's constants, in its `globals()`, the values of this run.
 
-    They are those of the command line or, where RESUME names a run's folder, those that it began with.
-
-    Args:
-        namespace: the script's `globals()`.
-        *kinds: the kinds of runs that the script can resume.
+    They are those of the command line or, where RESUME names the folder of a run of one of these kinds, those that it
+    began with.
 
     Returns:
         The run that is resumed, or a new one, which has no folder yet.
@@ -74,10 +71,8 @@ def configure(namespace: dict, *kinds: str) -> Run:
             )
         for name, value in chosen.items():
             if name not in ("RESUME", *CHANGEABLE) and run.settings[name] != value:
-                raise UsageError(
-                    f"{name} is {run.settings[name]} in {run.folder}, not {value}; a resumed run keeps its settings: "
-                    f"leave the option out, or start a new run"
-                )
+                kept = f"{name} is {run.settings[name]} in {run.folder}, not {value}"
+                raise UsageError(f"{kept}; a resumed run keeps its settings: leave the option out, or start a new run")
         namespace.update({**run.settings, **chosen})
 
     for (name, value), decided in DECIDED.items():
