@@ -47,12 +47,14 @@ def milestones(total_steps: int) -> dict[int, list[str]]:
 def versions() -> dict[str, str]:
     """What computes here, by name, and the source's git commit where there is one."""
     libraries = {name: version(name) for name in ("torchvision", "numpy", "pillow")}
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"
-    return {"leae": commit, "python": platform.python_version(), "torch": torch.__version__, **libraries}
+    git, options = shutil.which("git"), {"cwd": Path(__file__).parent, "capture_output": True, "text": True}
+    commit = subprocess.run([git, "describe", "--always", "--dirty", "--abbrev=40"], **options).stdout if git else ""
+    return {
+        "leae": commit.strip() or "unknown",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **libraries,
+    }
 
 
 class Run:
