@@ -40,7 +40,7 @@ def arc(start: float, stop: float, count: int) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def arch(left: float, right: float, y: float, rise: float, count: int = 9) -> np.ndarray:
+def arch(left: float, right: float, y: float, rise: float, count: int) -> np.ndarray:
     """A parabola from (left, y) to (right, y) whose middle is `rise` above its ends: points [count, 2]."""
     t = np.linspace(-1, 1, count)
     return np.stack([(left + right) / 2 + (right - left) / 2 * t, y - rise * (1 - t * t)], axis=1)
@@ -302,7 +302,7 @@ def draw_hair(f: SimpleNamespace, head: Pen) -> None:
             head.polygon(np.array(lock) * (side, 1), f.hair)
 
 
-def draw_jewels(f: SimpleNamespace, head: Pen) -> None:
+def draw_earrings(f: SimpleNamespace, head: Pen) -> None:
     if f.earrings:
         for ear in (-1, 1):
             head.ellipse(ear * (f.width + 0.02), 0.32, 0.08, 0.09, f.earring_colour)
@@ -373,16 +373,7 @@ def render_face(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarra
     head, body = Pen(canvas, centre, f.half_height * side, f.tilt), Pen(canvas, centre, f.half_height * side)
     draw_hair_behind(f, head)
     draw_body(f, body)
-    for draw in (
-        draw_head,
-        draw_beard,
-        draw_nose,
-        draw_mouth,
-        draw_eyes,
-        draw_hair,
-        draw_jewels,
-        draw_hat,
-        draw_glasses,
-    ):
+    features = (draw_head, draw_beard, draw_nose, draw_mouth, draw_eyes, draw_hair)
+    for draw in (*features, draw_earrings, draw_hat, draw_glasses):
         draw(f, head)
     return light_from_a_side(f, np.asarray(picture.reduce(scale))), np.array(list(attributes_of(f).values()))
