@@ -43,9 +43,8 @@ class CelebA:
 
 def has_celeba(root: Path) -> bool:
     """Whether a folder has CelebA's images or archive right inside it, whatever else may be missing."""
-    if (root / IMAGES).is_dir() or (root / f"{IMAGES}.zip").is_file():
-        return True
-    return bool(_search(root, f"{IMAGES}/", ".jpg")[1])
+    usual = (root / IMAGES).is_dir() or (root / f"{IMAGES}.zip").is_file()
+    return usual or bool(_search(root, f"{IMAGES}/", ".jpg")[1])
 
 
 def find(root: Path) -> CelebA:
@@ -123,6 +122,8 @@ def _read_list(root: Path, name: str, values: Collection[str]) -> tuple[Path | N
             raise UsageError(f"{where} names {row[0]} twice; take one of the lines out")
         else:
             table[row[0]] = row[1:]
+    if not table:
+        raise UsageError(f"{where} names no .jpg files; get it again")
     return archive or root / path, names, table
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from leae.data.images import TooSmall, read_square
 
-RED, WHITE = (200, 30, 40), (255, 255, 255)
+RED, WHITE, GREY = (200, 30, 40), (255, 255, 255), (90, 90, 90)
 
 
 def stored(image, kind="PNG", **options):
@@ -18,30 +18,25 @@ def stored(image, kind="PNG", **options):
     return file
 
 
-def flat(mode, colour, size=(20, 16)):
-    return Image.new(mode, size, colour)
+def flat(mode, colour):
+    return Image.new(mode, (20, 16), colour)
 
 
-def palette_with_transparency():
-    image = flat("RGB", RED).quantize(4)
-    image.info["transparency"] = image.getpixel((0, 0))
-    return image
-
-
+RGB, PALETTE = flat("RGB", RED), flat("RGB", RED).quantize(4)
 MODES = {
-    "rgb": (stored(flat("RGB", RED)), RED),
-    "bmp": (stored(flat("RGB", RED), "BMP"), RED),
-    "webp": (stored(flat("RGB", RED), "WEBP", lossless=True), RED),
-    "jpeg": (stored(flat("RGB", RED), "JPEG", quality=98), RED),
+    "rgb": (stored(RGB), RED),
+    "bmp": (stored(RGB, "BMP"), RED),
+    "webp": (stored(RGB, "WEBP", lossless=True), RED),
+    "jpeg": (stored(RGB, "JPEG", quality=98), RED),
     "cmyk": (stored(flat("CMYK", (0, 255, 255, 0)), "JPEG", quality=98), (255, 0, 0)),
-    "grey": (stored(flat("L", 90)), (90, 90, 90)),
+    "grey": (stored(flat("L", 90)), GREY),
     "bits": (stored(flat("1", 1)), WHITE),
-    "16-bit": (stored(flat("I;16", 257 * 90)), (90, 90, 90)),
+    "16-bit": (stored(flat("I;16", 257 * 90)), GREY),
     "opaque": (stored(flat("RGBA", (*RED, 255))), RED),
     "transparent": (stored(flat("RGBA", (*RED, 0))), WHITE),
-    "grey-alpha": (stored(flat("LA", (90, 255))), (90, 90, 90)),
-    "palette": (stored(flat("RGB", RED).quantize(4)), RED),
-    "palette-transparent": (stored(palette_with_transparency()), WHITE),
+    "grey-alpha": (stored(flat("LA", (90, 255))), GREY),
+    "palette": (stored(PALETTE), RED),
+    "palette-transparent": (stored(PALETTE, transparency=PALETTE.getpixel((0, 0))), WHITE),
 }
 
 
@@ -56,31 +51,25 @@ def test_every_colour_mode_becomes_the_colours_that_a_viewer_shows(file, colour)
 def test_the_orientation_tag_is_honoured():
     upright = Image.new("RGB", (16, 16), WHITE)
     upright.paste(RED, (0, 0, 16, 8))  # red above
-    lying = upright.rotate(90)  # as a camera on its side stores it
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn clockwise to view
-    square = read_square(stored(lying, "PNG", exif=exif), 16)
-    assert np.array_equal(square, np.asarray(upright))
+    exif[0x0112] = 6  # turn clockwise to view, as a camera on its side stores it
+    assert np.array_equal(read_square(stored(upright.rotate(90), exif=exif), 16), np.asarray(upright))
 
 
-def test_the_middle_of_the_long_side_is_kept():
-    image = Image.new("RGB", (48, 16), WHITE)
-    image.paste(RED, (16, 0, 32, 16))
-    assert np.array_equal(np.unique(read_square(stored(image), 16).reshape(-1, 3), axis=0), [RED])
-
-
-def test_a_crop_of_the_result_s_size_is_cut_pixel_by_pixel():
+def test_a_crop_of_the_result_s_size_is_cut_pixel_by_pixel_out_of_the_middle():
     pixels = np.random.default_rng(0).integers(0, 256, (218, 178, 3), dtype=np.uint8)
-    assert np.array_equal(read_square(stored(Image.fromarray(pixels)), 128, crop=128), pixels[45:173, 25:153])
+    file = stored(Image.fromarray(pixels))
+    assert np.array_equal(read_square(file, 128, crop=128), pixels[45:173, 25:153])
+    assert np.array_equal(read_square(file, 178), pixels[20:198])
 
 
 def test_scaling_down_averages():
-    pixels = np.kron(np.indices((64, 64)).sum(0) % 2 * 255, np.ones((1, 1))).astype(np.uint8)  # a fine checkerboard
-    square = read_square(stored(Image.fromarray(pixels)), 16)
+    checkerboard = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    square = read_square(stored(Image.fromarray(checkerboard)), 16)
     assert np.abs(square[2:-2, 2:-2].astype(int) - 127).max() < 6
 
 
 @pytest.mark.parametrize(("crop", "says"), [(None, "smaller than 24×24"), (128, "smaller than 128×128")])
 def test_images_smaller_than_what_is_cut_out_are_refused(crop, says):
     with pytest.raises(TooSmall, match=f"20×16 pixels, {says}"):
-        read_square(stored(flat("RGB", RED)), 24, crop)
+        read_square(stored(RGB), 24, crop)
