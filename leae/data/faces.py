@@ -69,6 +69,11 @@ class Pen:
         """Fill the ellipse around (x, y) with the given half-axes."""
         self.polygon(arc(0, 1, 25) * (width, height) + (x, y), colour)
 
+    def ellipses(self, x: float, *shape) -> None:
+        """Fill an ellipse and its mirror image."""
+        self.ellipse(-x, *shape)
+        self.ellipse(x, *shape)
+
     def stroke(self, points, thickness, colour) -> None:
         """Fill a band along a line that runs from left to right; `thickness` is one number or one per point."""
         half = np.zeros_like(points)
@@ -174,11 +179,8 @@ def attributes_of(f: SimpleNamespace) -> dict[str, bool]:
 ATTRIBUTES = tuple(attributes_of(choose_face(np.random.default_rng(0))))  # their names
 
 
-# What follows draws the parts of a picture, from back to front.
-
-
 def draw_background(f: SimpleNamespace, size: int) -> Image.Image:
-    """A linear gradient between two colours."""
+    """A linear gradient between two colours; the functions below draw the parts of the picture, from back to front."""
     direction = np.array([math.cos(f.background_angle), math.sin(f.background_angle)])
     corners = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)]) @ direction / np.abs(direction).sum()
     first, second = np.array(f.background)
@@ -216,12 +218,10 @@ def draw_body(f: SimpleNamespace, body: Pen) -> None:
 def draw_head(f: SimpleNamespace, head: Pen) -> None:
     f.contour = arc(0, 1, 45) * (f.width, 1)
     f.contour[:, 0] *= 1 - f.jaw * np.clip(f.contour[:, 1], 0, 1) ** 1.5
-    for side in (-1, 1):
-        head.ellipse(side * f.width * 0.99, 0.02, 0.1, 0.2, f.shade)
+    head.ellipses(f.width * 0.99, 0.02, 0.1, 0.2, f.shade)
     head.polygon(f.contour, f.skin)
     if f.rosy:
-        for side in (-1, 1):
-            head.ellipse(side * f.width * 0.6, 0.3, 0.18, 0.13, mix(f.skin, (232, 84, 92), 0.45))
+        head.ellipses(f.width * 0.6, 0.3, 0.18, 0.13, mix(f.skin, (232, 84, 92), 0.45))
 
 
 def draw_beard(f: SimpleNamespace, head: Pen) -> None:
@@ -243,8 +243,7 @@ def draw_nose(f: SimpleNamespace, head: Pen) -> None:
     bridge = [(-0.02, f.eye_y + 0.05), (0.05, f.eye_y + 0.05)]
     head.polygon([*bridge, (f.nose_width, y), (-0.2 * f.nose_width, y)], f.shade)
     head.ellipse(0, y, f.nose_width, 0.055, f.shade)
-    for side in (-1, 1):
-        head.ellipse(side * f.nose_width * 0.5, y + 0.02, 0.035, 0.025, f.deep_shade)
+    head.ellipses(f.nose_width * 0.5, y + 0.02, 0.035, 0.025, f.deep_shade)
 
 
 def draw_mouth(f: SimpleNamespace, head: Pen) -> None:
@@ -302,13 +301,9 @@ def draw_hair(f: SimpleNamespace, head: Pen) -> None:
             head.polygon(np.array(lock) * (side, 1), f.hair)
 
 
-def draw_earrings(f: SimpleNamespace, head: Pen) -> None:
+def draw_earrings_and_hat(f: SimpleNamespace, head: Pen) -> None:
     if f.earrings:
-        for ear in (-1, 1):
-            head.ellipse(ear * (f.width + 0.02), 0.32, 0.08, 0.09, f.earring_colour)
-
-
-def draw_hat(f: SimpleNamespace, head: Pen) -> None:
+        head.ellipses(f.width + 0.02, 0.32, 0.08, 0.09, f.earring_colour)
     if not f.hat:
         return
     reach, dome = f.width + 0.8 * f.volume + 0.05, arc(0.5, 1, 18)
@@ -374,6 +369,6 @@ def render_face(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarra
     draw_hair_behind(f, head)
     draw_body(f, body)
     features = (draw_head, draw_beard, draw_nose, draw_mouth, draw_eyes, draw_hair)
-    for draw in (*features, draw_earrings, draw_hat, draw_glasses):
+    for draw in (*features, draw_earrings_and_hat, draw_glasses):
         draw(f, head)
     return light_from_a_side(f, np.asarray(picture.reduce(scale))), np.array(list(attributes_of(f).values()))

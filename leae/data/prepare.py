@@ -1,9 +1,4 @@
-"""Prepare a data set: read it once, and keep it as uint8 arrays.
-
-    uv run --extra celeba -m leae prepare celeba              fetch CelebA if it is not here, and prepare it
-    uv run -m leae prepare path/to/images                     prepare a folder of images
-    uv run -m leae prepare faces --faces 20000                render and prepare faces
-    uv run -m leae prepare mnist --image-size 32              fetch and prepare MNIST; also fashion-mnist, cifar10
+"""Prepare a data set, and open it: `uv run -m leae prepare faces --faces 20000`.
 
 A prepared folder, below data/prepared/, has one array per split, [N, S, S, C], its attributes and a manifest. It is
 prepared again when its source has changed, or when an array is damaged.
@@ -58,12 +53,9 @@ class Dataset:
 def open_dataset(name: str, image_size: int, face_count: int = 50_000, identity: str | None = None) -> Dataset:
     """A data set by its name, prepared first if it is not, if its source has changed since, or if it is damaged.
 
-    Of the processes that call this at once, one at a time gets in, so that the first prepares and the others wait.
-
-    Args:
-        name, image_size, face_count: see `find_source`; a size of at most 2048, at most 1,000,000 faces.
-        identity: of the data set that a run was trained on. Whatever prepared folder has it is opened, and the source
-            is not asked for.
+    Of the processes that call this at once, the first prepares it and the others wait. The size may be at most 2048,
+    the count of faces 1,000,000; see `find_source`. `identity` is that of the data set that a run was trained on: a
+    prepared folder that has it is opened, and the source is not asked for.
 
     Raises:
         UsageError: it cannot be prepared, or has another identity than the one asked for.
@@ -169,10 +161,10 @@ def _fill(folder: Path, source: Source, total: int) -> dict:
     bad = []
     with tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar:
         for split, items in source.splits.items():
-            attributes = []
+            attributes, shape = [], (source.image_size, source.image_size, source.channels)
             # Written, not mapped: on a full disk a mapped file ends the process without a word.
             with atomic_write(folder / f"{split}.npy", "wb") as file:
-                _write_header(file, len(items), source)
+                _write_header(file, (len(items), *shape))
                 for item, result in zip(items, _read_all(source.read, items), strict=True):
                     bar.update()
                     if isinstance(result, str):
@@ -186,7 +178,7 @@ def _fill(folder: Path, source: Source, total: int) -> dict:
                 if not attributes:
                     raise UsageError(f"{source.title}: no {split} image can be used; {_list(bad, total)}")
                 file.seek(0)
-                _write_header(file, len(attributes), source)  # as long as the one before: NumPy leaves room
+                _write_header(file, (len(attributes), *shape))  # as long as the one before: NumPy leaves room
             if source.attribute_names:
                 with atomic_write(folder / f"{split}-attributes.npy", "wb") as file:
                     np.save(file, np.array(attributes, dtype=bool))
@@ -207,9 +199,7 @@ def _fill(folder: Path, source: Source, total: int) -> dict:
     return manifest
 
 
-def _write_header(file: IO[bytes], count: int, source: Source) -> None:
-    """What precedes the pixels of `count` images in an .npy file."""
-    shape = (count, source.image_size, source.image_size, source.channels)
+def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 

@@ -1,11 +1,6 @@
 """The small data sets of the textbooks: MNIST, Fashion-MNIST, CIFAR-10, and the digits that scikit-learn ships.
 
-    mnist          60,000 + 10,000 grey images of 28×28 pixels    data/MNIST/raw/
-    fashion-mnist  60,000 + 10,000 grey images of 28×28 pixels    data/FashionMNIST/raw/
-    cifar10        50,000 + 10,000 colour images of 32×32 pixels  data/cifar-10-batches-py/
-    digits          1,618 +    179 grey images of 8×8 pixels      nothing to download
-
-The first three are read, and downloaded where they are missing, by torchvision, in the folders that torchvision uses.
+torchvision reads the first three, and downloads what is missing, in folders of its own.
 """
 
 import http.client
@@ -34,6 +29,7 @@ class SmallSet:
 
 _IDX = "the four files train-images-idx3-ubyte.gz, train-labels-…, t10k-images-… and t10k-labels-…"
 SMALL_SETS = {
+    # 60,000 + 10,000 images of 28×28 pixels, twice; 50,000 + 10,000 of 32×32; 1,618 + 179 of 8×8
     "mnist": SmallSet("MNIST", 1, "MNIST", "MNIST/raw", "MNIST/raw", _IDX),
     "fashion-mnist": SmallSet("Fashion-MNIST", 1, "FashionMNIST", "FashionMNIST/raw", "FashionMNIST/raw", _IDX),
     "cifar10": SmallSet("CIFAR-10", 3, "CIFAR10", "cifar-10-batches-py", "", "cifar-10-python.tar.gz"),
@@ -84,11 +80,9 @@ def _load_from_torchvision(small: SmallSet, data: Path):
             parts[split] = images[..., None] if images.ndim == 3 else images, np.asarray(reader.targets)
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UsageError(
-            f"{small.title} can neither be read from {data / small.folder} nor downloaded ({reason}); delete what is "
-            f"damaged or not the official file; then try again online, or put {small.files} into {data / small.place} "
-            f"by hand"
-        ) from error
+        where = f"can neither be read from {data / small.folder} nor downloaded ({reason})"
+        advice = f"delete what is damaged or not the official file; then try again online, or put {small.files}"
+        raise UsageError(f"{small.title} {where}; {advice} into {data / small.place} by hand") from error
     return parts, tuple(name.split(" - ")[0] for name in reader.classes)  # MNIST's are "0 - zero" and so on
 
 

@@ -6,6 +6,9 @@ import io
 import pickle
 import shutil
 import tarfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -59,10 +62,13 @@ def served(workplace, monkeypatch):
     served.mkdir()
     for name, content in idx_files():
         (served / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=served))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/"
     resources = [(path.name, md5(path.read_bytes())) for path in sorted(served.iterdir())]
     for reader in (torchvision.datasets.MNIST, torchvision.datasets.FashionMNIST):
         monkeypatch.setattr(reader, "resources", resources)
-        monkeypatch.setattr(reader, "mirrors", [f"{served.as_uri()}/"])
+        monkeypatch.setattr(reader, "mirrors", [address])
     cifar, archive, sums = torchvision.datasets.CIFAR10, served / "cifar-10-python.tar.gz", []
     with tarfile.open(archive, "w:gz") as opened:
         for name, content in cifar_files():
@@ -70,12 +76,14 @@ def served(workplace, monkeypatch):
             member.size = len(content)
             opened.addfile(member, io.BytesIO(content))
             sums.append([name, md5(content)])
-    monkeypatch.setattr(cifar, "url", archive.as_uri())
+    monkeypatch.setattr(cifar, "url", address + archive.name)
     monkeypatch.setattr(cifar, "tgz_md5", md5(archive.read_bytes()))
     monkeypatch.setattr(cifar, "train_list", sums[:5])
     monkeypatch.setattr(cifar, "test_list", sums[5:6])
     monkeypatch.setattr(cifar, "meta", {"filename": "batches.meta", "key": "label_names", "md5": sums[6][1]})
-    return served
+    yield served
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.parametrize(("name", "seventh"), [("mnist", "7"), ("fashion-mnist", "Sneaker"), ("cifar10", "horse")])
