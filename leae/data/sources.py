@@ -55,10 +55,12 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
         UsageError: there is no such data set, or a part of it is missing; the message says what to do.
     """
     root = DATA / "celeba"
-    if name == "auto":
-        name = "celeba" if celeba.has_celeba(root) else "faces"
-        faces_instead = f"rendered faces, as there is no CelebA; to get it: {celeba.COMMAND}"
-        print("data:", f"CelebA from {root}" if name == "celeba" else faces_instead)
+    if name == "auto" and celeba.has_celeba(root):
+        print(f"data: CelebA from {root}")
+        name = "celeba"
+    elif name == "auto":
+        print(f"data: rendered faces, as there is no CelebA; to get it: {celeba.COMMAND}")
+        name = "faces"
     if name == "faces":
         return faces_source(image_size, face_count)
     if name in small_sets.SMALL_SETS:
@@ -105,8 +107,7 @@ def small_source(name: str, size: int) -> Source:
 
 def celeba_source(root: Path, size: int) -> Source:
     """CelebA, or photographs in its layout; see `leae.data.celeba`. Nothing is scaled up."""
-    expected = f"at most {CELEBA_CROP} for CelebA, of whose images the central square of {CELEBA_CROP} pixels is used"
-    require(size <= CELEBA_CROP, "IMAGE_SIZE", size, expected)
+    require(size <= CELEBA_CROP, "IMAGE_SIZE", size, f"at most {CELEBA_CROP} for CelebA, whose images are cut to that")
     found = celeba.find(root)
     fingerprint = digest(_states(root, found.files), CELEBA_CROP)
     read = partial(read_images, found.archive or root, size, CELEBA_CROP)
@@ -130,8 +131,7 @@ def folder_source(root: Path, size: int) -> Source:
         raise UsageError(f"{root} has no images; expected files that end in {', '.join(SUFFIXES)}, at any depth")
     # The order of the hashes is arbitrary but fixed, so that neighbouring names do not fall into one split.
     names = sorted((path.relative_to(root).as_posix() for path in paths), key=digest)
-    train = [name for number, name in enumerate(names) if number % TEST_EVERY]
-    splits = {"train": sorted(train), "test": sorted(names[::TEST_EVERY])}
+    splits = {"train": sorted(set(names) - set(names[::TEST_EVERY])), "test": sorted(names[::TEST_EVERY])}
     key, fingerprint = _folder_key(root, size), digest(_states(root, paths))
     read = partial(read_images, root, size, None)
     return Source(str(root), key, f"images in {root}", size, fingerprint, splits, read)
