@@ -23,18 +23,13 @@ def to_float(images: np.ndarray | Tensor, device: torch.device | str = "cpu") ->
 
 
 class Batches:
-    """Shuffled training batches. A step's batch is a function of (seed, step) alone.
+    """Shuffled training batches of `images`, uint8 [N, S, S, C]. A step's batch is a function of (seed, step) alone.
 
     Every epoch goes through all images once, in an order drawn from (seed, epoch); the last images that do not
-    fill a batch are left out of that epoch. Where several processes share a batch, each cuts its own rows.
+    fill a batch are left out of that epoch. `batch_size` is that of all processes together; each cuts its own rows.
 
     The whole array is kept on a GPU that has room for it. Otherwise batches are read from its file, for a GPU one step
     ahead and by another thread; of a file beyond `mapped_bytes` nothing but the batches is in memory.
-
-    Args:
-        images: uint8 [N, S, S, C].
-        batch_size: images per batch, of all processes together.
-        mapped_bytes: larger arrays than this are read image by image.
 
     Raises:
         UsageError: fewer images than one batch, or a batch that the processes cannot share evenly.
@@ -44,13 +39,10 @@ class Batches:
         self, images: np.ndarray, batch_size: int, seed: int, device: torch.device, mapped_bytes: int = MAPPED_BYTES
     ):
         require_whole(1, BATCH_SIZE=batch_size)
-        enough = f"at most the number of training images, {len(images)}"
-        require(batch_size <= len(images), "BATCH_SIZE", batch_size, enough)
-        multiple = f"a multiple of {world_size()}, the number of processes"
-        require(batch_size % world_size() == 0, "BATCH_SIZE", batch_size, multiple)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.device = device
+        enough, even = batch_size <= len(images), batch_size % world_size() == 0
+        require(enough, "BATCH_SIZE", batch_size, f"at most the number of training images, {len(images)}")
+        require(even, "BATCH_SIZE", batch_size, f"a multiple of {world_size()}, the number of processes")
+        self.batch_size, self.seed, self.device = batch_size, seed, device
         self.steps_per_epoch = len(images) // batch_size
         resident = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
         self.images = torch.from_numpy(np.array(images)).to(device) if resident else images

@@ -11,14 +11,14 @@ import csv
 import re
 import shutil
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from leae.data.images import UNREADABLE
 from leae.errors import UsageError
 from leae.files import atomic_write
 
@@ -29,146 +29,102 @@ COMMAND = "uv run --extra celeba -m leae prepare celeba"  # which fetches it
 MOST_BYTES = 2**28  # of a list; CelebA's have 26 MB
 MIRROR = "flwrlabs/celeba"  # on Hugging Face: the same images as parquet files
 
-# What reading a list, or a zip, raises if it is damaged or encrypted.
-UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, csv.Error)
-
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the parts of a CelebA lie."""
+class CelebA:
+    """What lies where in a CelebA. Images are known by their path below the folder, or the name of the zip's member."""
 
-    root: Path
-    archive: Path | None  # the zip that holds the images; None if they lie in a folder
-    images: dict[str, str]  # file name as the lists have it → path below the root, or the zip's member
-    lists: dict[str, tuple[Path | None, str]]  # list's name → (the zip it is in or None, its path or member)
-
-    @property
-    def files(self) -> set[Path]:
-        """Every file that is read."""
-        images = {self.archive} if self.archive else {self.root / path for path in self.images.values()}
-        return images | {archive or self.root / path for archive, path in self.lists.values()}
+    archive: Path | None  # the zip that has the images; None if they lie in a folder
+    splits: dict[str, list[str]]  # images by split, in the list's order; "valid" only if there are any
+    attribute_names: tuple[str, ...]  # none if there is no such list
+    attributes: dict[str, np.ndarray]  # by image, bool [A]
+    files: set[Path]  # every file that is read
 
 
 def has_celeba(root: Path) -> bool:
     """Whether a folder has CelebA's images or archive right inside it, whatever else may be missing."""
-    if (root / IMAGES).is_dir() or (root / f"{IMAGES}.zip").is_file():
-        return True
-    return bool(_search(root, f"{IMAGES}/", ".jpg")[1])
+    usual = (root / IMAGES).is_dir() or (root / f"{IMAGES}.zip").is_file()
+    return usual or bool(_search(root, f"{IMAGES}/", ".jpg")[1])
 
 
-def find(root: Path) -> Layout:
-    """Find the parts of CelebA below `root`.
+def find(root: Path) -> CelebA:
+    """Find the images of a CelebA below `root`, and read its lists.
 
     Raises:
-        UsageError: no images, or no list of the splits, with what is expected where.
+        UsageError: there are no images, or no list of the splits; or a list is damaged, or does not fit the images.
     """
-    archive, images = _search(root, f"{IMAGES}/", ".jpg", f"{IMAGES}/*", f"{IMAGES}/{IMAGES}/*")
-    if not images:
+    archive, paths = _search(root, f"{IMAGES}/", ".jpg", f"{IMAGES}/*", f"{IMAGES}/{IMAGES}/*")
+    if not paths:
         raise UsageError(f"{root} has no CelebA images; expected {IMAGES}.zip or the folder {IMAGES} with .jpg files")
-    lists = {}
-    for name in (PARTITION, ATTRIBUTES):
-        patterns = [f"{folder}{name}.{end}" for folder in ("", "*/") for end in ("txt", "csv")]
-        where, found = _search(root, f"{name}.", (".txt", ".csv"), *patterns)
-        if found:
-            lists[name] = where, found[0]
-    if PARTITION not in lists:
+    images = {path.rpartition("/")[2]: path for path in paths}
+    partition, _, codes = _read_list(root, PARTITION, SPLITS)
+    if partition is None:
         raise UsageError(
             f"{root} has CelebA's images but no {PARTITION}.txt or .csv, which says what is train and what is test; "
             f"put it beside the images, or name the image folder itself to have it split 90/10"
         )
-    return Layout(root, archive, {path.rpartition("/")[2]: path for path in images}, lists)
+    if missing := [name for name in codes if name not in images]:
+        place = archive or root / IMAGES
+        found = f"{len(codes)} images, of which {len(missing)} are not in {place}, for example {missing[0]}"
+        raise UsageError(f"{PARTITION} names {found}; complete the images or take these lines out")
+    splits = {split: [images[name] for name in codes if codes[name] == [code]] for code, split in SPLITS.items()}
+    if not splits["valid"]:
+        del splits["valid"]
+    table, names, rows = _read_list(root, ATTRIBUTES, ("1", "-1", "0"))
+    missing = [name for name in codes if name not in rows]
+    if table and missing:
+        raise UsageError(f"{ATTRIBUTES} has no row for {len(missing)} images, for example {missing[0]}; get it again")
+    attributes = {images[name]: np.array(row) == "1" for name, row in rows.items() if name in images}
+    files = {archive} if archive else {root / path for path in paths}
+    return CelebA(archive, splits, tuple(names), attributes, files | {partition, table} - {None})
 
 
 def _search(root: Path, part: str, ends: str | tuple[str, ...], *patterns: str) -> tuple[Path | None, list[str]]:
     """What is called so below a folder, at the patterns, or else in the first of its zips that has any."""
     zips = [path for path in sorted(root.glob("*.zip")) if path.stem == IMAGES or zipfile.is_zipfile(path)]
     for archive in (None, *zips):
-        if archive:
-            paths = _members(archive)
-        else:
-            paths = [path.relative_to(root).as_posix() for pattern in patterns for path in sorted(root.glob(pattern))]
+        try:
+            paths = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+            paths = zipfile.ZipFile(archive).namelist() if archive else [p.relative_to(root).as_posix() for p in paths]
+        except UNREADABLE as error:
+            raise UsageError(f"{archive} cannot be read as a zip ({error}); download it again") from error
         found = [path for path in paths if f"/{part}" in f"/{path}" and path.endswith(ends)]
         if found:
             return archive, found
     return None, []
 
 
-def _members(archive: Path) -> list[str]:
-    """The names of the members of a zip."""
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            return opened.namelist()
-    except UNREADABLE as error:
-        raise UsageError(f"{archive} cannot be read as a zip ({error}); download it again") from error
-
-
-def read_splits(layout: Layout) -> dict[str, list[str]]:
-    """The file names of each split, in the list's order.
-
-    Raises:
-        UsageError: a row that is none, a split other than 0, 1, 2, or names of images that are not there.
-    """
-    split_of = {}
-    where = layout.lists[PARTITION][1]
-    for number, row in enumerate(_rows(layout, PARTITION), start=1):
-        if number == 1 and not row[0].endswith(".jpg"):
-            continue  # the header of a .csv
-        if len(row) != 2 or row[1] not in SPLITS:
-            raise UsageError(f"{where}, line {number}: {' '.join(row)!r}; expected a file name and 0, 1 or 2")
-        if row[0] in split_of:
-            raise UsageError(f"{where} names {row[0]} twice; take one of the lines out")
-        split_of[row[0]] = SPLITS[row[1]]
-    missing = [name for name in split_of if name not in layout.images]
-    if missing:
-        place = layout.archive or layout.root / IMAGES
-        raise UsageError(
-            f"{where} names {len(split_of)} images, of which {len(missing)} are not in {place}, for example "
-            f"{missing[0]}; complete the images or take these lines out"
-        )
-    splits = {split: [name for name, its in split_of.items() if its == split] for split in SPLITS.values()}
-    return {split: names for split, names in splits.items() if names or split != "valid"}
-
-
-def read_attributes(layout: Layout, splits: dict[str, list[str]]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """The attributes' names, and by split bool [N, A]. Nothing if there is no such list.
-
-    Raises:
-        UsageError: a row that does not have one value, 1 or -1, per attribute, or images without a row.
-    """
-    if ATTRIBUTES not in layout.lists:
-        return (), {}
-    where, rows = layout.lists[ATTRIBUTES][1], _rows(layout, ATTRIBUTES)
-    header = next(rows, [])
-    if len(header) == 1 and header[0].isdigit():  # the .txt's first line counts the rows
-        header = next(rows, [])
-    names = tuple(header[1:] if header and header[0] == "image_id" else header)
-    table = {}
-    for row in rows:
-        if row[0] in table:
-            raise UsageError(f"{where} names {row[0]} twice; take one of the lines out")
-        if len(row) != len(names) + 1 or not set(row[1:]) <= {"1", "-1", "0"}:
-            raise UsageError(f"{where}: the row of {row[0]!r} has not {len(names)} values of 1 or -1")
-        table[row[0]] = np.array(row[1:]) == "1"
-    missing = [name for members in splits.values() for name in members if name not in table]
-    if missing:
-        raise UsageError(f"{where} has no row for {len(missing)} images, for example {missing[0]}; get it again")
-    return names, {split: np.array([table[name] for name in members]) for split, members in splits.items()}
-
-
-def _rows(layout: Layout, name: str) -> Iterator[list[str]]:
-    """The rows of a list, split at commas (.csv) or at white space (.txt), empty lines left out."""
-    archive, path = layout.lists[name]
-    where = f"{path} in {archive}" if archive else layout.root / path
+def _read_list(root: Path, name: str, values: Collection[str]) -> tuple[Path | None, list[str], dict[str, list[str]]]:
+    """The file that a list is in, the names of its columns, and its rows of such values by image; or nothing."""
+    patterns = [f"{folder}{name}.{end}" for folder in ("", "*/") for end in ("txt", "csv")]
+    archive, found = _search(root, f"{name}.", (".txt", ".csv"), *patterns)
+    if not found:
+        return None, [], {}
+    path, where = found[0], f"{found[0]} in {archive}" if archive else root / found[0]
     try:
         with zipfile.ZipFile(archive).open(path) if archive else open(where, "rb") as file:
             content = file.read(MOST_BYTES + 1)  # whatever size it claims
         if len(content) > MOST_BYTES:
-            raise UsageError(f"{where} has more than {MOST_BYTES:,} bytes; that is no list of CelebA's")
+            raise ValueError(f"more than {MOST_BYTES:,} bytes")
         lines = re.split(r"\r\n|\r|\n", content.decode("utf-8-sig", errors="replace"))
         rows = list(csv.reader(lines)) if path.endswith(".csv") else [line.split() for line in lines]
-    except UNREADABLE as error:
+    except (*UNREADABLE, csv.Error) as error:
         raise UsageError(f"{where} cannot be read ({error}); get it again") from error
-    return (row for row in rows if row)
+    names, table = [], {}
+    for number, row in enumerate(filter(None, rows), start=1):
+        width = len(names) or 1
+        if number <= 2 and not row[0].endswith(".jpg"):  # the header, or how many rows there are
+            names = row[1:] if row[0] == "image_id" else row
+        elif len(row) != 1 + width or not set(row[1:]) <= set(values):
+            expected = f"a file name, then {width} out of {', '.join(values)}"
+            raise UsageError(f"{where}, line {number}: {' '.join(row)[:80]!r}; expected {expected}")
+        elif row[0] in table:
+            raise UsageError(f"{where} names {row[0]} twice; take one of the lines out")
+        else:
+            table[row[0]] = row[1:]
+    if not table:
+        raise UsageError(f"{where} names no .jpg files; get it again")
+    return archive or root / path, names, table
 
 
 def fetch(root: Path) -> None:
@@ -184,16 +140,13 @@ def fetch(root: Path) -> None:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed; run {COMMAND}, {by_hand}") from error
+    mirror = {"repo_type": "dataset", "allow_patterns": "*.parquet", "local_dir": root / "mirror"}
     try:
-        folder = huggingface_hub.snapshot_download(
-            MIRROR, repo_type="dataset", allow_patterns="*.parquet", local_dir=root / "mirror"
-        )
+        folder = Path(huggingface_hub.snapshot_download(MIRROR, **mirror))
     except (OSError, HfHubHTTPError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise UsageError(
-            f"CelebA's mirror {MIRROR} cannot be reached ({reason}); try again online, {by_hand}"
-        ) from error
-    files = {code: sorted(Path(folder).glob(f"**/{split}-*.parquet")) for code, split in SPLITS.items()}
+        raise UsageError(f"CelebA's mirror {MIRROR} cannot be reached ({reason}); try online, {by_hand}") from error
+    files = {code: sorted(folder.glob(f"**/{split}-*.parquet")) for code, split in SPLITS.items()}
     if not all(files.values()):
         raise UsageError(f"{folder} lacks parquet files of train, valid or test; delete it and try again, {by_hand}")
 
@@ -202,10 +155,10 @@ def fetch(root: Path) -> None:
     total = sum(file.metadata.num_rows for _, file in opened)
     rows = ((code, row) for code, file in opened for some in file.iter_batches(256) for row in some.to_pylist())
     with atomic_write(root / f"{IMAGES}.zip", "wb") as zipped, zipfile.ZipFile(zipped, "w") as archive:
-        for code, row in tqdm(rows, total=total, desc="repacking CelebA", unit="img"):
-            name = f"{len(partition) + 1:06d}.jpg"
+        for number, (code, row) in enumerate(tqdm(rows, total=total, desc="repacking CelebA", unit="img"), start=1):
+            name, image = f"{number:06d}.jpg", row["image"]["bytes"]
             names = names or [key for key, value in row.items() if isinstance(value, bool)]
-            archive.writestr(f"{IMAGES}/{name}", row["image"]["bytes"])
+            archive.writestr(f"{IMAGES}/{name}", image)
             partition.append(f"{name} {code}\n")
             attributes.append(" ".join([name, *("1" if row[key] else "-1" for key in names)]) + "\n")
         with atomic_write(root / f"{ATTRIBUTES}.txt") as table:

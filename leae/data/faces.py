@@ -1,9 +1,8 @@
 """Rendered faces with known attributes: the data set that needs no download.
 
-Every face is drawn from its own random numbers, a function of (seed, index) alone, with filled polygons on a
-canvas several times the final size, which is then averaged down so that edges are smooth. What was drawn is known,
-so every face comes with binary attributes, named as CelebA names them where CelebA has the attribute. They say what was
-drawn, also where a hat or sun glasses were then drawn over it.
+Every face is a function of (seed, index) alone: filled polygons on a canvas several times the final size, which is then
+averaged down so that edges are smooth. Its binary attributes, named as CelebA names them where CelebA has them, say
+what was drawn, also where a hat or sun glasses were then drawn over it.
 
 Positions on a head are in head units: the origin at the head's centre, x to the right, y downward, 1 the head's
 half-height. Colours are RGB in [0, 255].
@@ -34,15 +33,6 @@ EAR_RINGS = ((236, 200, 88), (226, 228, 236), (200, 40, 70))
 WHITE, BLACK, BLOOD = (255, 255, 255), (10, 8, 10), (60, 20, 10)
 
 
-# --- drawing ---------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=64)
-def span(count: int) -> np.ndarray:
-    """`count` evenly spaced numbers from −1 to 1."""
-    return np.linspace(-1, 1, count)
-
-
 @lru_cache(maxsize=64)
 def arc(start: float, stop: float, count: int) -> np.ndarray:
     """Points [count, 2] on the unit circle from one angle to another, in turns; 0 is right, 0.25 is down."""
@@ -50,13 +40,10 @@ def arc(start: float, stop: float, count: int) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def arch(left: float, right: float, y: float, rise: float, count: int = 9) -> np.ndarray:
+def arch(left: float, right: float, y: float, rise: float, count: int) -> np.ndarray:
     """A parabola from (left, y) to (right, y) whose middle is `rise` above its ends: points [count, 2]."""
-    t = span(count)
-    points = np.empty((count, 2))
-    points[:, 0] = (left + right) / 2 + (right - left) / 2 * t
-    points[:, 1] = y - rise * (1 - t * t)
-    return points
+    t = np.linspace(-1, 1, count)
+    return np.stack([(left + right) / 2 + (right - left) / 2 * t, y - rise * (1 - t * t)], axis=1)
 
 
 def mix(first, second, share: float) -> tuple:
@@ -65,40 +52,33 @@ def mix(first, second, share: float) -> tuple:
 
 
 class Pen:
-    """Fills shapes, given in units of a tilted, scaled and moved frame, on a canvas in pixels.
-
-    Args:
-        canvas: what to draw on.
-        centre: the frame's origin, (x, y) in canvas pixels.
-        unit: canvas pixels per unit of the frame.
-        tilt: radians, clockwise on the screen.
-    """
+    """Fills shapes that are given in a frame of their own: its origin is at `centre`, in canvas pixels, one of its
+    units is `unit` pixels, and it is turned by `tilt` radians, clockwise on the screen."""
 
     def __init__(self, canvas: ImageDraw.ImageDraw, centre: tuple[float, float], unit: float, tilt: float = 0.0):
-        self.canvas = canvas
-        self.centre = centre
+        self.canvas, self.centre = canvas, centre
         cos, sin = math.cos(tilt) * unit, math.sin(tilt) * unit
         self.turn = np.array([[cos, sin], [-sin, cos]])
 
     def polygon(self, points, colour) -> None:
         """Fill the polygon with the corners [P, 2]."""
         pixels = np.asarray(points) @ self.turn + self.centre
-        red, green, blue = colour  # out-of-range values of a mixed or scaled colour are clipped
-        fill = (min(max(int(red), 0), 255), min(max(int(green), 0), 255), min(max(int(blue), 0), 255))
-        self.canvas.polygon(pixels.ravel().tolist(), fill=fill)
+        self.canvas.polygon(pixels.ravel().tolist(), fill=tuple(map(int, colour)))
 
     def ellipse(self, x: float, y: float, width: float, height: float, colour) -> None:
         """Fill the ellipse around (x, y) with the given half-axes."""
         self.polygon(arc(0, 1, 25) * (width, height) + (x, y), colour)
+
+    def ellipses(self, x: float, *shape) -> None:
+        """Fill an ellipse and its mirror image."""
+        self.ellipse(-x, *shape)
+        self.ellipse(x, *shape)
 
     def stroke(self, points, thickness, colour) -> None:
         """Fill a band along a line that runs from left to right; `thickness` is one number or one per point."""
         half = np.zeros_like(points)
         half[:, 1] = np.asarray(thickness) / 2
         self.polygon(np.concatenate([points - half, (points + half)[::-1]]), colour)
-
-
-# --- who it is -------------------------------------------------------------------------------------------------
 
 
 def choose_face(rng: np.random.Generator) -> SimpleNamespace:
@@ -136,7 +116,7 @@ def choose_face(rng: np.random.Generator) -> SimpleNamespace:
     f.dark_hair = mix(f.hair, BLACK, 0.3)
     f.length, f.volume = uniform(0, 1), uniform(0.06, 0.2)
     f.hairline, f.parting = uniform(0.5, 0.68), uniform(-0.8, 0.8)
-    f.long_hair = f.length > 0.55 and not f.bald
+    f.long_hair, f.hair_end = f.length > 0.55 and not f.bald, 0.45 + 2.9 * (f.length - 0.55)
     # eyes and brows
     f.eye_x, f.eye_y = uniform(0.37, 0.46) * f.width / 0.76, uniform(-0.16, -0.06)
     f.eye_width, f.eye_open, f.iris = uniform(0.125, 0.17), uniform(0.3, 0.75), pick(list(IRIS), IRIS_SHARES)
@@ -199,11 +179,8 @@ def attributes_of(f: SimpleNamespace) -> dict[str, bool]:
 ATTRIBUTES = tuple(attributes_of(choose_face(np.random.default_rng(0))))  # their names
 
 
-# --- the parts of a face, from back to front -------------------------------------------------------------------
-
-
 def draw_background(f: SimpleNamespace, size: int) -> Image.Image:
-    """A linear gradient between two colours."""
+    """A linear gradient between two colours; the functions below draw the parts of the picture, from back to front."""
     direction = np.array([math.cos(f.background_angle), math.sin(f.background_angle)])
     corners = np.array([(-1, -1), (1, -1), (-1, 1), (1, 1)]) @ direction / np.abs(direction).sum()
     first, second = np.array(f.background)
@@ -214,7 +191,6 @@ def draw_background(f: SimpleNamespace, size: int) -> Image.Image:
 
 
 def draw_hair_behind(f: SimpleNamespace, head: Pen) -> None:
-    f.hair_end = 0.45 + 2.9 * (f.length - 0.55)  # how far below the head's centre long hair ends
     if f.long_hair:
         outer, end = f.width + f.volume + 0.06, f.hair_end
         ends = [(outer + 0.06, end), (0.4 * outer, end + 0.1), (-0.4 * outer, end + 0.1), (-outer - 0.06, end)]
@@ -242,12 +218,10 @@ def draw_body(f: SimpleNamespace, body: Pen) -> None:
 def draw_head(f: SimpleNamespace, head: Pen) -> None:
     f.contour = arc(0, 1, 45) * (f.width, 1)
     f.contour[:, 0] *= 1 - f.jaw * np.clip(f.contour[:, 1], 0, 1) ** 1.5
-    for side in (-1, 1):
-        head.ellipse(side * f.width * 0.99, 0.02, 0.1, 0.2, f.shade)
+    head.ellipses(f.width * 0.99, 0.02, 0.1, 0.2, f.shade)
     head.polygon(f.contour, f.skin)
     if f.rosy:
-        for side in (-1, 1):
-            head.ellipse(side * f.width * 0.6, 0.3, 0.18, 0.13, mix(f.skin, (232, 84, 92), 0.45))
+        head.ellipses(f.width * 0.6, 0.3, 0.18, 0.13, mix(f.skin, (232, 84, 92), 0.45))
 
 
 def draw_beard(f: SimpleNamespace, head: Pen) -> None:
@@ -259,8 +233,7 @@ def draw_beard(f: SimpleNamespace, head: Pen) -> None:
         head.ellipse(0, 0.86, 0.22, 0.2, stubble)
     if f.mustache:
         reach, y = f.mouth_width + 0.05, f.mouth_y
-        upper, lower = [(0.05, y - 0.17), (0.6 * reach, y - 0.13)], [(0.6 * reach, y - 0.02), (0, y - 0.04)]
-        half = [*upper, (reach, y + 0.06), *lower]
+        half = [(0.05, y - 0.17), (0.6 * reach, y - 0.13), (reach, y + 0.06), (0.6 * reach, y - 0.02), (0, y - 0.04)]
         left = [(-x, height) for x, height in reversed(half)]
         head.polygon(half + left, mix(stubble, BLACK, 0.12))
 
@@ -270,14 +243,13 @@ def draw_nose(f: SimpleNamespace, head: Pen) -> None:
     bridge = [(-0.02, f.eye_y + 0.05), (0.05, f.eye_y + 0.05)]
     head.polygon([*bridge, (f.nose_width, y), (-0.2 * f.nose_width, y)], f.shade)
     head.ellipse(0, y, f.nose_width, 0.055, f.shade)
-    for side in (-1, 1):
-        head.ellipse(side * f.nose_width * 0.5, y + 0.02, 0.035, 0.025, f.deep_shade)
+    head.ellipses(f.nose_width * 0.5, y + 0.02, 0.035, 0.025, f.deep_shade)
 
 
 def draw_mouth(f: SimpleNamespace, head: Pen) -> None:
     colour = (196, 22, 58) if f.lipstick else mix(f.skin, (170, 50, 56), 0.5)
     upper = arch(-f.mouth_width, f.mouth_width, f.mouth_y - f.smile, -f.smile, 11)
-    bulge = 1 - span(11) ** 2
+    bulge = 1 - np.linspace(-1, 1, 11) ** 2
     if not f.mouth_open:
         head.stroke(upper, f.lips * (1.5 + 0.9 * bulge), colour)
         head.stroke(upper, 0.022, mix(colour, BLACK, 0.55))
@@ -302,7 +274,7 @@ def draw_eyes(f: SimpleNamespace, head: Pen) -> None:
         head.stroke(arch(x - f.eye_width, x + f.eye_width, f.eye_y, height, 7), 0.032, (38, 24, 22))
         reach = 1.2 * f.eye_width
         brow = arch(x - reach, x + reach, f.eye_y - height - f.brow_gap, f.brow_rise, 7)
-        brow[:, 1] += side * f.brow_slant * span(7)
+        brow[:, 1] += side * f.brow_slant * np.linspace(-1, 1, 7)
         head.stroke(brow, f.brow_thickness, mix(f.hair, (40, 26, 20), 0.45))
 
 
@@ -329,7 +301,11 @@ def draw_hair(f: SimpleNamespace, head: Pen) -> None:
             head.polygon(np.array(lock) * (side, 1), f.hair)
 
 
-def draw_hat(f: SimpleNamespace, head: Pen) -> None:
+def draw_earrings_and_hat(f: SimpleNamespace, head: Pen) -> None:
+    if f.earrings:
+        head.ellipses(f.width + 0.02, 0.32, 0.08, 0.09, f.earring_colour)
+    if not f.hat:
+        return
     reach, dome = f.width + 0.8 * f.volume + 0.05, arc(0.5, 1, 18)
     if f.hat_shape == "beanie":
         head.polygon(dome * (reach, 0.86) + (0, -0.5), f.hat_colour)
@@ -354,6 +330,8 @@ LENSES = {
 
 
 def draw_glasses(f: SimpleNamespace, head: Pen) -> None:
+    if not f.glasses:
+        return
     rim, width, height = 0.045, 0.72 * f.eye_x, 0.19
     for side in (-1, 1):
         x = side * f.eye_x
@@ -378,15 +356,9 @@ def light_from_a_side(f: SimpleNamespace, image: np.ndarray) -> np.ndarray:
 
 
 def render_face(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """One face, always the same for the same arguments, whatever else is rendered.
+    """A face of the set that `seed` makes: uint8 [size, size, 3], and its attributes, bool [29] as in ATTRIBUTES.
 
-    Args:
-        seed: of the whole set, at least 0.
-        index: which face of the set, at least 0.
-        size: side of the image in pixels.
-
-    Returns:
-        The image, uint8 [size, size, 3], and its attributes, bool [29] in the order of ATTRIBUTES.
+    Seed and index are at least 0. The same arguments give the same face, whatever else is rendered.
     """
     f = choose_face(np.random.default_rng((seed, index)))
     scale = max(2, -(-192 // size))  # canvas pixels per image pixel along one side: 3 at 64, 2 from 96 on
@@ -394,20 +366,9 @@ def render_face(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarra
     picture = draw_background(f, size).resize((side, side), Image.Resampling.NEAREST)
     canvas, centre = ImageDraw.Draw(picture), (f.x * side, f.y * side)
     head, body = Pen(canvas, centre, f.half_height * side, f.tilt), Pen(canvas, centre, f.half_height * side)
-
     draw_hair_behind(f, head)
     draw_body(f, body)
-    draw_head(f, head)
-    draw_beard(f, head)
-    draw_nose(f, head)
-    draw_mouth(f, head)
-    draw_eyes(f, head)
-    draw_hair(f, head)
-    if f.earrings:
-        for ear in (-1, 1):
-            head.ellipse(ear * (f.width + 0.02), 0.32, 0.08, 0.09, f.earring_colour)
-    if f.hat:
-        draw_hat(f, head)
-    if f.glasses:
-        draw_glasses(f, head)
+    features = (draw_head, draw_beard, draw_nose, draw_mouth, draw_eyes, draw_hair)
+    for draw in (*features, draw_earrings_and_hat, draw_glasses):
+        draw(f, head)
     return light_from_a_side(f, np.asarray(picture.reduce(scale))), np.array(list(attributes_of(f).values()))

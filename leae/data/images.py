@@ -11,9 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-
-# What a file may hold, whatever its suffix. Pillow knows more, and hands some of it to other programs.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # whatever the suffix; Pillow hands some others to other programs
 
 # Pillow refuses images of more than 179 million pixels; it need not warn of every one of half as many.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -30,42 +28,32 @@ class TooSmall(ValueError):
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any colour mode to 8-bit RGB; what is transparent shows a white ground, 16 bits are scaled to 8."""
     if image.mode.startswith("I") or image.mode == "F":  # 16-bit and 32-bit grey
-        values = np.asarray(image, dtype=np.float64)
-        if image.mode != "F":
-            values = values / 257  # 65535 / 255
-        return Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        values = np.asarray(image, dtype=np.float64) / (1 if image.mode == "F" else 257)  # 65535 / 255
+        image = Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8))
+    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
-        ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(ground, image).convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
 def read_square(file: Path | IO[bytes], size: int, crop: int | None = None) -> np.ndarray:
-    """The central square of an image file.
+    """The central square of an image file, uint8 [size, size, 3].
 
-    Args:
-        file: a path, or a file that is open for reading bytes.
-        size: side of the result in pixels.
-        crop: side in image pixels of the square to cut; the image's short side by default, of which at least
-            `size` pixels are asked for.
-
-    Returns:
-        uint8 [size, size, 3].
+    The square that is cut has `crop` pixels a side, or the image's short side, which must then have `size`.
 
     Raises:
-        TooSmall: the image is smaller than what is to be cut out of it.
+        TooSmall: the image is smaller than that.
         one of UNREADABLE: the file is no image that can be read.
     """
     with Image.open(file, formats=FORMATS) as image:
         if crop is None:
             image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder skip detail that goes anyway
         image = to_rgb(ImageOps.exif_transpose(image))
-    side = crop or min(image.size)
-    if min(image.size) < (crop or size):
-        width, height = image.size
-        raise TooSmall(f"{width}×{height} pixels, smaller than {crop or size}×{crop or size}")
-    left, top = (image.width - side) // 2, (image.height - side) // 2
+    (width, height), least = image.size, crop or size
+    if min(width, height) < least:
+        raise TooSmall(f"{width}×{height} pixels, smaller than {least}×{least}")
+    side = crop or min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
     box = (left, top, left + side, top + side)
     if side == size:
         return np.asarray(image.crop(box))

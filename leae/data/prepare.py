@@ -1,9 +1,4 @@
-"""Prepare a data set: read it once, and keep it as uint8 arrays.
-
-    uv run --extra celeba -m leae prepare celeba              fetch CelebA if it is not here, and prepare it
-    uv run -m leae prepare path/to/images                     prepare a folder of images
-    uv run -m leae prepare faces --faces 20000                render and prepare faces
-    uv run -m leae prepare mnist --image-size 32              fetch and prepare MNIST; also fashion-mnist, cifar10
+"""Prepare a data set, and open it: `uv run -m leae prepare faces --faces 20000`.
 
 A prepared folder, below data/prepared/, has one array per split, [N, S, S, C], its attributes and a manifest. It is
 prepared again when its source has changed, or when an array is damaged.
@@ -40,22 +35,13 @@ BLOCK = 2**22  # bytes of a file that are in memory while its checksum is comput
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared data set. Arrays are memory-mapped and read-only.
+    """A prepared data set. Arrays are memory-mapped and read-only."""
 
-    Attributes:
-        name: what opens it again: "faces", "celeba", "mnist", a folder's path; never "auto".
-        title: what it is, for people.
-        identity: sha256, in hex, of the arrays' checksums: what is in it, not where it is or when it was made.
-        images: uint8 [N, S, S, C] by split; "train" and "test" are always there, CelebA has "valid" as well.
-        attributes: bool [N, A] by split, empty if the source has none.
-        attribute_names: the names of the A attributes.
-    """
-
-    name: str
-    title: str
-    identity: str
-    images: dict[str, np.ndarray]
-    attributes: dict[str, np.ndarray]
+    name: str  # what opens it again: "faces", "celeba", "mnist", a folder's path; never "auto"
+    title: str  # what it is, for people
+    identity: str  # sha256, in hex, of the arrays' checksums: what is in it, not where it is or when it was made
+    images: dict[str, np.ndarray]  # uint8 [N, S, S, C] by split: "train", "test" and, for CelebA, "valid"
+    attributes: dict[str, np.ndarray]  # bool [N, A] by split, empty if the source has none
     attribute_names: tuple[str, ...]
 
     @property
@@ -67,14 +53,9 @@ class Dataset:
 def open_dataset(name: str, image_size: int, face_count: int = 50_000, identity: str | None = None) -> Dataset:
     """A data set by its name, prepared first if it is not, if its source has changed since, or if it is damaged.
 
-    Of the processes that call this at once, one at a time gets in, so that the first prepares and the others wait.
-
-    Args:
-        name: see `find_source`.
-        image_size: side in pixels that images are cut and scaled to, at most 2048.
-        face_count: rendered faces to train on, at most 1,000,000.
-        identity: of the data set that a run was trained on. Whatever prepared folder has it is opened, and the source
-            is not asked for.
+    Of the processes that call this at once, the first prepares it and the others wait. The size may be at most 2048,
+    the count of faces 1,000,000; see `find_source`. `identity` is that of the data set that a run was trained on: a
+    prepared folder that has it is opened, and the source is not asked for.
 
     Raises:
         UsageError: it cannot be prepared, or has another identity than the one asked for.
@@ -82,13 +63,12 @@ def open_dataset(name: str, image_size: int, face_count: int = 50_000, identity:
     require(isinstance(name, str), "DATASET", name, "a text")
     require_whole(1, 2048, IMAGE_SIZE=image_size)
     require_whole(1, 10**6, FACES=face_count)
-    if identity is not None:
-        for folder in sorted((DATA / "prepared").glob("[!.]*")):
-            manifest = _read_manifest(folder)
-            if manifest and _identity(manifest) == identity:
-                with one_at_a_time(folder):
-                    if _is_whole(folder, manifest):
-                        return _open(folder, manifest)
+    for folder in sorted((DATA / "prepared").glob("[!.]*")) if identity else ():
+        manifest = _read_manifest(folder)
+        if manifest and digest(manifest["checksums"]) == identity:
+            with one_at_a_time(folder):
+                if _is_whole(folder, manifest):
+                    return _open(folder, manifest)
     source = find_source(name, image_size, face_count)
     folder = DATA / "prepared" / source.key
     with one_at_a_time(folder):
@@ -98,10 +78,11 @@ def open_dataset(name: str, image_size: int, face_count: int = 50_000, identity:
             manifest = None
         if manifest is None or not _is_whole(folder, manifest):
             manifest = _prepare(source, folder)
-        if identity not in (None, _identity(manifest)):
+        dataset = _open(folder, manifest)
+        if identity not in (None, dataset.identity):
             advice = "bring back the data as they were, or start a new run"
             raise UsageError(f"{source.title}: has changed since the run was trained; {advice}")
-        return _open(folder, manifest)
+        return dataset
 
 
 def _read_manifest(folder: Path) -> dict | None:
@@ -114,29 +95,23 @@ def _read_manifest(folder: Path) -> dict | None:
     return manifest if checksum == digest(manifest) and manifest["format"] == FORMAT else None
 
 
-def _identity(manifest: dict) -> str:
-    return digest(manifest["checksums"])
-
-
 def _is_whole(folder: Path, manifest: dict) -> bool:
     """Whether all arrays are there and have their checksums, and a note if not.
 
     They are read only if their sizes and times of change are not those at which they were last verified.
     """
-    record, states = folder / "verified.json", []
-    for name, checksum in manifest["checksums"].items():
-        with suppress(FileNotFoundError):
-            state = (folder / name).stat()
-            states.append([name, checksum, state.st_size, state.st_mtime_ns])
+    record, checksums = folder / "verified.json", manifest["checksums"]
+    states = [(folder / name).stat() for name in checksums if (folder / name).is_file()]
+    verified = [checksums, [[state.st_size, state.st_mtime_ns] for state in states]]
     with suppress(OSError, ValueError, RecursionError):
-        if json.loads(record.read_text(encoding="utf-8")) == states:
+        if json.loads(record.read_text(encoding="utf-8")) == verified:
             return True
-    for name, checksum in manifest["checksums"].items():
+    for name, checksum in checksums.items():
         if not (folder / name).is_file() or _checksum(folder / name) != checksum:
             print(f"{folder / name} is damaged")
             return False
     with suppress(OSError), atomic_write(record) as file:  # a read-only folder is verified each time
-        json.dump(states, file)
+        json.dump(verified, file)
     return True
 
 
@@ -151,14 +126,10 @@ def _checksum(path: Path) -> int:
 
 def _open(folder: Path, manifest: dict) -> Dataset:
     splits, names = manifest["splits"], tuple(manifest["attribute_names"])
-    return Dataset(
-        name=manifest["name"],
-        title=manifest["title"],
-        identity=_identity(manifest),
-        images={split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in splits},
-        attributes={split: np.load(folder / f"{split}-attributes.npy") for split in splits} if names else {},
-        attribute_names=names,
-    )
+    images = {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in splits}
+    attributes = {split: np.load(folder / f"{split}-attributes.npy") for split in splits} if names else {}
+    identity = digest(manifest["checksums"])
+    return Dataset(manifest["name"], manifest["title"], identity, images, attributes, names)
 
 
 def _prepare(source: Source, folder: Path) -> dict:
@@ -175,8 +146,7 @@ def _prepare(source: Source, folder: Path) -> dict:
             room = f"would take {need / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free"
             raise UsageError(f"{folder} {room}; make room, or choose fewer or smaller images")
         manifest = _fill(temporary, source, total)
-        if folder.exists():
-            shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
         return manifest
     except BaseException as error:
@@ -191,25 +161,24 @@ def _fill(folder: Path, source: Source, total: int) -> dict:
     bad = []
     with tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar:
         for split, items in source.splits.items():
-            attributes = []
+            attributes, shape = [], (source.image_size, source.image_size, source.channels)
             # Written, not mapped: on a full disk a mapped file ends the process without a word.
             with atomic_write(folder / f"{split}.npy", "wb") as file:
-                _write_header(file, len(items), source)
-                for number, (item, result) in enumerate(zip(items, _read_all(source.read, items), strict=True)):
+                _write_header(file, (len(items), *shape))
+                for item, result in zip(items, _read_all(source.read, items), strict=True):
                     bar.update()
                     if isinstance(result, str):
-                        bad.append((item, result))
+                        bad.append([item, result])
                         if len(bad) > BAD_SHARE * total:
                             raise UsageError(f"{source.title}: {_list(bad, total)}; at most {BAD_SHARE:.0%} may be")
                         continue
-                    if not isinstance(result, tuple):
-                        result = result, source.attributes[split][number] if source.attributes else []
-                    file.write(np.ascontiguousarray(result[0]))
-                    attributes.append(result[1])
+                    image, row = result if isinstance(result, tuple) else (result, source.attributes.get(item))
+                    file.write(np.ascontiguousarray(image))
+                    attributes.append(row)
                 if not attributes:
                     raise UsageError(f"{source.title}: no {split} image can be used; {_list(bad, total)}")
                 file.seek(0)
-                _write_header(file, len(attributes), source)  # as long as the one before: NumPy leaves room
+                _write_header(file, (len(attributes), *shape))  # as long as the one before: NumPy leaves room
             if source.attribute_names:
                 with atomic_write(folder / f"{split}-attributes.npy", "wb") as file:
                     np.save(file, np.array(attributes, dtype=bool))
@@ -223,24 +192,21 @@ def _fill(folder: Path, source: Source, total: int) -> dict:
         "splits": list(source.splits),
         "checksums": {path.name: _checksum(path) for path in sorted(folder.glob("*.npy"))},
         "attribute_names": list(source.attribute_names),
-        "skipped": [[str(item), reason] for item, reason in bad],
+        "skipped": bad,
     }
     with atomic_write(folder / "manifest.json") as file:
         json.dump({**manifest, "checksum": digest(manifest)}, file, indent=2)
     return manifest
 
 
-def _write_header(file: IO[bytes], count: int, source: Source) -> None:
-    """What precedes the pixels of `count` images in an .npy file."""
-    shape = (count, source.image_size, source.image_size, source.channels)
+def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
-def _list(bad: list[tuple], total: int) -> str:
+def _list(bad: list[list[str]], total: int) -> str:
     """What is wrong with the first of the images that cannot be used."""
-    names = [item if str(item).isprintable() else repr(item) for item, _ in bad[:5]]
-    shown = "; ".join(f"{name} ({reason})" for name, (_, reason) in zip(names, bad, strict=False))
-    return f"{len(bad)} of {total} images cannot be used: {shown}{'; …' if len(bad) > 5 else ''}"
+    shown = [f"{name if name.isprintable() else repr(name)} ({reason})" for name, reason in bad[:5]]
+    return f"{len(bad)} of {total} images cannot be used: {'; '.join(shown)}{'; …' if len(bad) > 5 else ''}"
 
 
 def _read_all(read: Callable[[list], list], items: list) -> Iterator:
@@ -262,9 +228,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Prepare a data set, and say what is in it."""
-    root = DATA / "celeba"
     if options.dataset == "celeba":
-        with one_at_a_time(root):
+        with one_at_a_time(root := DATA / "celeba"):
             if not celeba.has_celeba(root):  # another process may just have fetched it
                 celeba.fetch(root)
     dataset = open_dataset(options.dataset, options.image_size, options.faces)

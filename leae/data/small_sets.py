@@ -1,11 +1,6 @@
 """The small data sets of the textbooks: MNIST, Fashion-MNIST, CIFAR-10, and the digits that scikit-learn ships.
 
-    mnist          60,000 + 10,000 grey images of 28×28 pixels    data/MNIST/raw/
-    fashion-mnist  60,000 + 10,000 grey images of 28×28 pixels    data/FashionMNIST/raw/
-    cifar10        50,000 + 10,000 colour images of 32×32 pixels  data/cifar-10-batches-py/
-    digits          1,618 +    179 grey images of 8×8 pixels      nothing to download
-
-The first three are read, and downloaded where they are missing, by torchvision, in the folders that torchvision uses.
+torchvision reads the first three, and downloads what is missing, in folders of its own.
 """
 
 import http.client
@@ -34,6 +29,7 @@ class SmallSet:
 
 _IDX = "the four files train-images-idx3-ubyte.gz, train-labels-…, t10k-images-… and t10k-labels-…"
 SMALL_SETS = {
+    # 60,000 + 10,000 images of 28×28 pixels, twice; 50,000 + 10,000 of 32×32; 1,618 + 179 of 8×8
     "mnist": SmallSet("MNIST", 1, "MNIST", "MNIST/raw", "MNIST/raw", _IDX),
     "fashion-mnist": SmallSet("Fashion-MNIST", 1, "FashionMNIST", "FashionMNIST/raw", "FashionMNIST/raw", _IDX),
     "cifar10": SmallSet("CIFAR-10", 3, "CIFAR10", "cifar-10-batches-py", "", "cifar-10-python.tar.gz"),
@@ -46,14 +42,9 @@ UNREADABLE = (OSError, RuntimeError, EOFError, AssertionError, ValueError, tarfi
 
 @lru_cache(maxsize=1)
 def load(name: str, data: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
-    """A small set, and the names of its classes.
+    """By split, "train" and "test", uint8 images [N, s, s, C] and int labels [N]; and the names of the classes.
 
-    Args:
-        name: one of SMALL_SETS.
-        data: the data folder. What lies there is read without asking the network; what is missing is downloaded.
-
-    Returns:
-        By split, "train" and "test", uint8 images [N, s, s, C] and int labels [N], which count the classes' names.
+    What lies in the folder `data` is read without asking the network; what is missing is downloaded.
 
     Raises:
         UsageError: it is not there and cannot be downloaded, or is damaged; the message says what to put where.
@@ -62,12 +53,9 @@ def load(name: str, data: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]
     parts, classes = _load_digits() if name == "digits" else _load_from_torchvision(small, data)
     for split, (images, labels) in parts.items():
         count, height, width, channels = images.shape
-        square = images.dtype == np.uint8 and height == width and channels == small.channels
-        if not square or count != len(labels) or not np.isin(labels, range(len(classes))).all():
-            found = f"{images.dtype} images of shape {images.shape} and {len(labels)} labels"
-            raise UsageError(
-                f"{small.title} has {split} {found} that do not fit; delete {data / small.folder} and try again"
-            )
+        if height != width or channels != small.channels or count != len(labels) or np.any(labels >= len(classes)):
+            found = f"{split} images of shape {images.shape} and {len(labels)} labels"
+            raise UsageError(f"{small.title}: {found} do not fit; delete {data / small.folder} and try again")
     return parts, classes
 
 
@@ -84,22 +72,18 @@ def _load_digits():
 def _load_from_torchvision(small: SmallSet, data: Path):
     from torchvision import datasets  # takes seconds to import, and only these sets need it
 
-    reader = getattr(datasets, small.reader)
+    parts = {}
     try:
-        readers = {split: reader(data, train=split == "train", download=True) for split in ("train", "test")}
+        for split in ("train", "test"):
+            reader = getattr(datasets, small.reader)(data, train=split == "train", download=True)
+            images = np.asarray(reader.data)
+            parts[split] = images[..., None] if images.ndim == 3 else images, np.asarray(reader.targets)
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UsageError(
-            f"{small.title} can neither be read from {data / small.folder} nor downloaded ({reason}); what lies there "
-            f"and is damaged or not the official file has to go; then try again online, or put {small.files} into "
-            f"{data / small.place} by hand"
-        ) from error
-    parts = {}
-    for split, reader in readers.items():
-        images = np.asarray(reader.data)
-        parts[split] = images[..., None] if images.ndim == 3 else images, np.asarray(reader.targets)
-    classes = readers["train"].classes  # MNIST's are "0 - zero" and so on
-    return parts, tuple(name.split(" - ")[0] for name in classes)
+        where = f"can neither be read from {data / small.folder} nor downloaded ({reason})"
+        advice = f"delete what is damaged or not the official file; then try again online, or put {small.files}"
+        raise UsageError(f"{small.title} {where}; {advice} into {data / small.place} by hand") from error
+    return parts, tuple(name.split(" - ")[0] for name in reader.classes)  # MNIST's are "0 - zero" and so on
 
 
 def read(name: str, data: Path, size: int, items: list[tuple[str, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -113,7 +97,5 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 [s, s, C] → [size, size, C]: 28×28 is padded by 2 black pixels on every side, then all are scaled."""
     if len(image) == 28:
         image = np.pad(image, ((2, 2), (2, 2), (0, 0)))
-    if len(image) == size:
-        return image
     scaled = Image.fromarray(image.squeeze()).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(scaled).reshape(size, size, -1)

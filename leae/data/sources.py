@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from filelock import FileLock
@@ -21,6 +20,7 @@ DATA = Path("data")
 NAMES = ("celeba", "faces", *small_sets.SMALL_SETS)  # beside "auto" and the paths of folders
 CELEBA_CROP = 128  # side in pixels of the square cut out of CelebA's 178×218, whatever size it is scaled to
 TEST_EVERY = 10  # one image in so many is for testing where the source does not say
+FACE_SEED = 0
 FIRST_TEST_FACE = 1_000_000_000  # so that however many are trained on, the same ones are tested on
 
 
@@ -28,8 +28,8 @@ FIRST_TEST_FACE = 1_000_000_000  # so that however many are trained on, the same
 class Source:
     """A data set before it is prepared.
 
-    `read` takes some of a split's items and returns, for each, uint8 [S, S, C] with its attributes, or the reason
-    why it cannot be used. Other processes call it.
+    `read` takes some of a split's items and returns, for each, uint8 [S, S, C], alone or with its attributes, or the
+    reason why it cannot be used. Other processes call it.
     """
 
     name: str  # what `find_source` takes to give this very source
@@ -40,42 +40,40 @@ class Source:
     splits: dict[str, list]
     read: Callable[[list], list]
     attribute_names: tuple[str, ...] = ()
-    attributes: dict[str, np.ndarray] = field(default_factory=dict)  # by split; empty if `read` brings them
+    attributes: dict[str, np.ndarray] = field(default_factory=dict)  # by item, unless `read` brings them
     channels: int = 3
 
 
 def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
     """The source that a data set's name means. Nothing is prepared yet; a small set is downloaded.
 
-    Args:
-        name: "celeba", "faces", "auto" (CelebA if it lies under data/celeba, else faces), one of `small_sets`, or a
-            folder's path. A folder in CelebA's layout is read as such, any other as a plain folder of images.
-        image_size: side in pixels that images are to be cut and scaled to.
-        face_count: how many faces to render for training, should it come to that.
+    The name is "celeba", "faces", "auto" (CelebA if it lies under data/celeba, else faces), one of `small_sets`, or a
+    folder's path. A folder in CelebA's layout is read as such, any other as a plain folder of images. `image_size` is
+    the side in pixels that images will have, `face_count` how many faces would be rendered for training.
 
     Raises:
         UsageError: there is no such data set, or a part of it is missing; the message says what to do.
     """
     root = DATA / "celeba"
-    if name == "auto":
-        name = "celeba" if celeba.has_celeba(root) else "faces"
-        fallback = f"rendered faces, as there is no CelebA; to get it: {celeba.COMMAND}"
-        print(f"data: CelebA from {root}" if name == "celeba" else f"data: {fallback}")
+    if name == "auto" and celeba.has_celeba(root):
+        print(f"data: CelebA from {root}")
+        name = "celeba"
+    elif name == "auto":
+        print(f"data: rendered faces, as there is no CelebA; to get it: {celeba.COMMAND}")
+        name = "faces"
     if name == "faces":
         return faces_source(image_size, face_count)
-    if name == "celeba":
-        if not celeba.has_celeba(root):
-            raise UsageError(
-                f"there is no CelebA in {root}; fetch it with {celeba.COMMAND}, or put {celeba.BY_HAND} there"
-            )
-        return celeba_source(root, image_size)
     if name in small_sets.SMALL_SETS:
         return small_source(name, image_size)
-    path = Path(name)
+    path = root if name == "celeba" else Path(name)
+    if name and celeba.has_celeba(path):
+        return celeba_source(path, image_size)
+    if name == "celeba":
+        raise UsageError(f"there is no CelebA in {root}; run {celeba.COMMAND}, or put {celeba.BY_HAND} there")
     if not name or not path.is_dir():
         known = ", ".join(("auto", *NAMES))
         raise UsageError(f"there is no data set {name!r}; choose {known}, or the path of a folder of images")
-    return celeba_source(path, image_size) if celeba.has_celeba(path) else folder_source(path, image_size)
+    return folder_source(path, image_size)
 
 
 def channels_of(name: str) -> int:
@@ -83,23 +81,17 @@ def channels_of(name: str) -> int:
     return small_sets.SMALL_SETS[name].channels if name in small_sets.SMALL_SETS else 3
 
 
-def faces_source(size: int, count: int, seed: int = 0) -> Source:
+def faces_source(size: int, count: int) -> Source:
     """Rendered faces: the first `count` for training, a tenth as many from FIRST_TEST_FACE on for testing."""
     test = range(FIRST_TEST_FACE, FIRST_TEST_FACE + max(1, count // TEST_EVERY))
-    return Source(
-        name="faces",
-        key=f"faces-{count}-{size}",
-        title="rendered faces",
-        image_size=size,
-        fingerprint=digest(faces.VERSION, seed, count, size),
-        splits={"train": list(range(count)), "test": list(test)},
-        read=partial(_render, seed, size),
-        attribute_names=faces.ATTRIBUTES,
-    )
+    splits = {"train": list(range(count)), "test": list(test)}
+    key, fingerprint = f"faces-{count}-{size}", digest(faces.VERSION, FACE_SEED, count, size)
+    read = partial(_render, size)
+    return Source("faces", key, "rendered faces", size, fingerprint, splits, read, faces.ATTRIBUTES)
 
 
-def _render(seed: int, size: int, items: list[int]) -> list:
-    return [faces.render_face(seed, item, size) for item in items]
+def _render(size: int, items: list[int]) -> list:
+    return [faces.render_face(FACE_SEED, item, size) for item in items]
 
 
 def small_source(name: str, size: int) -> Source:
@@ -107,39 +99,22 @@ def small_source(name: str, size: int) -> Source:
     small = small_sets.SMALL_SETS[name]
     with one_at_a_time(DATA / name):
         parts, classes = small_sets.load(name, DATA)
-    arrays = [array for part in parts.values() for array in part]
-    return Source(
-        name=name,
-        key=f"{name}-{size}",
-        title=small.title,
-        image_size=size,
-        fingerprint=digest(*(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays)),
-        splits={split: [(split, number) for number in range(len(part[1]))] for split, part in parts.items()},
-        read=partial(small_sets.read, name, DATA, size),
-        attribute_names=classes,
-        channels=small.channels,
-    )
+    splits = {split: [(split, number) for number in range(len(labels))] for split, (_, labels) in parts.items()}
+    fingerprint = digest(*(hashlib.sha256(array.tobytes()).hexdigest() for part in parts.values() for array in part))
+    read, key = partial(small_sets.read, name, DATA, size), f"{name}-{size}"
+    return Source(name, key, small.title, size, fingerprint, splits, read, classes, channels=small.channels)
 
 
 def celeba_source(root: Path, size: int) -> Source:
     """CelebA, or photographs in its layout; see `leae.data.celeba`. Nothing is scaled up."""
-    expected = f"at most {CELEBA_CROP} for CelebA, of whose images the central square of {CELEBA_CROP} pixels is used"
-    require(size <= CELEBA_CROP, "IMAGE_SIZE", size, expected)
-    layout = celeba.find(root)
-    splits = celeba.read_splits(layout)
-    names, attributes = celeba.read_attributes(layout, splits)
-    ours = root == DATA / "celeba"
-    return Source(
-        name="celeba" if ours else str(root),
-        key=f"celeba-{size}" if ours else _folder_key(root, size),
-        title="CelebA" if ours else f"CelebA's layout in {root}",
-        image_size=size,
-        fingerprint=digest(_states(root, layout.files), CELEBA_CROP),
-        splits={split: [layout.images[name] for name in members] for split, members in splits.items()},
-        read=partial(read_images, layout.archive or root, size, CELEBA_CROP),
-        attribute_names=names,
-        attributes=attributes,
-    )
+    require(size <= CELEBA_CROP, "IMAGE_SIZE", size, f"at most {CELEBA_CROP} for CelebA, whose images are cut to that")
+    found = celeba.find(root)
+    fingerprint = digest(_states(root, found.files), CELEBA_CROP)
+    read = partial(read_images, found.archive or root, size, CELEBA_CROP)
+    name, key, title = str(root), _folder_key(root, size), f"CelebA's layout in {root}"
+    if root == DATA / "celeba":
+        name, key, title = "celeba", f"celeba-{size}", "CelebA"
+    return Source(name, key, title, size, fingerprint, found.splits, read, found.attribute_names, found.attributes)
 
 
 def folder_source(root: Path, size: int) -> Source:
@@ -156,16 +131,10 @@ def folder_source(root: Path, size: int) -> Source:
         raise UsageError(f"{root} has no images; expected files that end in {', '.join(SUFFIXES)}, at any depth")
     # The order of the hashes is arbitrary but fixed, so that neighbouring names do not fall into one split.
     names = sorted((path.relative_to(root).as_posix() for path in paths), key=digest)
-    train = [name for number, name in enumerate(names) if number % TEST_EVERY]
-    return Source(
-        name=str(root),
-        key=_folder_key(root, size),
-        title=f"images in {root}",
-        image_size=size,
-        fingerprint=digest(_states(root, paths)),
-        splits={"train": sorted(train), "test": sorted(names[::TEST_EVERY])},
-        read=partial(read_images, root, size, None),
-    )
+    splits = {"train": sorted(set(names) - set(names[::TEST_EVERY])), "test": sorted(names[::TEST_EVERY])}
+    key, fingerprint = _folder_key(root, size), digest(_states(root, paths))
+    read = partial(read_images, root, size, None)
+    return Source(str(root), key, f"images in {root}", size, fingerprint, splits, read)
 
 
 def read_images(root: Path, size: int, crop: int | None, items: list[str]) -> list:
@@ -173,15 +142,12 @@ def read_images(root: Path, size: int, crop: int | None, items: list[str]) -> li
     results = []
     for item in items:
         try:
-            with _open(root, item) as file:
+            zipped = None if root.is_dir() else _open_zip(root, root.stat().st_mtime_ns)
+            with zipped.open(item) if zipped else open(root / item, "rb") as file:
                 results.append(read_square(file, size, crop))
         except UNREADABLE as error:
             results.append(reason(error))
     return results
-
-
-def _open(root: Path, item: str) -> IO[bytes]:
-    return (root / item).open("rb") if root.is_dir() else _open_zip(root, root.stat().st_mtime_ns).open(item)
 
 
 @lru_cache(maxsize=1)

@@ -27,8 +27,7 @@ def attributes_of(number):
 
 def celeba_lists(kind="txt"):
     splits = [(f"{number:06d}.jpg", str(code)) for code, split in enumerate(SPLITS) for number in SPLITS[split]]
-    signs = [["1" if value else "-1" for value in attributes_of(number)] for number in range(20)]
-    signs = [(name, *row) for (name, _), row in zip(splits, signs, strict=True)]
+    signs = [(f"{n:06d}.jpg", *("1" if value else "-1" for value in attributes_of(n))) for n in range(20)]
     if kind == "txt":
         partition = "".join(f"{' '.join(row)}\n" for row in splits)
         attributes = f"20\n{' '.join(NAMES)} \n" + "".join(f"{'  '.join(row)}\n" for row in signs)
@@ -38,24 +37,28 @@ def celeba_lists(kind="txt"):
     return {f"list_eval_partition.{kind}": partition, f"list_attr_celeba.{kind}": attributes}
 
 
+# The archive's name, and the folder in it: the official zip, a mirror's, and two whose names lead elsewhere.
+ZIPS = {
+    "zip": ("img_align_celeba.zip", "img_align_celeba"),
+    "mirror": ("archive.zip", "img_align_celeba/img_align_celeba"),
+    "climbing": ("img_align_celeba.zip", "../../../img_align_celeba"),
+    "absolute": ("img_align_celeba.zip", "/img_align_celeba"),
+}
+
+
 def write_celeba(root, layout="folder", kind="txt", size=(178, 218)):
-    """A small CelebA as people have it: a folder, a nested folder, the official zip, or a mirror's archive."""
-    pictures = root / "img_align_celeba"
-    if layout == "nested":
-        pictures = pictures / "img_align_celeba"
+    """A small CelebA as people have it: a folder, a nested folder, or one of ZIPS; a mirror's has the lists inside."""
+    pictures = root / ("img_align_celeba/img_align_celeba" if layout == "nested" else "img_align_celeba")
     for number in range(20):
         write_image(pictures / f"{number:06d}.jpg", number, size)
     for name, text in celeba_lists(kind).items():
         (root / name).write_text(text)
-    if layout in ("zip", "mirror"):
-        archive = root / ("img_align_celeba.zip" if layout == "zip" else "archive.zip")
-        with zipfile.ZipFile(archive, "w") as opened:
-            for path in sorted(pictures.iterdir()):
-                nested = "img_align_celeba/" if layout == "mirror" else ""
-                opened.write(path, f"{nested}img_align_celeba/{path.name}")
+    if layout in ZIPS:
+        archive, folder = ZIPS[layout]
+        lists = root.glob("list_*") if layout == "mirror" else ()
+        with zipfile.ZipFile(root / archive, "w") as opened:
+            for path in [*sorted(pictures.iterdir()), *lists]:
+                opened.write(path, f"{folder}/{path.name}" if path.suffix == ".jpg" else path.name)
                 path.unlink()
-            if layout == "mirror":
-                for name in celeba_lists(kind):
-                    opened.write(root / name, name)
-                    (root / name).unlink()
         pictures.rmdir()
+    return root

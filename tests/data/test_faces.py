@@ -1,6 +1,7 @@
 """Rendered faces: repeatable, smooth at any size, and truthful about what they show."""
 
 import hashlib
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -17,37 +18,23 @@ Wearing_Necktie Young
 """
 
 
-def render_faces(seed, indices, size):
-    images, attributes = zip(*(render_face(seed, index, size) for index in indices), strict=True)
+@pytest.fixture(scope="module")
+def faces():
+    images, attributes = zip(*(render_face(0, index, 32) for index in range(1500)), strict=True)
     return np.stack(images), np.stack(attributes)
 
 
-@pytest.fixture(scope="module")
-def faces():
-    return render_faces(0, range(1500), 32)
-
-
-def column(faces, name):
-    return faces[1][:, ATTRIBUTES.index(name)]
-
-
-def test_a_face_is_the_same_whatever_else_is_rendered(faces):
-    image, attributes = render_face(0, 8, 32)
-    assert np.array_equal(image, faces[0][8])
-    assert np.array_equal(attributes, faces[1][8])
-
-
-def test_the_drawing_is_that_of_its_version(faces):
+def test_the_drawing_is_that_of_its_version_whatever_else_is_rendered(faces):
     """Who changes the drawing also changes VERSION, so that faces are rendered again, and then this checksum."""
     checksum = hashlib.sha256(b"".join(array[:300].tobytes() for array in faces)).hexdigest()
     assert (VERSION, checksum) == (1, "75544d0290dca996db3d8f06bc80fb1245d64cbb93f5a88036cce7ac544f86bf")
+    for alone, among in zip(render_face(0, 8, 32), faces, strict=True):
+        assert np.array_equal(alone, among[8])
 
 
 def test_other_numbers_and_other_seeds_are_other_faces():
-    images = [render_face(seed, index, 32)[0] for seed in (0, 1) for index in (0, 1)]
-    for first in range(4):
-        for second in range(first):
-            assert np.abs(images[first].astype(int) - images[second]).mean() > 5
+    images = [render_face(seed, index, 32)[0].astype(int) for seed in (0, 1) for index in (0, 1)]
+    assert all(np.abs(first - second).mean() > 5 for first, second in combinations(images, 2))
 
 
 @pytest.mark.parametrize("size", [32, 64, 96, 100])
@@ -74,35 +61,35 @@ def test_there_are_enough_attributes_with_celebas_names_and_none_is_rare(faces):
 def test_attributes_are_independent_where_anatomy_allows(faces):
     tied = [{"Eyeglasses", "Sunglasses"}, {"Goatee", "No_Beard"}]
     hair = {"Bald", "Bangs", "Long_Hair", "Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair"}
-    correlation = np.corrcoef(faces[1].T.astype(float))
-    for i, first in enumerate(ATTRIBUTES):
-        for j, second in enumerate(ATTRIBUTES[:i]):
-            if {first, second} in tied or {first, second} <= hair:
-                continue
-            assert abs(correlation[i, j]) < 0.12, (first, second)  # over four standard errors
-
-
-def brightness(faces, rows, columns):
-    return faces[0][:, rows, columns].astype(float).mean(axis=(1, 2, 3))
+    correlation = dict(zip(ATTRIBUTES, np.corrcoef(faces[1].T.astype(float)), strict=True))
+    for first, second in combinations(ATTRIBUTES, 2):
+        if {first, second} not in tied and not {first, second} <= hair:
+            assert abs(correlation[first][ATTRIBUTES.index(second)]) < 0.12, (
+                first,
+                second,
+            )  # over four standard errors
 
 
 def test_attributes_are_what_the_picture_shows(faces):
+    shows = dict(zip(ATTRIBUTES, faces[1].T, strict=True))
+
+    def brightness(which, rows, columns):
+        return faces[0][which][:, rows, columns].astype(float).mean()
+
+    left, right, eyes = (slice(10, 22), slice(4, 14)), (slice(10, 22), slice(18, 28)), (slice(13, 17), slice(11, 21))
     centre, crown = (slice(13, 22), slice(11, 21)), (slice(5, 9), slice(13, 19))
-    difference = brightness(faces, slice(10, 22), slice(4, 14)) - brightness(faces, slice(10, 22), slice(18, 28))
-    from_left = column(faces, "Light_From_Left")
-    assert difference[from_left].mean() > difference[~from_left].mean() + 15
-    pale = column(faces, "Pale_Skin")
-    assert brightness(faces, *centre)[pale].mean() > brightness(faces, *centre)[~pale].mean() + 30
-    black, blond = column(faces, "Black_Hair"), column(faces, "Blond_Hair")
-    bare = ~column(faces, "Wearing_Hat")
-    assert brightness(faces, *crown)[blond & bare].mean() > brightness(faces, *crown)[black & bare].mean() + 50
-    shades, eyes = column(faces, "Sunglasses"), (slice(13, 17), slice(11, 21))
-    assert brightness(faces, *eyes)[shades].mean() < brightness(faces, *eyes)[~shades].mean() - 20
+    lit, pale, shades, hats = map(shows.get, ("Light_From_Left", "Pale_Skin", "Sunglasses", "Wearing_Hat"))
+    difference = brightness(lit, *left) - brightness(lit, *right)
+    assert difference > brightness(~lit, *left) - brightness(~lit, *right) + 15
+    assert brightness(pale, *centre) > brightness(~pale, *centre) + 30
+    blond, black = shows["Blond_Hair"] & ~hats, shows["Black_Hair"] & ~hats
+    assert brightness(blond, *crown) > brightness(black, *crown) + 50
+    assert brightness(shades, *eyes) < brightness(~shades, *eyes) - 20
 
 
 def test_edges_are_smoothed():
     """A picture of hard-edged shapes would have few colours along its sharpest edges; a smoothed one has many."""
-    image = render_face(0, 3, 64)[0].astype(float).mean(axis=2)
-    hard = np.asarray(Image.fromarray(render_face(0, 3, 512)[0]).resize((64, 64), Image.Resampling.NEAREST), float)
-    steepest = lambda picture: np.sort(np.abs(np.diff(picture, axis=1)).ravel())[-100:].mean()  # noqa: E731
-    assert steepest(image) < 0.9 * steepest(hard.mean(axis=2))
+    hard = Image.fromarray(render_face(0, 3, 512)[0]).resize((64, 64), Image.Resampling.NEAREST)
+    pictures = render_face(0, 3, 64)[0], np.asarray(hard)
+    smooth, sharp = (np.sort(np.abs(np.diff(p.mean(axis=2))).ravel())[-100:].mean() for p in pictures)
+    assert smooth < 0.9 * sharp

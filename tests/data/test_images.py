@@ -1,86 +1,251 @@
-"""Image files of every kind, against what a viewer would show."""
+"""Images, zips and lists of every kind, good and bad: tables, each row of which is tried."""
 
 import io
+import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from leae.data import celeba, prepare
 from leae.data.images import TooSmall, read_square
+from leae.data.prepare import open_dataset
+from leae.errors import UsageError
+from tests.conftest import write_image
+from tests.data.conftest import attributes_of, count_of, numbers_of, write_celeba
 
-RED, WHITE = (200, 30, 40), (255, 255, 255)
-
-
-def stored(image, kind="PNG", **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    file.seek(0)
-    return file
+RED, WHITE, GREY = (200, 30, 40), (255, 255, 255), (90, 90, 90)
 
 
-def flat(mode, colour, size=(20, 16)):
+def flat(mode="RGB", colour=RED, size=(40, 32)):
     return Image.new(mode, size, colour)
 
 
-def palette_with_transparency():
-    image = flat("RGB", RED).quantize(4)
-    image.info["transparency"] = image.getpixel((0, 0))
-    return image
+def stored(kind="PNG", image=None, **options):
+    file = io.BytesIO()
+    (image or flat()).save(file, kind, **options)
+    return file.getvalue()
 
 
-MODES = {
-    "rgb": (stored(flat("RGB", RED)), RED),
-    "bmp": (stored(flat("RGB", RED), "BMP"), RED),
-    "webp": (stored(flat("RGB", RED), "WEBP", lossless=True), RED),
-    "jpeg": (stored(flat("RGB", RED), "JPEG", quality=98), RED),
-    "cmyk": (stored(flat("CMYK", (0, 255, 255, 0)), "JPEG", quality=98), (255, 0, 0)),
-    "grey": (stored(flat("L", 90)), (90, 90, 90)),
-    "bits": (stored(flat("1", 1)), WHITE),
-    "16-bit": (stored(flat("I;16", 257 * 90)), (90, 90, 90)),
-    "opaque": (stored(flat("RGBA", (*RED, 255))), RED),
-    "transparent": (stored(flat("RGBA", (*RED, 0))), WHITE),
-    "grey-alpha": (stored(flat("LA", (90, 255))), (90, 90, 90)),
-    "palette": (stored(flat("RGB", RED).quantize(4)), RED),
-    "palette-transparent": (stored(palette_with_transparency()), WHITE),
+def claiming(width, height):
+    """A PNG that claims to have so many pixels."""
+    content = bytearray(stored())
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return content
+
+
+# File name → content, and what happens: the colour that it is used with, or the reason for which it is skipped.
+FILM = {"save_all": True, "append_images": [flat(colour="blue")]}
+IMAGES = {
+    "truncated": ("a.jpg", stored("JPEG")[:-200], "Truncated"),
+    "empty": ("a.png", b"", "unreadable: none of PNG"),
+    "a text": ("a.png", b"not an image", "unreadable: none of PNG"),
+    "a PNG called .jpg": ("a.jpg", stored(), RED),
+    "a JPEG called .PNG": ("a.PNG", stored("JPEG", quality=98), RED),
+    "PostScript called .jpg": ("a.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EOF\n", "none of PNG"),
+    "30,000 pixels wide": ("a.png", stored(image=flat(size=(30_000, 20))), RED),
+    "animated GIF called .png": ("a.png", stored("GIF", **FILM), RED),
+    "animated WebP": ("a.webp", stored("WEBP", lossless=True, **FILM), RED),
+    "a decompression bomb": ("a.png", claiming(60_000, 60_000), "3600000000 pixels"),
+    "a smaller one": ("a.png", claiming(9_000, 9_000), "unreadable: "),
+    "spaces in its name": ("two words .png", stored(), RED),
+    "a newline in its name": ("two\nlines.png", stored(), RED),
+    "a newline in a bad one's name": ("two\nlines.png", b"", r"'two\nlines.png' (unreadable"),
+    "letters of other alphabets": ("Ψηφίο-数字-цифра.png", stored(), RED),
+    "a name that is no text": (b"\xff\xfe.png", stored(), RED),
+    "a bad one whose name is no text": (b"\xff\xfe.png", b"", r"'\udcff\udcfe.png' (unreadable"),
+    "another suffix": ("a.txt", stored(), None),
+    "hidden": (".a.png", stored(), None),
 }
 
 
-@pytest.mark.parametrize(("file", "colour"), MODES.values(), ids=MODES)
-def test_every_colour_mode_becomes_the_colours_that_a_viewer_shows(file, colour):
-    square = read_square(file, 8)
+@pytest.mark.parametrize(("name", "content", "outcome"), IMAGES.values(), ids=IMAGES)
+def test_an_image_is_used_or_skipped_with_its_name(workplace, monkeypatch, capsys, name, content, outcome):
+    for number in range(9):
+        write_image(workplace / "pictures" / "good" / f"{number}.png", 0)
+    with open(os.path.join(b"pictures", os.fsencode(name)), "wb") as file:
+        file.write(content)
+    monkeypatch.setattr(prepare, "BAD_SHARE", 0.2)
+    images = np.concatenate(list(open_dataset("pictures", 16).images.values())).astype(int)
+    others = images[np.abs(images - (0, 100, 50)).max(axis=(1, 2, 3)) > 4]
+    assert len(images) - len(others) == 9
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    if isinstance(outcome, str):
+        assert len(warnings) == 1
+        assert "1 of 10 images cannot be used: " in warnings[0]
+        assert outcome in warnings[0]
+    else:
+        assert warnings == []
+    used = isinstance(outcome, tuple)
+    assert len(others) == used
+    assert not used or np.abs(others - outcome).max() <= 3
+
+
+PALETTE = flat().quantize(4)
+MODES = {
+    "rgb": (stored(), RED),
+    "bmp": (stored("BMP"), RED),
+    "webp": (stored("WEBP", lossless=True), RED),
+    "jpeg": (stored("JPEG", quality=98), RED),
+    "cmyk": (stored("JPEG", flat("CMYK", (0, 255, 255, 0)), quality=98), (255, 0, 0)),
+    "grey": (stored(image=flat("L", 90)), GREY),
+    "bits": (stored(image=flat("1", 1)), WHITE),
+    "16-bit": (stored(image=flat("I;16", 257 * 90)), GREY),
+    "opaque": (stored(image=flat("RGBA", (*RED, 255))), RED),
+    "transparent": (stored(image=flat("RGBA", (*RED, 0))), WHITE),
+    "grey-alpha": (stored(image=flat("LA", (90, 255))), GREY),
+    "palette": (stored(image=PALETTE), RED),
+    "palette-transparent": (stored(image=PALETTE, transparency=PALETTE.getpixel((0, 0))), WHITE),
+}
+
+
+def square_of(content, size, crop=None):
+    return read_square(io.BytesIO(content), size, crop)
+
+
+@pytest.mark.parametrize(("content", "colour"), MODES.values(), ids=MODES)
+def test_every_colour_mode_becomes_the_colours_that_a_viewer_shows(content, colour):
+    square = square_of(content, 8)
     assert square.shape == (8, 8, 3)
     assert square.dtype == np.uint8
     assert np.abs(square.astype(int) - colour).max() <= 3
 
 
 def test_the_orientation_tag_is_honoured():
-    upright = Image.new("RGB", (16, 16), WHITE)
+    upright = flat(colour=WHITE, size=(16, 16))
     upright.paste(RED, (0, 0, 16, 8))  # red above
-    lying = upright.rotate(90)  # as a camera on its side stores it
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn clockwise to view
-    square = read_square(stored(lying, "PNG", exif=exif), 16)
-    assert np.array_equal(square, np.asarray(upright))
+    exif[0x0112] = 6  # turn clockwise to view, as a camera on its side stores it
+    assert np.array_equal(square_of(stored(image=upright.rotate(90), exif=exif), 16), np.asarray(upright))
 
 
-def test_the_middle_of_the_long_side_is_kept():
-    image = Image.new("RGB", (48, 16), WHITE)
-    image.paste(RED, (16, 0, 32, 16))
-    assert np.array_equal(np.unique(read_square(stored(image), 16).reshape(-1, 3), axis=0), [RED])
-
-
-def test_a_crop_of_the_result_s_size_is_cut_pixel_by_pixel():
+def test_a_crop_of_the_result_s_size_is_cut_pixel_by_pixel_out_of_the_middle():
     pixels = np.random.default_rng(0).integers(0, 256, (218, 178, 3), dtype=np.uint8)
-    assert np.array_equal(read_square(stored(Image.fromarray(pixels)), 128, crop=128), pixels[45:173, 25:153])
+    content = stored(image=Image.fromarray(pixels))
+    assert np.array_equal(square_of(content, 128, 128), pixels[45:173, 25:153])
+    assert np.array_equal(square_of(content, 178), pixels[20:198])
 
 
 def test_scaling_down_averages():
-    pixels = np.kron(np.indices((64, 64)).sum(0) % 2 * 255, np.ones((1, 1))).astype(np.uint8)  # a fine checkerboard
-    square = read_square(stored(Image.fromarray(pixels)), 16)
+    checkerboard = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    square = square_of(stored(image=Image.fromarray(checkerboard)), 16)
     assert np.abs(square[2:-2, 2:-2].astype(int) - 127).max() < 6
 
 
-@pytest.mark.parametrize(("crop", "says"), [(None, "smaller than 24×24"), (128, "smaller than 128×128")])
+@pytest.mark.parametrize(("crop", "says"), [(None, "smaller than 64×64"), (128, "smaller than 128×128")])
 def test_images_smaller_than_what_is_cut_out_are_refused(crop, says):
-    with pytest.raises(TooSmall, match=f"20×16 pixels, {says}"):
-        read_square(stored(flat("RGB", RED)), 24, crop)
+    with pytest.raises(TooSmall, match=f"40×32 pixels, {says}"):
+        square_of(stored(), 64, crop)
+
+
+@pytest.mark.parametrize("layout", ["climbing", "absolute"])
+def test_a_zip_with_names_that_lead_elsewhere_is_read_and_nothing_is_written_there(workplace, layout):
+    write_celeba(workplace / "data" / "celeba", layout)
+    assert count_of(open_dataset("celeba", 64)) == 20
+    assert not list(workplace.rglob("*.jpg"))
+    assert not any((parent / "img_align_celeba").exists() for parent in workplace.parents)  # the root is one of them
+
+
+def lie(field, number, size):
+    """Another number in the directory's entry of the first member."""
+
+    def change(content):
+        place = content.index(b"PK\x01\x02") + field
+        return content[:place] + number.to_bytes(size, "little") + content[place + size :]
+
+    return change
+
+
+UNREADABLE, USED = "000000.jpg (unreadable: ", "used"
+ZIPS = {
+    "cut off": (lambda content: content[:-500], "cannot be read as a zip"),
+    "cut to nothing": (lambda content: b"", "cannot be read as a zip"),
+    "an image damaged": (lambda content: content.replace(b"\xff\xd9", b"\0\0", 1), UNREADABLE),
+    "a size of 2 GB": (lie(24, 2**31, 4), USED),  # its bytes are all there
+    "a size too small": (lie(24, 100, 4), UNREADABLE),
+    "a packed size too small": (lie(20, 100, 4), UNREADABLE),
+    "another compression": (lie(10, 99, 2), UNREADABLE),
+    "another checksum": (lie(16, 99, 4), UNREADABLE),
+    "encrypted": (lie(8, 1, 2), UNREADABLE),
+    "a place beyond its end": (lie(42, 2**31, 4), UNREADABLE),
+}
+
+
+@pytest.mark.parametrize(("change", "outcome"), ZIPS.values(), ids=ZIPS)
+def test_a_zip_that_is_damaged_or_lies_is_refused_or_its_image_skipped(workplace, monkeypatch, capsys, change, outcome):
+    monkeypatch.setattr(prepare, "BAD_SHARE", 0.1)
+    path = write_celeba(workplace / "data" / "celeba", "zip") / "img_align_celeba.zip"
+    path.write_bytes(change(path.read_bytes()))
+    if outcome in (USED, UNREADABLE):
+        dataset, numbers = open_dataset("celeba", 64), range(outcome == UNREADABLE, 12)
+        assert numbers_of(dataset)["train"] == list(numbers)
+        assert dataset.attributes["train"].tolist() == [attributes_of(number) for number in numbers]
+        assert (UNREADABLE in capsys.readouterr().err) == (outcome == UNREADABLE)
+    else:
+        with pytest.raises(UsageError, match=outcome):
+            open_dataset("celeba", 64)
+
+
+def replaced(old, new):
+    return lambda text: text.replace(old, new)
+
+
+def added(line):
+    return lambda text: text + line
+
+
+ROW = b"000004.jpg 0\n"
+PARTITION, ATTRIBUTES, CSV = "list_eval_partition.txt", "list_attr_celeba.txt", "list_eval_partition.csv"
+LISTS = {  # what is done to which list, and what is said, or how many images there are
+    "a row missing": (PARTITION, replaced(ROW, b""), 19),
+    "a row too many": (PARTITION, added(b"000099.jpg 0\n"), r"21 images, of which 1 are not in .*, .* 000099.jpg"),
+    "a row doubled": (PARTITION, added(ROW), "names 000004.jpg twice"),
+    "in two splits": (PARTITION, added(b"000004.jpg 2\n"), "000004.jpg twice"),
+    "another split": (PARTITION, replaced(ROW, b"000004.jpg 7\n"), "line 5: '000004.jpg 7'; expected .* 0, 1, 2"),
+    "a row of one word": (PARTITION, added(b"000004.jpg\n"), "line 21"),
+    "empty": (PARTITION, lambda text: b"", "list_eval_partition.txt names no .jpg files"),
+    "lines that end as on Windows": (PARTITION, replaced(b"\n", b"\r\n"), 20),
+    "lines that end as on old Macs": (PARTITION, replaced(b"\n", b"\r"), 20),
+    "empty lines": (PARTITION, replaced(b"\n", b"\n\n"), 20),
+    "a byte-order mark": (PARTITION, replaced(b"000000", b"\xef\xbb\xbf000000"), 20),
+    "no text": (PARTITION, lambda text: bytes(range(256)), "names no .jpg files"),
+    "an attribute row missing": (
+        ATTRIBUTES,
+        replaced(b"000004.jpg  1  -1\n", b""),
+        "no row for 1 images, .* 000004.jpg",
+    ),
+    "an attribute row too many": (ATTRIBUTES, added(b"000099.jpg 1 1\n"), 20),
+    "an attribute row doubled": (ATTRIBUTES, added(b"000004.jpg 1 1\n"), "names 000004.jpg twice"),
+    "an attribute row too short": (
+        ATTRIBUTES,
+        replaced(b"000004.jpg  1", b"000004.jpg"),
+        "000004.jpg -1.*then 2 out of 1, -1",
+    ),
+    "an attribute of 2": (
+        ATTRIBUTES,
+        replaced(b"000004.jpg  1", b"000004.jpg 2"),
+        "000004.jpg 2 .*then 2 out of 1, -1",
+    ),
+    "more than a list can have": (PARTITION, added(b" " * 10**6), "more than 1,000,000 bytes"),
+    "csv with a mark": (CSV, replaced(b"image_id", b"\xef\xbb\xbfimage_id"), 20),
+    "csv with a quote left open": (CSV, replaced(b"000004", b'"0'), "line"),
+    "csv of one endless field": (CSV, added(b"x" * 200_000), "field limit"),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "outcome"), LISTS.values(), ids=LISTS)
+def test_a_list_is_used_or_refused_with_what_is_wrong(workplace, monkeypatch, name, change, outcome):
+    monkeypatch.setattr(celeba, "MOST_BYTES", 10**6)
+    path = write_celeba(workplace / "data" / "celeba", kind=name[-3:]) / name
+    path.write_bytes(change(path.read_bytes()))
+    if isinstance(outcome, int):
+        dataset = open_dataset("celeba", 64)
+        assert count_of(dataset) == outcome
+        assert dataset.attribute_names == ("Smiling", "Eyeglasses")
+    else:
+        with pytest.raises(UsageError, match=outcome) as refusal:
+            open_dataset("celeba", 64)
+        assert "\n" not in str(refusal.value)

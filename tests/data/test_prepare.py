@@ -16,11 +16,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from leae.data import prepare, sources
+from leae.data.faces import ATTRIBUTES
 from leae.data.prepare import open_dataset
 from leae.errors import UsageError, run_command
 from tests.conftest import number_of, write_image
@@ -33,24 +34,26 @@ FACES = ("faces", "--faces", "1200", "--image-size", "32")  # a second's work
 
 def start(*options, before=lambda: None, output="output"):
     """The command in a process of its own, after a call of `before`; what it prints goes to a file."""
-    child = multiprocessing.get_context("fork").Process(target=live, args=(options, before, output))
+
+    def live():
+        sys.stdout = sys.stderr = open(output, "w", buffering=1)  # noqa: SIM115
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.setsid()
+        before()
+        parser = argparse.ArgumentParser()
+        prepare.add_arguments(parser)
+        run_command(lambda: prepare.main(parser.parse_args(options)), "prepare")
+
+    child = multiprocessing.get_context("fork").Process(target=live)
     child.start()
     return child
 
 
-def live(options, before, output):
-    sys.stdout = sys.stderr = open(output, "w", buffering=1)  # noqa: SIM115
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.setsid()
-    before()
-    parser = argparse.ArgumentParser()
-    prepare.add_arguments(parser)
-    run_command(lambda: prepare.main(parser.parse_args(options)), "prepare")
-
-
 def said(output="output"):
     """The lines that a process left on its screen, the last states of progress bars among them."""
-    return [line.split("\r")[-1].strip() for line in Path(output).read_text().splitlines()]
+    text = Path(output).read_text()
+    assert "Traceback" not in text
+    return [line.split("\r")[-1].strip() for line in text.splitlines()]
 
 
 def wait_until(condition):
@@ -65,20 +68,17 @@ def what_is_prepared():
     return sorted(path.name for path in PREPARED.iterdir() if path.suffix != ".lock")
 
 
-# --- when it is prepared ---------------------------------------------------------------------------------------
+BAD_ARGUMENTS = {
+    "DATASET is 3": (3, 16),
+    "IMAGE_SIZE is 0; .* at least 1": ("faces", 0),
+    "IMAGE_SIZE is 2049; .* at most 2048": ("faces", 2049),
+    "IMAGE_SIZE is 16.0; .* whole number": ("faces", 16.0),
+    "FACES is 0": ("faces", 16, 0),
+    "FACES is 1000001": ("faces", 16, 10**6 + 1),
+}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ((3, 16), "DATASET is 3"),
-        (("faces", 0), "IMAGE_SIZE is 0; .* at least 1"),
-        (("faces", 2049), "IMAGE_SIZE is 2049; .* at most 2048"),
-        (("faces", 16.0), "IMAGE_SIZE is 16.0; .* whole number"),
-        (("faces", 16, 0), "FACES is 0"),
-        (("faces", 16, 10**6 + 1), "FACES is 1000001"),
-    ],
-)
+@pytest.mark.parametrize(("says", "arguments"), BAD_ARGUMENTS.items())
 def test_arguments_are_checked_before_any_work(workplace, arguments, says):
     with pytest.raises(UsageError, match=says):
         open_dataset(*arguments)
@@ -87,28 +87,23 @@ def test_arguments_are_checked_before_any_work(workplace, arguments, says):
 
 def test_a_prepared_set_is_used_again_and_prepared_anew_when_its_source_changes(workplace, capsys):
     write_folder(workplace / "pictures", 20)
-    first = open_dataset("pictures", 16)
+    open_dataset("pictures", 16)
     manifest = next(PREPARED.glob("*/manifest.json"))
     written = manifest.stat().st_mtime_ns
     open_dataset("pictures", 16)
     assert manifest.stat().st_mtime_ns == written
-
-    path = workplace / "pictures" / "a" / "001.png"
-    before = path.stat()
-    write_image(path, 77)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    write_image(workplace / "pictures" / "a" / "001.png", 77)
+    os.utime("pictures/a/001.png", (1, 1))
     write_image(workplace / "pictures" / "new.png", 99)
-    second = open_dataset("pictures", 16)
+    numbers = numbers_of(open_dataset("pictures", 16))
     assert "changed since it was prepared" in capsys.readouterr().out
-    numbers = numbers_of(second)
-    assert {77, 99} < {*numbers["train"], *numbers["test"]}
-    assert count_of(second) == count_of(first) + 1
+    assert sorted(numbers["train"] + numbers["test"]) == [0, *range(2, 20), 77, 99]
 
 
 def test_an_array_that_is_gone_or_was_drawn_by_another_renderer_is_prepared_again(workplace, monkeypatch, capsys):
-    images = np.array(open_dataset("faces", 16, 10).images["train"])
+    identity = open_dataset("faces", 16, 10).identity
     (PREPARED / "faces-10-16" / "train.npy").unlink()
-    assert np.array_equal(open_dataset("faces", 16, 10).images["train"], images)
+    assert open_dataset("faces", 16, 10).identity == identity
     assert "train.npy is damaged" in capsys.readouterr().out
     monkeypatch.setattr(sources.faces, "VERSION", 2)
     open_dataset("faces", 16, 10)
@@ -118,101 +113,87 @@ def test_an_array_that_is_gone_or_was_drawn_by_another_renderer_is_prepared_agai
 @pytest.fixture(scope="module")
 def faces_on_disk(tmp_path_factory):
     """A place where a few faces are prepared: the files' contents, and the data set as it should be."""
-    place = tmp_path_factory.mktemp("faces")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
+        patch.chdir(tmp_path_factory.mktemp("faces"))
         patch.setattr(prepare, "BLOCK", 300)
         open_dataset("faces", 16, 10)
         dataset = open_dataset("faces", 16, 10)  # which verifies it
-        images = {split: np.array(array) for split, array in dataset.images.items()}
         contents = {path: path.read_bytes() for path in (PREPARED / "faces-10-16").iterdir()}
         assert len(contents) == 6
-        yield contents, dataset, images
+        yield contents, dataset.identity, [np.array(array) for array in arrays_of(dataset)]
+
+
+def arrays_of(dataset):
+    return [*dataset.images.values(), *dataset.attributes.values()]
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 def test_whatever_byte_of_a_prepared_set_is_damaged_it_is_never_used(faces_on_disk, data):
-    contents, dataset, images = faces_on_disk
+    contents, identity, arrays = faces_on_disk
     path = data.draw(st.sampled_from(sorted(contents)))
     damaged = bytearray(contents[path])
     for _ in range(data.draw(st.integers(0, 3))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
-    cut = data.draw(st.none() | st.integers(0, len(damaged)))
     changed = path.stat().st_mtime_ns if path.exists() else 0
-    path.write_bytes(damaged[:cut])
+    path.write_bytes(damaged[: data.draw(st.none() | st.integers(0, len(damaged)))])
     os.utime(path, ns=(changed + 1, changed + 1))
     found = open_dataset("faces", 16, 10)
-    assert (found.title, found.attribute_names) == (dataset.title, dataset.attribute_names)
-    assert found.identity == dataset.identity
-    for split in ("train", "test"):
-        assert np.array_equal(found.images[split], images[split])
-        assert np.array_equal(found.attributes[split], dataset.attributes[split])
+    assert (found.title, found.attribute_names, found.identity) == ("rendered faces", ATTRIBUTES, identity)
+    assert all(map(np.array_equal, arrays_of(found), arrays))
 
 
 def test_arrays_are_verified_once_and_again_when_their_time_of_change_has_moved(workplace, monkeypatch):
     open_dataset("faces", 16, 10)
     verified, checksum = [], prepare._checksum
     monkeypatch.setattr(prepare, "_checksum", lambda path: verified.append(path.name) or checksum(path))
-    open_dataset("faces", 16, 10)
     arrays = ["test-attributes.npy", "test.npy", "train-attributes.npy", "train.npy"]
-    assert sorted(verified) == arrays
-    open_dataset("faces", 16, 10)
-    assert sorted(verified) == arrays
-    os.utime(PREPARED / "faces-10-16" / "test.npy")
-    open_dataset("faces", 16, 10)
-    open_dataset("faces", 16, 10)
-    assert sorted(verified) == sorted(2 * arrays)
+    for times in (1, 1, 2, 2):
+        if times == 2:
+            os.utime(PREPARED / "faces-10-16" / "test.npy", (1, 1))
+        open_dataset("faces", 16, 10)
+        assert sorted(verified) == sorted(times * arrays)
 
 
-# --- what it is known by ---------------------------------------------------------------------------------------
-
-
-def test_a_data_set_stays_the_same_when_its_images_are_touched_copied_or_renamed(workplace):
-    write_folder(workplace / "pictures", 20)
+def test_a_data_set_stays_the_same_when_its_images_are_touched_copied_or_renamed_but_not_when_a_pixel_is_another(
+    workplace,
+):
+    pictures = workplace / "pictures"
+    write_folder(pictures, 20, size=(16, 16))
     identity = open_dataset("pictures", 16).identity
-    for path in (workplace / "pictures").rglob("*.png"):
+    for path in pictures.rglob("*.png"):
         os.utime(path, (1, 1))
     assert open_dataset("pictures", 16).identity == identity
     shutil.copytree("pictures", "copies")
     assert open_dataset("copies", 16).identity == identity
-    (workplace / "pictures").rename(workplace / "photos")
+    pictures.rename("photos")
     assert open_dataset("photos", 16).identity == identity
+    with Image.open("photos/a/001.png") as image:
+        image.putpixel((3, 4), (3, 100, 50))
+        image.save("photos/a/001.png")
+    assert open_dataset("photos", 16).identity != identity
 
 
 def test_celeba_stays_the_same_when_it_is_extracted(workplace):
-    write_celeba(workplace / "data" / "celeba", "zip")
+    archive = write_celeba(workplace / "data" / "celeba", "zip") / "img_align_celeba.zip"
     identity = open_dataset("celeba", 64).identity
-    shutil.unpack_archive("data/celeba/img_align_celeba.zip", "data/celeba")
-    (workplace / "data" / "celeba" / "img_align_celeba.zip").unlink()
+    shutil.unpack_archive(archive, archive.parent)
+    archive.unlink()
     assert open_dataset("celeba", 64).identity == identity
 
 
-def test_one_pixel_makes_another_data_set(workplace):
-    write_folder(workplace / "pictures", 20, size=(16, 16))
-    identity = open_dataset("pictures", 16).identity
-    path = workplace / "pictures" / "a" / "001.png"
-    with Image.open(path) as image:
-        image.putpixel((3, 4), (3, 100, 50))
-        image.save(path)
-    assert open_dataset("pictures", 16).identity != identity
-
-
-def test_a_run_finds_its_data_set_by_identity_though_the_source_is_gone_and_the_project_elsewhere(
-    workplace, monkeypatch
-):
+def test_a_run_finds_its_data_set_by_identity_in_a_copy_of_what_was_prepared(workplace, monkeypatch):
     write_folder(workplace / "clone" / "pictures", 20)
     monkeypatch.chdir(workplace / "clone")
     dataset = open_dataset("pictures", 16)
+    numbers = numbers_of(dataset)
     open_dataset("faces", 16, 10)
-    shutil.rmtree("pictures")
-    monkeypatch.chdir(workplace)
-    shutil.copytree("clone/data", "other/data")
-    shutil.rmtree("clone")
+    shutil.copytree("data", workplace / "other" / "data")
     monkeypatch.chdir(workplace / "other")
+    shutil.rmtree(workplace / "clone")
     found = open_dataset("pictures", 16, identity=dataset.identity)
     assert (found.name, found.title, found.identity) == ("pictures", "images in pictures", dataset.identity)
-    assert np.array_equal(found.images["train"], dataset.images["train"])
+    assert numbers_of(found) == numbers
     with pytest.raises(UsageError, match="no data set 'pictures'"):
         open_dataset("pictures", 16)
 
@@ -223,14 +204,10 @@ def test_a_data_set_that_is_not_the_one_a_run_was_trained_on_is_refused(workplac
     write_image(workplace / "pictures" / "new.png", 99)
     assert open_dataset("pictures", 16, identity=identity).identity == identity  # what is prepared still has it
     shutil.rmtree(PREPARED)
-    says = "^images in pictures: has changed since the run was trained; bring back .* or start a new run$"
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(UsageError, match=r"^images in pictures: has changed .*; bring back .* or start a new run$"):
         open_dataset("pictures", 16, identity=identity)
     (workplace / "pictures" / "new.png").unlink()
     assert open_dataset("pictures", 16, identity=identity).identity == identity
-
-
-# --- what is skipped, and what is left -------------------------------------------------------------------------
 
 
 def test_one_percent_of_unusable_images_is_skipped_and_more_is_an_error_that_leaves_nothing(workplace, capsys):
@@ -239,8 +216,7 @@ def test_one_percent_of_unusable_images_is_skipped_and_more_is_an_error_that_lea
     (workplace / "pictures" / "empty.png").touch()
     assert count_of(open_dataset("pictures", 16)) == 198
     warning = capsys.readouterr().err
-    for part in ("2 of 200 images cannot be used", "broken.jpg", "empty.png", "left out"):
-        assert part in warning
+    assert all(part in warning for part in ("2 of 200 images", "broken.jpg", "empty.png", "left out"))
     shutil.rmtree(PREPARED)
     write_image(workplace / "pictures" / "tiny.png", 1, size=(12, 40))
     with pytest.raises(UsageError, match=r"3 of 201 images.*tiny.png \(12×40 pixels, smaller than 16×16.*at most 1%"):
@@ -251,28 +227,19 @@ def test_one_percent_of_unusable_images_is_skipped_and_more_is_an_error_that_lea
 def test_an_image_that_vanishes_while_the_set_is_prepared_is_skipped(workplace, monkeypatch, capsys):
     monkeypatch.setattr(prepare, "BAD_SHARE", 0.2)
     write_folder(workplace / "pictures", 9)
-    real = prepare.find_source
-
-    def find_source(*arguments):
-        source = real(*arguments)
-        (workplace / "pictures" / "a" / "003.png").unlink()
-        return source
-
-    monkeypatch.setattr(prepare, "find_source", find_source)
+    source = sources.folder_source(Path("pictures"), 16)
+    (workplace / "pictures" / "a" / "003.png").unlink()
+    monkeypatch.setattr(prepare, "find_source", lambda *arguments: source)
     assert count_of(open_dataset("pictures", 16)) == 8
     assert "003.png (unreadable: " in capsys.readouterr().err
 
 
 def test_more_than_the_disk_has_room_for_is_refused_before_anything_is_read(workplace, monkeypatch):
-    write_folder(workplace / "pictures", 20)
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: SimpleNamespace(free=15_000))
-    monkeypatch.setattr(sources, "read_square", None)
+    monkeypatch.setattr(sources.faces, "render_face", None)
     with pytest.raises(UsageError, match=r"would take 0.0 GB, and 0.0 GB are free; make room"):
-        open_dataset("pictures", 16)
+        open_dataset("faces", 16, 20)
     assert what_is_prepared() == []
-
-
-# --- processes -------------------------------------------------------------------------------------------------
 
 
 def test_many_images_are_read_by_several_processes_in_order(workplace, monkeypatch):
@@ -286,29 +253,21 @@ def test_many_images_are_read_by_several_processes_in_order(workplace, monkeypat
     assert torch.equal(torch.get_rng_state(), random)
 
 
-def test_of_processes_that_open_a_set_at_once_one_prepares_it_and_all_have_it(workplace):
-    children = [start(*FACES, output=str(number)) for number in range(2)]
-    for child in children:
-        child.join()
-    assert [child.exitcode for child in children] == [0, 0]
-    outputs = [Path(str(number)).read_text() for number in range(2)]
-    assert all("rendered faces: 1,200 train, 120 test; 29 attributes" in output for output in outputs)
-    assert sorted("100%" in output for output in outputs) == [False, True]
-    assert what_is_prepared() == ["faces-1200-32"]
-
-
-def test_a_process_that_is_killed_while_it_prepares_leaves_the_work_to_one_that_waits(workplace):
+def test_of_processes_that_prepare_a_set_one_does_the_work_and_if_it_is_killed_the_next_one_does(workplace):
     first = start(*FACES)
     wait_until(lambda: PREPARED.exists() and any(PREPARED.glob(".*.tmp/*")))
-    os.killpg(first.pid, signal.SIGSTOP)  # so that the second one comes while the first prepares
-    second = start(*FACES, output="second")
-    wait_until(Path("second").exists)
+    os.killpg(first.pid, signal.SIGSTOP)  # so that the others come while the first prepares
+    others = [start(*FACES, output=name) for name in ("second", "third")]
+    wait_until(lambda: Path("second").exists() and Path("third").exists())
     time.sleep(0.5)
-    assert second.is_alive()
+    assert all(child.is_alive() for child in others)
     os.killpg(first.pid, signal.SIGKILL)
-    for child in (first, second):
+    for child in (first, *others):
         child.join()
-    assert (first.exitcode, second.exitcode) == (-signal.SIGKILL, 0)
+    assert [child.exitcode for child in (first, *others)] == [-signal.SIGKILL, 0, 0]
+    outputs = [Path(name).read_text() for name in ("second", "third")]
+    assert all("rendered faces: 1,200 train, 120 test; 29 attributes" in output for output in outputs)
+    assert sorted("100%" in output for output in outputs) == [False, True]
     assert what_is_prepared() == ["faces-1200-32"]
 
 
@@ -319,16 +278,12 @@ def test_a_signal_ends_preparing_and_the_processes_that_read_and_leaves_nothing(
     os.close(writable)
     array = PREPARED / ".faces-1200-32.tmp" / ".train.npy.tmp"
     wait_until(lambda: array.exists() and array.stat().st_size > 50_000)
-    if number == signal.SIGINT:
-        os.killpg(child.pid, number)  # as a terminal does
-    else:
-        os.kill(child.pid, number)
+    (os.killpg if number == signal.SIGINT else os.kill)(child.pid, number)  # a terminal signals all of them
     child.join()
     assert child.exitcode == status
     assert select.select([readable], [], [], 30)[0]  # all have ended
     os.close(readable)
     assert said()[-1] == "prepare: interrupted"
-    assert "Traceback" not in Path("output").read_text()
     assert what_is_prepared() == []
 
 
@@ -353,7 +308,6 @@ def test_a_disk_that_fills_makes_one_line_and_leaves_nothing(workplace):
     child.join()
     assert child.exitcode == 2
     assert re.match("prepare: data/prepared/.*train.npy: File too large; raise the limit", said()[-1])
-    assert "Traceback" not in Path("output").read_text()
     assert what_is_prepared() == []
 
 
@@ -362,14 +316,12 @@ def test_what_is_prepared_is_used_from_a_read_only_place_and_nothing_else_can_be
     folders = [PREPARED / "faces-10-16", PREPARED, Path("data")]
     for folder in folders:
         folder.chmod(0o500)
-    children = {
-        count: start("faces", "--faces", count, "--image-size", "16", before=drop_privileges, output=count)
-        for count in ("10", "11")
-    }
-    for child in children.values():
+    options = ("faces", "--image-size", "16", "--faces")
+    children = [start(*options, count, before=drop_privileges, output=count) for count in ("10", "11")]
+    for child in children:
         child.join()
     for folder in folders:
         folder.chmod(0o700)
     assert said("10")[-1].startswith("rendered faces: 10 train")
-    assert children["11"].exitcode == 2
+    assert children[1].exitcode == 2
     assert said("11") == ["prepare: data/prepared/.faces-11-16.tmp: Permission denied; change its permissions"]

@@ -1,17 +1,19 @@
-"""The textbooks' data sets: read from files as the originals are, and fetched from a server on this machine."""
+"""The textbooks' data sets: read from files as the originals are, and fetched from a place like the originals'."""
 
 import gzip
 import hashlib
-import http.server
 import io
 import pickle
 import shutil
 import tarfile
 import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torchvision.datasets
+from sklearn.datasets import load_digits
 
 from leae.data import small_sets
 from leae.data.prepare import open_dataset
@@ -20,11 +22,7 @@ from leae.data.sources import channels_of, find_source
 from leae.errors import UsageError
 
 COUNTS = {"train": 50, "test": 20}
-
-
-@pytest.fixture(autouse=True)
-def nothing_loaded_yet():
-    small_sets.load.cache_clear()
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
 def drawn(split, shape):
@@ -36,33 +34,20 @@ def drawn(split, shape):
 
 def idx_files():
     """MNIST's four files: a big-endian header of type and sizes, then bytes."""
-    files = {}
     for split, prefix in (("train", "train"), ("test", "t10k")):
-        images, labels = drawn(split, (28, 28))
-        header = b"\0\0\x08\x03" + b"".join(size.to_bytes(4, "big") for size in images.shape)
-        files[f"{prefix}-images-idx3-ubyte"] = header + images.tobytes()
-        header = b"\0\0\x08\x01" + len(labels).to_bytes(4, "big")
-        files[f"{prefix}-labels-idx1-ubyte"] = header + labels.astype(np.uint8).tobytes()
-    return files
-
-
-CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+        for array, name in zip(drawn(split, (28, 28)), ("images-idx3-ubyte", "labels-idx1-ubyte"), strict=True):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            yield f"{prefix}-{name}", header + array.astype(np.uint8).tobytes()
 
 
 def cifar_files():
     """CIFAR-10's pickles: 3072 bytes an image, red first, five training batches."""
-    files = {}
-    train, labels = drawn("train", (32, 32, 3))
-    test, test_labels = drawn("test", (32, 32, 3))
-    for number in range(5):
-        part = slice(number * 10, number * 10 + 10)
-        files[f"data_batch_{number + 1}"] = (train[part], labels[part])
-    files["test_batch"] = (test, test_labels)
-    packed = {
-        name: pickle.dumps({"data": images.transpose(0, 3, 1, 2).reshape(len(images), -1), "labels": list(map(int, y))})
-        for name, (images, y) in files.items()
-    }
-    return {**packed, "batches.meta": pickle.dumps({"label_names": CLASSES})}
+    for split, names in (("train", [f"data_batch_{number}" for number in range(1, 6)]), ("test", ["test_batch"])):
+        images, labels = drawn(split, (32, 32, 3))
+        flat = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+        for name, some, theirs in zip(names, np.split(flat, len(names)), np.split(labels, len(names)), strict=True):
+            yield name, pickle.dumps({"data": some, "labels": theirs.tolist()})
+    yield "batches.meta", pickle.dumps({"label_names": CLASSES})
 
 
 def md5(content):
@@ -70,127 +55,105 @@ def md5(content):
 
 
 @pytest.fixture
-def server(workplace, monkeypatch):
-    """A server with small stand-ins for the three downloads: the folder that it serves, and what it was asked for."""
-    served, asked = workplace / "served", []
+def served(workplace, monkeypatch):
+    """A folder with small stand-ins for the three downloads, from which torchvision fetches them."""
+    small_sets.load.cache_clear()
+    served = workplace / "served"
     served.mkdir()
-    for name, content in idx_files().items():
+    for name, content in idx_files():
         (served / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=served))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/"
     resources = [(path.name, md5(path.read_bytes())) for path in sorted(served.iterdir())]
-    files, archive = cifar_files(), served / "cifar-10-python.tar.gz"
+    for reader in (torchvision.datasets.MNIST, torchvision.datasets.FashionMNIST):
+        monkeypatch.setattr(reader, "resources", resources)
+        monkeypatch.setattr(reader, "mirrors", [address])
+    cifar, archive, sums = torchvision.datasets.CIFAR10, served / "cifar-10-python.tar.gz", []
     with tarfile.open(archive, "w:gz") as opened:
-        for name, content in files.items():
+        for name, content in cifar_files():
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(content)
             opened.addfile(member, io.BytesIO(content))
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=served)
-
-        def log_message(self, *arguments):
-            asked.append(arguments)
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{running.server_address[1]}/"
-        for reader in (torchvision.datasets.MNIST, torchvision.datasets.FashionMNIST):
-            monkeypatch.setattr(reader, "resources", resources)
-            monkeypatch.setattr(reader, "mirrors", [address])
-        cifar = torchvision.datasets.CIFAR10
-        sums = [[name, md5(content)] for name, content in files.items()]
-        monkeypatch.setattr(cifar, "url", address + archive.name)
-        monkeypatch.setattr(cifar, "tgz_md5", md5(archive.read_bytes()))
-        monkeypatch.setattr(cifar, "train_list", sums[:5])
-        monkeypatch.setattr(cifar, "test_list", sums[5:6])
-        monkeypatch.setattr(cifar, "meta", {"filename": "batches.meta", "key": "label_names", "md5": sums[6][1]})
-        yield served, asked
-        running.shutdown()
+            sums.append([name, md5(content)])
+    monkeypatch.setattr(cifar, "url", address + archive.name)
+    monkeypatch.setattr(cifar, "tgz_md5", md5(archive.read_bytes()))
+    monkeypatch.setattr(cifar, "train_list", sums[:5])
+    monkeypatch.setattr(cifar, "test_list", sums[5:6])
+    monkeypatch.setattr(cifar, "meta", {"filename": "batches.meta", "key": "label_names", "md5": sums[6][1]})
+    yield served
+    server.shutdown()
+    server.server_close()
 
 
-def padded(images):
-    return np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None]
-
-
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
-def test_a_set_is_downloaded_once_and_read_with_its_labels(server, name):
-    _, asked = server
+@pytest.mark.parametrize(("name", "seventh"), [("mnist", "7"), ("fashion-mnist", "Sneaker"), ("cifar10", "horse")])
+def test_a_set_is_downloaded_once_and_read_with_its_labels(served, name, seventh):
     dataset = open_dataset(name, 32)
     for split in COUNTS:
         images, labels = drawn(split, (32, 32, 3) if name == "cifar10" else (28, 28))
-        assert np.array_equal(dataset.images[split], images if name == "cifar10" else padded(images))
+        if name != "cifar10":
+            images = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None]
+        assert np.array_equal(dataset.images[split], images)
         assert np.array_equal(dataset.attributes[split], np.eye(10, dtype=bool)[labels])
     assert len(dataset.attribute_names) == 10
-    expected = {"mnist": "7", "fashion-mnist": "Sneaker", "cifar10": "horse"}
-    assert dataset.attribute_names[7] == expected[name]
+    assert dataset.attribute_names[7] == seventh
     assert dataset.images["train"].shape[-1] == channels_of(name)
 
-    asked.clear()
+    shutil.rmtree(served)
     small_sets.load.cache_clear()
     find_source(name, 32)
-    assert asked == []
 
 
-def test_files_that_were_placed_by_hand_are_used_without_the_network(server, workplace):
-    served, asked = server
+def test_files_that_were_placed_by_hand_are_used_without_the_network(served, workplace):
     (workplace / "data").mkdir()
     shutil.copy(served / "cifar-10-python.tar.gz", workplace / "data")
-    shutil.copytree(served, workplace / "data" / "MNIST" / "raw")
+    served.rename(workplace / "data" / "MNIST").joinpath("raw").mkdir()
+    for path in (workplace / "data" / "MNIST").glob("*.gz"):
+        path.rename(path.parent / "raw" / path.name)
     for name in ("mnist", "cifar10"):
         assert len(open_dataset(name, 32).images["train"]) == 50
-    assert asked == []
 
 
-def test_a_download_that_is_not_what_it_should_be_is_refused(server, workplace):
-    served, _ = server
-    for name, file in (("cifar10", "cifar-10-python.tar.gz"), ("mnist", "train-images-idx3-ubyte.gz")):
+SOURCES = [("cifar10", "cifar-10-python.tar.gz", "data"), ("mnist", "train-images-idx3-ubyte.gz", "data.MNIST.raw")]
+SOURCES += [("fashion-mnist", "train-images-idx3-ubyte.gz", "data.FashionMNIST.raw")]
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize(("name", "file", "place"), SOURCES)
+def test_a_download_that_fails_or_is_another_is_refused_with_what_to_put_where(served, online, name, file, place):
+    if online:
         (served / file).write_bytes(b"<html>a login page</html>")
-        with pytest.raises(UsageError, match=f"nor downloaded.*put .*{file}.* by hand") as refusal:
-            find_source(name, 32)
-        assert "\n" not in str(refusal.value)
-    assert not (workplace / "data" / "cifar-10-batches-py").exists()  # nothing of a wrong archive is unpacked
+    else:
+        shutil.rmtree(served)
+    with pytest.raises(UsageError, match=f"nor downloaded.*online, or put .*{file}.* into {place} by hand") as refusal:
+        find_source(name, 32)
+    assert "\n" not in str(refusal.value)
+    assert not (served.parent / "data" / "cifar-10-batches-py").exists()  # nothing of a wrong archive is unpacked
 
 
-def test_without_a_network_the_message_says_what_to_put_where(server):
-    shutil.rmtree(server[0])
-    for name, folder in (("mnist", "data.MNIST.raw"), ("fashion-mnist", "data.FashionMNIST.raw"), ("cifar10", "data")):
-        with pytest.raises(UsageError, match=f"404.*online, or put .*gz.* into {folder} by hand"):
-            find_source(name, 32)
+DAMAGE = {
+    "cut": ("train-images-idx3-ubyte", lambda content: content[:-100]),
+    "empty": ("train-images-idx3-ubyte", lambda content: b""),
+    "text": ("train-images-idx3-ubyte", lambda content: b"not images"),
+    "fewer labels": ("t10k-labels-idx1-ubyte", lambda content: content[:7] + b"\x13" + content[8:-1]),
+    "label values": ("t10k-labels-idx1-ubyte", lambda content: content[:-1] + b"\x63"),
+    "shape": ("train-images-idx3-ubyte", lambda content: content[:8] + b"\0\0\0\x0e\0\0\0\x38" + content[16:]),
+}
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "labels", "label values", "shape"])
-def test_damaged_files_are_refused(server, workplace, damage):
+@pytest.mark.parametrize(("name", "damage"), DAMAGE.values(), ids=DAMAGE)
+def test_damaged_files_are_refused(served, workplace, name, damage):
     find_source("mnist", 32)
     small_sets.load.cache_clear()
-    raw = workplace / "data" / "MNIST" / "raw"
-    images, labels = raw / "train-images-idx3-ubyte", raw / "t10k-labels-idx1-ubyte"
-    if damage == "cut":
-        images.write_bytes(images.read_bytes()[:-100])
-    elif damage == "empty":
-        images.write_bytes(b"")
-    elif damage == "text":
-        images.write_text("not images")
-    elif damage == "labels":
-        labels.write_bytes((raw / "train-labels-idx1-ubyte").read_bytes())
-    elif damage == "label values":
-        labels.write_bytes(labels.read_bytes()[:-1] + b"\x63")
-    elif damage == "shape":
-        images.write_bytes(
-            images.read_bytes()[:8] + (14).to_bytes(4, "big") + (56).to_bytes(4, "big") + bytes(50 * 784)
-        )
-    with pytest.raises(UsageError, match=r"delete data.MNIST.raw and try|is damaged or not the official file"):
+    path = workplace / "data" / "MNIST" / "raw" / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UsageError, match=r"delete data.MNIST.raw and try|damaged or not the official file"):
         find_source("mnist", 32)
 
 
 def test_digits_need_nothing_and_share_none_between_the_splits(workplace):
-    dataset = open_dataset("digits", 8)
-    assert {split: images.shape for split, images in dataset.images.items()} == {
-        "train": (1618, 8, 8, 1),
-        "test": (179, 8, 8, 1),
-    }
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
+    dataset, digits = open_dataset("digits", 8), load_digits()
+    assert dataset.images["train"].shape == (1618, 8, 8, 1)
     together = np.concatenate([dataset.images["train"], dataset.images["test"]])[..., 0]
     assert np.abs(together / 255 - digits.images / 16).max() <= 0.5 / 255
     labels = np.concatenate([dataset.attributes["train"], dataset.attributes["test"]]).argmax(axis=1)
@@ -199,19 +162,12 @@ def test_digits_need_nothing_and_share_none_between_the_splits(workplace):
     assert dataset.attributes["test"].sum(axis=0).min() >= 15  # every digit is tested on
 
 
-def test_28_pixels_are_padded_by_2_and_then_scaled():
+def test_28_pixels_are_padded_by_2_and_then_all_are_scaled():
     image = np.random.default_rng(0).integers(0, 256, (28, 28, 1), dtype=np.uint8)
-    assert np.array_equal(fit(image, 32)[2:-2, 2:-2], image)
-    assert fit(image, 32)[:2].max() == 0
+    assert np.array_equal(fit(image, 32), np.pad(image, ((2, 2), (2, 2), (0, 0))))
     enlarged = fit(np.full((28, 28, 1), 200, np.uint8), 128)
-    assert enlarged.shape == (128, 128, 1)
     assert enlarged[64, 64, 0] == 200
     assert enlarged[:4].max() == 0  # two pixels of padding are eight
-
-
-def test_other_sizes_are_scaled():
-    colour = np.full((32, 32, 3), (10, 100, 200), np.uint8)
-    for size in (16, 32, 64):
-        assert np.array_equal(fit(colour, size), np.full((size, size, 3), (10, 100, 200), np.uint8))
-    grey = np.full((8, 8, 1), 77, np.uint8)
-    assert np.array_equal(fit(grey, 32), np.full((32, 32, 1), 77, np.uint8))
+    for shape, value in (((32, 32, 3), (10, 100, 200)), ((8, 8, 1), (77,))):
+        for size in (16, 32, 64):
+            assert np.array_equal(fit(np.full(shape, value, np.uint8), size), np.full((size, size, len(value)), value))
