@@ -1,27 +1,29 @@
-"""Fetching CelebA from its mirror."""
+"""Fetching CelebA from its mirror, played here by a server on this machine."""
 
-import inspect
+import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
-from argparse import Namespace
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from PIL import Image
 
-from leae.data import prepare
 from leae.data.celeba import has_celeba
 from leae.data.prepare import open_dataset
 from tests.conftest import ROOT
 from tests.data.conftest import NAMES, SPLITS, attributes_of, numbers_of
 
-hub = pytest.importorskip("huggingface_hub")
+pytest.importorskip("huggingface_hub")
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
+COMMIT = "0" * 39 + "1"
 
 
-def write_parquet(path, numbers):
+def parquet_file(numbers):
     """A file as the mirror has it: the image's bytes, an identity, and attributes as booleans."""
     rows = []
     for number in numbers:
@@ -29,24 +31,60 @@ def write_parquet(path, numbers):
         Image.new("RGB", (178, 218), (2 * number, 100, 50)).save(file, "JPEG", quality=98)
         attributes = dict(zip(NAMES, attributes_of(number), strict=True))
         rows.append({"image": {"bytes": file.getvalue(), "path": None}, "celeb_id": number, **attributes})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    return file.getvalue()
 
 
-def test_celeba_is_fetched_from_its_mirror_and_prepared(workplace, monkeypatch, capsys):
-    signature = inspect.signature(hub.snapshot_download)
+FILES = {f"data/{split}-00000-of-00001.parquet": parquet_file(numbers) for split, numbers in SPLITS.items()}
 
-    def download(*arguments, **options):
-        asked = signature.bind(*arguments, **options).arguments
-        assert (asked["repo_id"], asked["repo_type"]) == ("flwrlabs/celeba", "dataset")
-        assert asked["allow_patterns"] == "*.parquet"
-        for split, numbers in SPLITS.items():
-            write_parquet(asked["local_dir"] / "img_align+identity+attr" / f"{split}-00000-of-00001.parquet", numbers)
-        return str(asked["local_dir"])
 
-    monkeypatch.setattr(hub, "snapshot_download", download)
-    prepare.main(Namespace(dataset="celeba", image_size=64, faces=1))
-    assert "CelebA: 12 train, 3 valid, 5 test; 2 attributes" in capsys.readouterr().out
+class Mirror(BaseHTTPRequestHandler):
+    """What the real client asks a hub for: the data set, its tree, and its files."""
+
+    def do_GET(self):
+        path, headers = self.path.split("?")[0], {}
+        name = path.split(f"/resolve/{COMMIT}/")[-1]
+        if path.startswith("/api/datasets/flwrlabs/celeba/tree/"):
+            tree = [{"type": "file", "path": n, "size": len(c), "oid": etag(c)} for n, c in FILES.items()]
+            content = json.dumps(tree).encode()
+        elif path.startswith("/api/datasets/flwrlabs/celeba"):
+            siblings = [{"rfilename": file} for file in FILES]
+            content = json.dumps({"id": "flwrlabs/celeba", "sha": COMMIT, "siblings": siblings}).encode()
+        else:
+            content = FILES[name]
+            headers = {"ETag": f'"{etag(content)}"', "X-Repo-Commit": COMMIT}
+        self.send_response(200)
+        for key, value in {"Content-Length": len(content), "Content-Type": "application/json", **headers}.items():
+            self.send_header(key, str(value))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *arguments):
+        pass
+
+
+def etag(content):
+    return hashlib.sha1(content).hexdigest()
+
+
+def fetch(workplace, endpoint):
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(workplace / "home")}
+    environment |= {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", "HF_HUB_ETAG_TIMEOUT": "2"}
+    command = [sys.executable, "-m", "leae", "prepare", "celeba", "--image-size", "64"]
+    return subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)
+
+
+def test_celeba_is_fetched_from_its_mirror_and_prepared(workplace):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        threading.Thread(target=server.serve_forever).start()
+        result = fetch(workplace, f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert result.returncode == 0, result.stderr
+    assert "CelebA: 12 train, 3 valid, 5 test; 2 attributes" in result.stdout
     dataset = open_dataset("celeba", 64)
     assert dataset.attribute_names == NAMES
     assert numbers_of(dataset) == {split: list(numbers) for split, numbers in SPLITS.items()}
@@ -57,10 +95,7 @@ def test_celeba_is_fetched_from_its_mirror_and_prepared(workplace, monkeypatch, 
 
 
 def test_with_no_network_it_says_what_to_put_where(workplace):
-    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(workplace / "home"), "NO_PROXY": "127.0.0.1"}
-    command = [sys.executable, "-m", "leae", "prepare", "celeba"]
-    environment = {**os.environ, **nowhere, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    result = fetch(workplace, "http://127.0.0.1:9")  # where nothing listens
     assert result.returncode == 2
     assert "flwrlabs/celeba cannot be reached" in result.stderr
     assert "img_align_celeba.zip, list_eval_partition.txt and list_attr_celeba.txt" in result.stderr
