@@ -43,11 +43,8 @@ class BaseEncoder(nn.Module):
 class BaseAutoencoder(nn.Module):
     """What every autoencoder does with its encoder and its decoder. Images are in [0, 1] on either side of it.
 
-    A subclass sets `encoder`, a `BaseEncoder`, and `decoder`, which maps codes to a raw output of the images' shape.
-    What the raw output means is `output`:
-
-    - "sigmoid": logits of pixels in [0, 1].
-    - "linear": pixels in [−1, 1]; the encoder scales images to that range as well.
+    A subclass sets `encoder`, a `BaseEncoder`, and `decoder`, which maps codes to a raw output of the images' shape:
+    logits of the pixels where `output` is "sigmoid", pixels in [−1, 1] where it is "linear".
 
     Args:
         image_shape: (C, S, S).
@@ -63,29 +60,16 @@ class BaseAutoencoder(nn.Module):
     def __init__(self, image_shape: tuple[int, ...], latent_shape: tuple[int, ...], output: str, settings: dict):
         super().__init__()
         require_choice(OUTPUTS, OUTPUT=output)
-        self.image_shape = image_shape
-        self.latent_shape = latent_shape
-        self.output = output
-        self.settings = settings
-
-    @property
-    def latent_size(self) -> int:
-        """How many numbers the latent of one image holds."""
-        return math.prod(self.latent_shape)
-
-    @property
-    def compression(self) -> float:
-        """Numbers in an image divided by numbers in its latent."""
-        return math.prod(self.image_shape) / self.latent_size
+        self.image_shape, self.latent_shape = image_shape, latent_shape
+        self.output, self.settings = output, settings
+        self.latent_size = math.prod(latent_shape)  # how many numbers the code of one image has
+        self.compression = math.prod(image_shape) / self.latent_size
 
     def encode(self, images: Tensor) -> Tensor:
-        """Codes of images: float [N, C, S, S] in [0, 1] → float [N, *latent_shape].
+        """Codes [N, *latent_shape] of images, float [N, C, S, S] in [0, 1]; UsageError for another shape.
 
         In training mode a batch norm uses the statistics of exactly this batch and moves its running statistics;
         in evaluation mode it uses the running statistics.
-
-        Raises:
-            UsageError: the images have another shape than the model was built for.
         """
         return self.encoder.norm(self.project(images))
 
@@ -167,13 +151,11 @@ class UpBlock(nn.Module):
 
 
 class Encoder(BaseEncoder):
-    """Images to codes of `outputs` numbers, or, with None, to the map itself."""
+    """Images to vectors of `outputs` numbers, or, with None, to maps; then `norm`."""
 
-    def __init__(
-        self, image_channels: int, hidden_dim: int, map_shape: tuple, outputs: int | None, norm: nn.Module, output: str
-    ):
+    def __init__(self, channels: int, hidden_dim: int, map_shape: tuple, outputs: int | None, norm, output: str):
         super().__init__(output)
-        self.stem = StridedConv(image_channels, hidden_dim)
+        self.stem = StridedConv(channels, hidden_dim)
         self.down1 = DownBlock(hidden_dim, 2 * hidden_dim)
         self.down2 = DownBlock(2 * hidden_dim, map_shape[0])
         self.to_latent = nn.Identity()
@@ -186,9 +168,9 @@ class Encoder(BaseEncoder):
 
 
 class Decoder(nn.Module):
-    """Codes of `inputs` numbers, or, with None, maps, to the raw output: what `BaseAutoencoder.decode` makes pixels."""
+    """Vectors of `inputs` numbers, or, with None, maps to the raw output that `BaseAutoencoder.decode` makes pixels."""
 
-    def __init__(self, image_channels: int, hidden_dim: int, map_shape: tuple, inputs: int | None):
+    def __init__(self, channels: int, hidden_dim: int, map_shape: tuple, inputs: int | None):
         super().__init__()
         self.from_latent = nn.Identity()
         if inputs is not None:
@@ -196,7 +178,7 @@ class Decoder(nn.Module):
             self.from_latent = nn.Sequential(to_map, nn.Unflatten(1, map_shape), nn.SiLU())
         self.up1 = UpBlock(map_shape[0], 2 * hidden_dim)
         self.up2 = UpBlock(2 * hidden_dim, hidden_dim)
-        self.head = UpsampledConv(hidden_dim, image_channels)
+        self.head = UpsampledConv(hidden_dim, channels)
 
     def forward(self, latent: Tensor) -> Tensor:
         return self.head(self.up2(self.up1(self.from_latent(latent))))
@@ -207,7 +189,6 @@ class Autoencoder(BaseAutoencoder):
 
     Args:
         image_size: side of the square images in pixels, a multiple of 8.
-        image_channels: channels of the images (3 for RGB).
         hidden_dim: h, the width: the stem has h channels, the blocks in the middle 2h.
         latent: "pooled" or "spatial".
         latent_dim: size of the vector (pooled), or channels of the latent map (spatial), then a divisor of 8h.
@@ -242,22 +223,15 @@ class Autoencoder(BaseAutoencoder):
         else:
             _require_divisor("SPATIAL_DIM", latent_dim, 8 // parts, hidden_dim)
             map_channels = parts * latent_dim
-        settings = {
-            "image_size": image_size,
-            "image_channels": image_channels,
-            "hidden_dim": hidden_dim,
-            "latent": latent,
-            "latent_dim": latent_dim,
-            "map_channels": map_channels,
-            "output": output,
-        }
+        sizes = {"image_size": image_size, "image_channels": image_channels, "hidden_dim": hidden_dim}
+        latents = {"latent": latent, "latent_dim": latent_dim, "map_channels": map_channels}
         grid = (image_size // STRIDE, image_size // STRIDE)
-        latent_shape = (latent_dim,) if pooled else (latent_dim, *grid)
+        map_shape, latent_shape = (map_channels, *grid), (latent_dim,) if pooled else (latent_dim, *grid)
+        settings = {**sizes, **latents, "output": output}
         super().__init__((image_channels, image_size, image_size), latent_shape, output, settings)
         batch_norm = BatchNorm1d(latent_dim) if pooled else BatchNorm2d(latent_dim)
         norm = PosteriorMean() if self.variational else batch_norm
         outputs, inputs = (parts * latent_dim, latent_dim) if pooled else (None, None)
-        map_shape = (map_channels, *grid)
         self.encoder = Encoder(image_channels, hidden_dim, map_shape, outputs, norm, output)
         self.decoder = Decoder(image_channels, hidden_dim, map_shape if pooled else latent_shape, inputs)
 
@@ -266,31 +240,24 @@ def _require_divisor(name: str, channels: int, multiple: int, hidden_dim: int) -
     """Refuse channels that do not divide a multiple of HIDDEN_DIM, with the nearest that do."""
     require_whole(1, LARGEST, **{name: channels})
     whole = multiple * hidden_dim
-    if whole % channels:
-        divisors = [divisor for divisor in range(1, whole + 1) if whole % divisor == 0]
-        nearest = sorted(sorted(divisors, key=lambda divisor: abs(divisor - channels))[:3])
-        expected = f"a divisor of {multiple} × HIDDEN_DIM = {whole}, as {', '.join(map(str, nearest))} are"
-        require(False, name, channels, expected)
+    divisors = [divisor for divisor in range(1, whole + 1) if whole % divisor == 0]
+    nearest = sorted(sorted(divisors, key=lambda divisor: abs(divisor - channels))[:3])
+    expected = f"a divisor of {multiple} × HIDDEN_DIM = {whole}, as {', '.join(map(str, nearest))} are"
+    require(channels in divisors, name, channels, expected)
 
 
 class VariationalAutoencoder(Variational, Autoencoder):
-    """The residual autoencoder with a Gaussian posterior in the place of its code; the arguments are the same.
+    """The same with a Gaussian posterior in the place of its code.
 
     A spatial latent's map holds the means and the log-variances, so there `latent_dim` is a divisor of 4h.
     """
 
 
 def build(kind: type[BaseAutoencoder], *sizes, **options) -> BaseAutoencoder:
-    """A model of a class, with its arguments.
-
-    Raises:
-        UsageError: a size that cannot be built, or more than 2**30 parameters.
-    """
-    with torch.device("meta"):  # shapes alone, which take no memory
+    """A model of a class, with its arguments; UsageError for more than 2**30 parameters, before they take memory."""
+    with torch.device("meta"):  # shapes alone
         count = sum(parameter.numel() for parameter in kind(*sizes, **options).parameters())
     if count > MOST_PARAMETERS:
-        raise UsageError(
-            f"the model would have {count:,} parameters; it may have {MOST_PARAMETERS:,}: "
-            f"lower HIDDEN_DIM, MAP_CHANNELS, IMAGE_SIZE or the latent's size"
-        )
+        remedy = "lower HIDDEN_DIM, MAP_CHANNELS, IMAGE_SIZE or the latent's size"
+        raise UsageError(f"the model would have {count:,} parameters; it may have {MOST_PARAMETERS:,}: {remedy}")
     return kind(*sizes, **options)

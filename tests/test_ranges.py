@@ -59,7 +59,7 @@ CASES = [  # what takes the constant, by which name, values that cannot be, and 
     (variational, "latent_dim", [96], "SPATIAL_DIM is 96; .* 4 × HIDDEN_DIM = 128, as 32, 64, 128 are"),
     (ConvAutoencoder, "latent_dim", [0, "32", 10**6], "CONV_LATENT_DIM is .* at (least|most)"),
     (ConvAutoencoder, "image_channels", [0], "image_channels is 0"),
-    (VariationalConvAutoencoder, "batch_norm", [True], "a variational encoder has no batch norm"),
+    (VariationalConvAutoencoder, "batch_norm", [True], "batch_norm is True; .* False for a variational encoder"),
     (model, "output", ["tanh", 1], "OUTPUT is .* sigmoid or linear"),
     (ReconstructionLoss, "output", ["tanh"], "OUTPUT is .* sigmoid or linear"),
     (ReconstructionLoss, "kind", ["mae", 1], "RECONSTRUCTION_LOSS is .* mse or bce"),

@@ -21,7 +21,7 @@ SPATIAL = {**SMALL, "LATENT": "spatial", "CROP_RATIOS": (0.5, 1.0), "JUDGE_DECAY
 def contestant(plain, constants=SMALL, batch_size=4):
     size = constants["IMAGE_SIZE"]
     images = np.random.default_rng(0).integers(0, 256, (32, size, size, 3), dtype=np.uint8)
-    return Contestant(constants, Batches(images, batch_size, 0, CPU), plain, CPU)
+    return Contestant(constants, Batches(images, batch_size, 0, CPU), plain)
 
 
 def counted(model, fast):
