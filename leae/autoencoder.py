@@ -44,15 +44,9 @@ class BaseAutoencoder(nn.Module):
     """What every autoencoder does with its encoder and its decoder. Images are in [0, 1] on either side of it.
 
     A subclass sets `encoder`, a `BaseEncoder`, and `decoder`, which maps codes to a raw output of the images' shape:
-    logits of the pixels where `output` is "sigmoid", pixels in [−1, 1] where it is "linear".
-
-    Args:
-        image_shape: (C, S, S).
-        latent_shape: of one image's code.
-        settings: the constructor's arguments by name, from which a checkpoint makes the model again.
-
-    Raises:
-        UsageError: an output that is neither.
+    logits of the pixels where `output` is "sigmoid", pixels in [−1, 1] where it is "linear"; UsageError for another.
+    `image_shape` is (C, S, S), `latent_shape` that of one image's code. `settings` are the constructor's arguments by
+    name, from which a checkpoint makes the model again.
     """
 
     variational = False  # see `Variational`
@@ -68,8 +62,7 @@ class BaseAutoencoder(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """Codes [N, *latent_shape] of images, float [N, C, S, S] in [0, 1]; UsageError for another shape.
 
-        In training mode a batch norm uses the statistics of exactly this batch and moves its running statistics;
-        in evaluation mode it uses the running statistics.
+        A batch norm uses the statistics of exactly this batch in training mode, else its running statistics.
         """
         return self.encoder.norm(self.project(images))
 
@@ -79,7 +72,7 @@ class BaseAutoencoder(nn.Module):
         return tuple(self.encoder.norm(code) for code in codes)
 
     def project(self, images: Tensor) -> Tensor:
-        """What the encoder makes of images before its `norm`; takes what `encode` takes."""
+        """`encode` before the encoder's `norm`."""
         if images.shape[1:] != self.image_shape:
             expected = ", ".join(map(str, self.image_shape))
             raise UsageError(f"images have the shape {list(images.shape)}; this model takes [N, {expected}]")
@@ -116,7 +109,7 @@ class Variational:
 
 
 class PosteriorMean(nn.Module):
-    """In the place of the batch norm of a variational encoder: [N, 2D, …] → [N, D, …], the first half, the mean."""
+    """A variational encoder's `norm`: [N, 2D, …] → [N, D, …], the first half, the mean."""
 
     def forward(self, parameters: Tensor) -> Tensor:
         return parameters.chunk(2, dim=1)[0]
@@ -188,12 +181,12 @@ class Autoencoder(BaseAutoencoder):
     """The residual autoencoder, with a pooled latent (one vector an image) or a spatial one (a map of codes).
 
     Args:
-        image_size: side of the square images in pixels, a multiple of 8.
-        hidden_dim: h, the width: the stem has h channels, the blocks in the middle 2h.
+        image_size: side of the images in pixels, a multiple of 8.
+        hidden_dim: h; the stem has h channels, the blocks in the middle 2h.
         latent: "pooled" or "spatial".
         latent_dim: size of the vector (pooled), or channels of the latent map (spatial), then a divisor of 8h.
-        map_channels: channels of the map before the pooled latent's linear layer; a divisor of 8h. A spatial
-            latent is that map itself, so there `latent_dim` is used and this is ignored.
+        map_channels: channels of the map before the pooled latent's linear layer, a divisor of 8h; ignored where the
+            map itself is the latent.
         output: "sigmoid" or "linear"; see `BaseAutoencoder`.
 
     Raises:
@@ -247,10 +240,7 @@ def _require_divisor(name: str, channels: int, multiple: int, hidden_dim: int) -
 
 
 class VariationalAutoencoder(Variational, Autoencoder):
-    """The same with a Gaussian posterior in the place of its code.
-
-    A spatial latent's map holds the means and the log-variances, so there `latent_dim` is a divisor of 4h.
-    """
+    """The same with a Gaussian posterior for its code; its two maps make a spatial `latent_dim` a divisor of 4h."""
 
 
 def build(kind: type[BaseAutoencoder], *sizes, **options) -> BaseAutoencoder:

@@ -14,8 +14,6 @@ from leae.errors import require, require_whole
 from leae.layers import BatchNorm1d
 
 IMAGE_SIZE = 32  # side in pixels; 28×28 digits are padded by 2
-MAP_SIZE = IMAGE_SIZE // 8
-WIDTHS = (32, 64, 128)  # channels after each convolution
 
 
 class ConvEncoder(BaseEncoder):
@@ -23,11 +21,10 @@ class ConvEncoder(BaseEncoder):
 
     def __init__(self, channels: int, outputs: int, norm: nn.Module, output: str):
         super().__init__(output)
-        first, second, third = WIDTHS
-        self.conv1 = nn.Conv2d(channels, first, kernel_size=3, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(first, second, kernel_size=3, stride=2, padding=1)
-        self.conv3 = nn.Conv2d(second, third, kernel_size=3, stride=2, padding=1)
-        self.to_latent = nn.Linear(third * MAP_SIZE**2, outputs)
+        self.conv1 = nn.Conv2d(channels, 32, kernel_size=3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, kernel_size=3, stride=2, padding=1)
+        self.conv3 = nn.Conv2d(64, 128, kernel_size=3, stride=2, padding=1)
+        self.to_latent = nn.Linear(128 * 4 * 4, outputs)
         self.norm = norm
 
     def convolve(self, images: Tensor) -> Tensor:
@@ -40,14 +37,13 @@ class ConvDecoder(nn.Module):
 
     def __init__(self, channels: int, inputs: int):
         super().__init__()
-        first, second, third = WIDTHS
-        self.from_latent = nn.Linear(inputs, third * MAP_SIZE**2)
-        self.conv1 = nn.ConvTranspose2d(third, second, kernel_size=4, stride=2, padding=1)
-        self.conv2 = nn.ConvTranspose2d(second, first, kernel_size=4, stride=2, padding=1)
-        self.conv3 = nn.ConvTranspose2d(first, channels, kernel_size=4, stride=2, padding=1)
+        self.from_latent = nn.Linear(inputs, 128 * 4 * 4)
+        self.conv1 = nn.ConvTranspose2d(128, 64, kernel_size=4, stride=2, padding=1)
+        self.conv2 = nn.ConvTranspose2d(64, 32, kernel_size=4, stride=2, padding=1)
+        self.conv3 = nn.ConvTranspose2d(32, channels, kernel_size=4, stride=2, padding=1)
 
     def forward(self, latent: Tensor) -> Tensor:
-        maps = F.relu(self.from_latent(latent)).unflatten(1, (WIDTHS[-1], MAP_SIZE, MAP_SIZE))
+        maps = F.relu(self.from_latent(latent)).unflatten(1, (128, 4, 4))
         return self.conv3(F.relu(self.conv2(F.relu(self.conv1(maps)))))
 
 

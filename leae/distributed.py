@@ -85,8 +85,7 @@ class _Call(nn.Module):
 def data_parallel(function: Callable, model: nn.Module) -> Callable:
     """`function(model, …)` as a function of its other arguments, whose gradients are averaged over all processes.
 
-    In every process the model is the same, and the losses that the function computes are those of its rows, so that
-    the mean over the processes is that of the global batch.
+    The model is the same in all; the losses that the function computes are those of a process's rows.
     """
     call = _Call(function, model)
     if world_size() == 1:

@@ -19,19 +19,17 @@ class Judge(nn.Module):
 
     Gradients flow through the judge to the images it is shown, never into its weights. It normalises with the
     statistics of the batches it is shown and neither reads nor changes running statistics, for crops are off the
-    data's distribution. Which batch the statistics are taken from is the ruler:
-
-    - "shared": reconstructions are measured by the statistics of the real views they are compared with.
-    - "own": every batch of views by its own, as published. Then the judge is blind to a shift, or a loss of
-      contrast, that the codes of the reconstructions have in common.
+    data's distribution.
 
     Args:
         encoder: E, which is copied: its `project` maps images to codes, its `norm` is the batch norm behind it.
         decay: T ← decay · T + (1 − decay) · E at every `update`, in [0, 1). 0 is the step-frozen judge.
-        ruler: "shared" or "own".
+        ruler: whose statistics. "shared": reconstructions are measured by those of the real views they are compared
+            with. "own": every batch of views by its own, as published. Then the judge is blind to a shift, or a loss
+            of contrast, that the codes of the reconstructions have in common.
 
     Raises:
-        UsageError: decay or ruler is none of these, or the encoder does not end in a batch norm.
+        UsageError: none of these, or an encoder that does not end in a batch norm.
     """
 
     def __init__(self, encoder: nn.Module, decay: float = 0.99, ruler: str = "shared"):
@@ -53,10 +51,9 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """T of any number of images [N, C, S, S] by the batch statistics of all of them, for an evaluation.
+        """T of any number of images [N, C, S, S] by the statistics of all of them, and of no other process's.
 
-        Takes what is given for the whole batch, also where several processes share a run. A single image's pooled
-        code is the batch norm's bias, for nothing else is left of it.
+        A single image's pooled code is the batch norm's bias, for nothing else is left of it.
         """
         codes = torch.cat([at_least_float32(self.encoder.project(batch)) for batch in images.split(BATCH)])
         variance, mean = torch.var_mean(codes, dim=[0, *range(2, codes.dim())], correction=0)
@@ -70,10 +67,7 @@ class Judge(nn.Module):
 
 @dataclass(frozen=True)
 class Judgement:
-    """Codes by the judge of images and of views of their reconstructions: [N, *latent_shape] each.
-
-    Nothing is judged twice, and nothing in vain: the images are once the ruler or the target is their codes.
-    """
+    """Codes [N, *latent_shape] of images, the `target`, and of views of their reconstructions, made when asked for."""
 
     judge: Judge
     real: Tensor
@@ -81,7 +75,7 @@ class Judgement:
 
     @cached_property
     def reconstructions(self) -> tuple[Tensor, ...]:
-        """Codes of the reconstructions, in order: one pass through the convolutions, then each by its ruler."""
+        """In order: one pass through the convolutions, then each by its ruler."""
         codes = self.judge.encoder.project(torch.cat(self.views)).split([len(view) for view in self.views])
         shared = self.judge.ruler == "shared"
         return tuple(normalise(code, self._projected if shared else code, self.judge.encoder.norm) for code in codes)
@@ -89,7 +83,6 @@ class Judgement:
     @cached_property
     @torch.no_grad()
     def target(self) -> Tensor:
-        """Codes of the images."""
         return normalise(self._projected, self._projected, self.judge.encoder.norm)
 
     @cached_property

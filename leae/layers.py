@@ -99,8 +99,7 @@ class SpaceToDepthShortcut(nn.Module):
         divides = 4 * in_channels % out_channels == 0
         require(divides, "out_channels", out_channels, f"a divisor of 4 × {in_channels} = {4 * in_channels}")
         self.group = 4 * in_channels // out_channels
-        kernel = torch.zeros(out_channels, out_channels).fill_diagonal_(1 / self.group)
-        kernel = kernel.repeat_interleave(self.group, dim=1)  # [out, 4·in]
+        kernel = torch.eye(out_channels).repeat_interleave(self.group, dim=1) / self.group  # [out, 4·in]
         self.register_buffer("kernel", kernel.view(out_channels, in_channels, 2, 2), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

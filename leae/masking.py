@@ -54,18 +54,12 @@ def inside_squares(corners: Tensor, side: int, size: int) -> Tensor:
 
 
 def fill_squares(images: Tensor, corners: Tensor, side: int) -> Tensor:
-    """A copy of images, float [N, C, S, S], whose square at corners, int64 [N, 2], is filled with the image's mean.
-
-    The mean colour is that over all of an image's pixels.
-    """
+    """Images, float [N, C, S, S], whose square at corners, int64 [N, 2], is filled with the mean of all its pixels."""
     return torch.where(inside_squares(corners, side, images.shape[-1]), images.mean(dim=(2, 3), keepdim=True), images)
 
 
 def mask_squares(images: Tensor, mask_ratio: float, generator: torch.Generator) -> Tensor:
-    """The masked view of images, float [N, C, S, S]: one square each, at a random place, filled with its own mean.
-
-    The squares cover `mask_ratio` of the area; see `mask_side`.
-    """
+    """Images, float [N, C, S, S], with a square of `mask_ratio` of the area at a random place filled as above."""
     size = images.shape[-1]
     side = mask_side(size, mask_ratio)
     return fill_squares(images, local_rows(draw_boxes(len(images) * world_size(), side, size, generator)), side)

@@ -21,21 +21,13 @@ def draw_directions(dim: int, generator: torch.Generator, dtype: torch.dtype = t
     return directions / directions.norm(dim=0)
 
 
-def epps_pulley(projections: Tensor) -> Tensor:
-    """The Epps–Pulley statistic of samples against N(0, 1), one for every column of every leading index.
+class EppsPulley(torch.autograd.Function):
+    """`EppsPulley.apply` is the Epps–Pulley statistic of samples against N(0, 1): [..., N, K] → [..., K].
 
         N · ∫ |φ̂(t) − exp(−t²/2)|² · exp(−t²/2) dt,   φ̂(t) = mean over the N samples of exp(i·t·sample)
 
-    by the trapezoid rule on KNOTS knots over [0, LAST_KNOT], doubled for the symmetric half.
-
-    Takes float [..., N, K], in every process its own rows of the N codes of the global batch; gives [..., K]. It is
-    about 1 for N(0, 1) samples at any N, and proportional to N for any other distribution.
-    """
-    return _EppsPulley.apply(projections)
-
-
-class _EppsPulley(torch.autograd.Function):
-    """The statistic with one sine and one cosine per projection, and its gradient in closed form.
+    by the trapezoid rule on KNOTS knots over [0, LAST_KNOT], doubled for the symmetric half. It is about 1 for samples
+    of N(0, 1) at any N, and proportional to N for any other distribution. Each process gives its rows of the N samples.
 
     The knots t_k = k·δ are evenly spaced, so that exp(i·t_k·x) is the k-th power of z = exp(i·δ·x): a product a knot.
     With e_k = φ̂(t_k) − exp(−t_k²/2) and the weights w_k, the statistic's derivative by a sample x is
@@ -91,4 +83,4 @@ def sigreg(codes: Tensor, generator: torch.Generator) -> Tensor:
         codes = at_least_float32(codes)
         directions = draw_directions(codes.shape[1], generator, codes.dtype)
         samples = codes.flatten(2).permute(2, 0, 1) if codes.dim() == 4 else codes  # [H·W, N, C] or [N, C]
-        return epps_pulley(samples @ directions).mean()
+        return EppsPulley.apply(samples @ directions).mean()

@@ -22,7 +22,7 @@ import torch
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from leae.analysis.plain import plain_step
+from leae.analysis.plain import plain_objective
 from leae.autoencoder import Autoencoder
 from leae.data.batches import Batches
 from leae.errors import require_whole
@@ -70,13 +70,6 @@ class Contestant:
         self.objective = SelfTeachingObjective(c.IMAGE_SIZE, c.OBJECTIVE, c.MASK_RATIO, c.CROP_RATIOS, c.SIGREG_WEIGHT)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), c.LEARNING_RATE, fused=not plain, foreach=False)
 
-    def warm_up(self) -> None:
-        """Whatever happens once: compiling as the scripts do, trying algorithms out."""
-        if self.device.type == "cuda" and not self.plain:
-            compile_if_it_works(self.model.encoder, self.model.decoder, self.judge.encoder)
-        for _ in range(3 if self.device.type == "cuda" else 1):
-            self.step()
-
     def step(self) -> None:
         """The next step, with the settings of PyTorch and the C library as they are by default, or as the scripts'."""
         if self.device.type == "cuda":
@@ -87,28 +80,26 @@ class Contestant:
         images, draws = self.batches.at(self.steps), generator(0, "step", self.steps, self.device)
         self.steps += 1
         if self.plain:
-            plain_step(self.objective, self.model, self.judge, self.optimizer, images.contiguous(), draws)
-            return
-        with autocast(self.device):
-            terms = self.objective(self.model, self.judge, images, draws)
+            terms = plain_objective(self.objective, self.model, self.judge, images.contiguous(), draws)
+        else:
+            with autocast(self.device):
+                terms = self.objective(self.model, self.judge, images, draws)
         self.optimizer.zero_grad()
         terms["loss"].backward()
         self.optimizer.step()
         self.judge.update(self.model.encoder)
+        if self.plain:
+            torch.stack(list(terms.values())).tolist()
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """Wall-clock seconds of a piece of work, the device's part included."""
-    wait(device)
+    synchronize = torch.get_device_module(device).synchronize  # of a CPU it does nothing
+    synchronize(device)
     started = time.perf_counter()
     work()
-    wait(device)
+    synchronize(device)
     return time.perf_counter() - started
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
@@ -132,16 +123,16 @@ def matrix_product_rate(device: torch.device) -> tuple[float, str]:
     return 2 * size**3 / best, f"{size}×{size} {str(dtype).removeprefix('torch.')}"
 
 
-def read_rate(batch_size: int = 128) -> tuple[float, float]:
-    """128×128 images, and bytes, a second that one process reads in random order from a prepared array's cached file."""
+def read_rate() -> tuple[float, float]:
+    """Images of 128×128 and bytes per second that one process reads in random order from a prepared array's file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
         np.save(path, np.zeros((DATA_IMAGES, 128, 128, 3), np.uint8))
         images = np.load(path, mmap_mode="r")
-        batches = Batches(images, batch_size, 0, torch.device("cpu"), mapped_bytes=0)
+        batches = Batches(images, 128, 0, torch.device("cpu"), mapped_bytes=0)
         steps = range(batches.steps_per_epoch)
-        seconds = seconds_of(lambda: [batches.read(step) for step in steps], batches.device) / (len(steps) * batch_size)
-    return 1 / seconds, images[0].nbytes / seconds
+        seconds = seconds_of(lambda: [batches.read(step) for step in steps], batches.device)
+    return len(images) / seconds, images.nbytes / seconds
 
 
 def flop_per_image(contestant: Contestant) -> float:
@@ -158,22 +149,26 @@ def compare(title: str, constants: dict, batch_size: int, steps: int, device: to
     batches = Batches(images, batch_size, 0, device)
     contestants = [Contestant(constants, batches, plain) for plain in (True, False)]
     flop = [flop_per_image(contestant) for contestant in contestants]  # before it is compiled
-    for contestant in contestants:
-        contestant.warm_up()
+    if device.type == "cuda":
+        fast = contestants[1]
+        compile_if_it_works(fast.model.encoder, fast.model.decoder, fast.judge.encoder)
+    for contestant in 3 * contestants:  # algorithms are tried out
+        contestant.step()
     peaks = [peak_memory(contestant.step, device) for contestant in contestants]
     rounds = [[seconds_of(contestant.step, device) for contestant in contestants] for _ in range(steps)]
     cutting = [seconds_of(lambda step=step: batches.at(step), device) for step in range(max(steps, 5))]
 
     print(f"\n{title}: {size}×{size}, {batch_size} images a step")
     speeds = batch_size / np.array(rounds).T  # [contestant, step]
-    plain, fast = medians = np.median(speeds, axis=1)
+    medians = np.median(speeds, axis=1)
     for name, speed, median, peak, work in zip(("plain", "fast"), speeds, medians, peaks, flop, strict=True):
         memory = f"{peak / 2**30:5.2f} GiB at most" if peak else "memory not measured"
         print(
             f"  {name:5s}  {median:8.1f} images/s ({speed.min():.1f} to {speed.max():.1f}), {memory}, "
             f"{work / 1e9:5.1f} GFLOP an image, {work * median / rate:.0%} of the product's rate"
         )
-    print(f"  ratio  {fast / plain:.2f}; data: {np.median(cutting) * fast / batch_size:.1%} of a fast step")
+    share = np.median(cutting) * medians[1] / batch_size
+    print(f"  ratio  {medians[1] / medians[0]:.2f}; data: {share:.1%} of a fast step")
     return contestants[1]
 
 
@@ -198,8 +193,7 @@ def main(options: argparse.Namespace) -> None:
         if options.profile:
             with profile() as profiler:  # of the CPU, and of the GPU where there is one
                 for _ in range(3):
-                    fast.step()
-                wait(device)
+                    seconds_of(fast.step, device)
             by = f"self_{device.type}_time_total"
             print(profiler.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=50))
     if options.only is None:

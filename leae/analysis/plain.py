@@ -105,15 +105,3 @@ def plain_objective(
     latent = sum(terms.values()) / len(terms)
     regularity = objective.sigreg_weight * sum(sigreg(code, generator) for code in z.values()) / len(z)
     return {"loss": latent + regularity, "latent": latent, "sigreg": regularity, **terms}
-
-
-def plain_step(objective, model, judge, optimizer, images: Tensor, generator: torch.Generator) -> dict[str, float]:
-    """One optimizer step; the losses are read back."""
-    terms = plain_objective(objective, model, judge, images, generator)
-    optimizer.zero_grad()
-    terms["loss"].backward()
-    optimizer.step()
-    with torch.no_grad():
-        for teacher, student in zip(judge.encoder.parameters(), model.encoder.parameters(), strict=True):
-            teacher.copy_(judge.decay * teacher + (1 - judge.decay) * student)
-    return {name: term.item() for name, term in terms.items()}
