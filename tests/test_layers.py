@@ -45,12 +45,8 @@ def test_strided_convolution_is_a_4x4_convolution_of_stride_2(memory_format, wan
     plain = F.conv2d(images, layer.weight, layer.bias, stride=2, padding=1)
     inputs = [tensor for tensor in (images, layer.weight, layer.bias) if tensor.requires_grad]
     assert_same_with_gradients(layer(images), plain, inputs)
-
-
-def test_strided_convolution_has_the_right_second_derivatives():
-    layer, images = StridedConv(2, 3).double(), random(2, 2, 6, 6)
-    inputs = (images, layer.weight, layer.bias)
-    assert torch.autograd.gradgradcheck(lambda images, *_: layer(images), inputs)
+    if wanted == "images":
+        assert torch.autograd.gradgradcheck(layer, images[:1, :, :4, :4].detach().requires_grad_())
 
 
 def test_strided_convolution_gets_gradients_under_autocast():
