@@ -85,6 +85,8 @@ class BaseAutoencoder(nn.Module):
 
     def decode_views(self, *latents: Tensor) -> tuple[Tensor, ...]:
         """`decode` of each latent, in order, in one pass (no decoder has a batch norm to keep apart)."""
+        if len(latents) == 1:  # splitting would change the layout of its gradient, and so the last bit of a run
+            return (self.decode(*latents),)
         return self.decode(torch.cat(latents)).split([len(latent) for latent in latents])
 
     def forward(self, images: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ both_latents = pytest.mark.parametrize("latent", ["pooled", "spatial"])
         (Autoencoder, {"latent_dim": 128}, 11_153_155, 128, 384),
         (Autoencoder, {"latent_dim": 512}, 36_320_131, 512, 96),
         (Autoencoder, {"latent": "spatial", "latent_dim": 32}, 2_126_083, 8192, 6),
-        (ConvAutoencoder, {"batch_norm": False}, 390_273, 32, 32),
+        (ConvAutoencoder, {}, 390_273, 32, 32),
         (ConvAutoencoder, {"batch_norm": True}, 390_273, 32, 32),
     ],
 )
