@@ -106,8 +106,7 @@ class Variational:
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the codes of images: float [N, C, S, S] in [0, 1] → two of [N, *latent_shape]."""
-        mean, log_variance = at_least_float32(self.project(images)).chunk(2, dim=1)
-        return mean, log_variance
+        return at_least_float32(self.project(images)).chunk(2, dim=1)
 
 
 class PosteriorMean(nn.Module):
@@ -182,6 +181,8 @@ class Decoder(nn.Module):
 class Autoencoder(BaseAutoencoder):
     """The residual autoencoder, with a pooled latent (one vector an image) or a spatial one (a map of codes).
 
+    A size that cannot be built is a UsageError that names the nearest ones that can.
+
     Args:
         image_size: side of the images in pixels, a multiple of 8.
         hidden_dim: h; the stem has h channels, the blocks in the middle 2h.
@@ -190,9 +191,6 @@ class Autoencoder(BaseAutoencoder):
         map_channels: channels of the map before the pooled latent's linear layer, a divisor of 8h; ignored where the
             map itself is the latent.
         output: "sigmoid" or "linear"; see `BaseAutoencoder`.
-
-    Raises:
-        UsageError: a size that cannot be built, with the nearest ones that can.
     """
 
     def __init__(
@@ -220,9 +218,9 @@ class Autoencoder(BaseAutoencoder):
             map_channels = parts * latent_dim
         sizes = {"image_size": image_size, "image_channels": image_channels, "hidden_dim": hidden_dim}
         latents = {"latent": latent, "latent_dim": latent_dim, "map_channels": map_channels}
+        settings = {**sizes, **latents, "output": output}
         grid = (image_size // STRIDE, image_size // STRIDE)
         map_shape, latent_shape = (map_channels, *grid), (latent_dim,) if pooled else (latent_dim, *grid)
-        settings = {**sizes, **latents, "output": output}
         super().__init__((image_channels, image_size, image_size), latent_shape, output, settings)
         batch_norm = BatchNorm1d(latent_dim) if pooled else BatchNorm2d(latent_dim)
         norm = PosteriorMean() if self.variational else batch_norm

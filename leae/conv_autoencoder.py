@@ -2,8 +2,7 @@
 
     images [N, C, 32, 32] in [0, 1] → latent [N, D] → images [N, C, 32, 32]
 
-Three convolutions of stride 2 and a linear layer, and the same backwards: 390,273 parameters for one channel and 32
-numbers an image. Everything else is in `leae.autoencoder`.
+Three convolutions of stride 2 and a linear layer, and the same backwards: 390,273 parameters at the defaults.
 """
 
 import torch.nn.functional as F

@@ -27,10 +27,7 @@ def world_size() -> int:
 
 
 def init_processes(device: torch.device) -> None:
-    """Join the other processes that torchrun started, if there are any.
-
-    Data must have been prepared: from here on a process that waits for another one for minutes gives up.
-    """
+    """Join torchrun's other processes, if any. A process that waits for minutes gives up: prepare data before."""
     if world_size() > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)

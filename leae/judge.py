@@ -28,8 +28,7 @@ class Judge(nn.Module):
             with. "own": every batch of views by its own, as published. Then the judge is blind to a shift, or a loss
             of contrast, that the codes of the reconstructions have in common.
 
-    Raises:
-        UsageError: none of these, or an encoder that does not end in a batch norm.
+    Anything else, and an encoder that does not end in a batch norm, is a UsageError.
     """
 
     def __init__(self, encoder: nn.Module, decay: float = 0.99, ruler: str = "shared"):
@@ -51,10 +50,7 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """T of any number of images [N, C, S, S] by the statistics of all of them, and of no other process's.
-
-        A single image's pooled code is the batch norm's bias, for nothing else is left of it.
-        """
+        """T of any number of images [N, C, S, S] by the statistics of all of them, and of no other process's."""
         codes = torch.cat([at_least_float32(self.encoder.project(batch)) for batch in images.split(BATCH)])
         variance, mean = torch.var_mean(codes, dim=[0, *range(2, codes.dim())], correction=0)
         return normalise_with(codes, mean, variance, self.encoder.norm)

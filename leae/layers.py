@@ -1,7 +1,7 @@
 """The layers that PyTorch does not have, or not as fast: halving and doubling a map, and batch norm.
 
-The first ones have the parameters and the values of the plain layers that their docstrings name, and compute them the
-cheapest way there is. The batch norm takes its statistics over the global batch of all processes.
+The first ones have the parameters and the values of the plain layers that their docstrings name, but cost less. The
+batch norm takes its statistics over the global batch of all processes.
 """
 
 import torch
@@ -131,10 +131,7 @@ def batch_statistics(codes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalise(codes: Tensor, ruler: Tensor, norm: nn.Module) -> Tensor:
-    """A batch norm's formula with its ε, weight and bias, and with the batch statistics of the ruler.
-
-    Codes and ruler are [N, D] or [N, D, H, W], may be the same tensor, and gradients flow to both.
-    """
+    """Codes [N, D] or [N, D, H, W] by a batch norm with the ruler's batch statistics; gradients flow to both."""
     own, codes = ruler is codes, at_least_float32(codes)
     if own and world_size() == 1:
         return F.batch_norm(codes, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
@@ -155,7 +152,7 @@ def _along(values: Tensor, codes: Tensor) -> Tensor:
 
 
 class _OverTheGlobalBatch:
-    """What makes one of PyTorch's batch norms take its statistics over all processes' rows, in float32 or better."""
+    """Makes one of PyTorch's batch norms take its statistics over all processes' rows, in float32 or better."""
 
     def forward(self, codes: Tensor) -> Tensor:
         codes = at_least_float32(codes)

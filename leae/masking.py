@@ -79,12 +79,10 @@ def draw_gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
 def crop_and_resize(images: Tensor, corners: Tensor | None, side: int) -> Tensor:
     """Cut a square box out of each image, float [N, C, S, S], and resize it bilinearly to the image's full size.
 
-    The centres of the box's corner pixels map to the centres of the result's corner pixels. Each output row is a
-    mix of two input rows, each output column of two input columns, so the whole is two batched matrix products;
-    they are differentiable, and pixels outside the box have weight zero, hence gradient zero.
-
     `corners`, int64 [N, 2], are row and column of each box's top left pixel; `side` is from 2 to S pixels, and S gives
-    the images as they are.
+    the images as they are. The centres of the box's corner pixels map to those of the result's corner pixels. Each
+    output row is a mix of two input rows, each output column of two input columns, so the whole is two batched matrix
+    products; they are differentiable, and pixels outside the box have weight zero, hence gradient zero.
     """
     size = images.shape[-1]
     if side == size:
