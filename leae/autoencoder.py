@@ -43,19 +43,10 @@ class BaseEncoder(nn.Module):
 class BaseAutoencoder(nn.Module):
     """What every autoencoder does with its encoder and its decoder. Images are in [0, 1] on either side of it.
 
-    A subclass sets `encoder`, a `BaseEncoder`, and `decoder`, which maps codes to a raw output of the images' shape.
-    What the raw output means is `output`:
-
-    - "sigmoid": logits of pixels in [0, 1].
-    - "linear": pixels in [−1, 1]; the encoder scales images to that range as well.
-
-    Args:
-        image_shape: (C, S, S).
-        latent_shape: of one image's code.
-        settings: the constructor's arguments by name, from which a checkpoint makes the model again.
-
-    Raises:
-        UsageError: an output that is neither.
+    A subclass sets `encoder`, a `BaseEncoder`, and `decoder`, which maps codes to a raw output of the images' shape:
+    logits of the pixels where `output` is "sigmoid", pixels in [−1, 1] where it is "linear"; UsageError for another.
+    `image_shape` is (C, S, S), `latent_shape` that of one image's code. `settings` are the constructor's arguments by
+    name, from which a checkpoint makes the model again.
     """
 
     variational = False  # see `Variational`
@@ -63,29 +54,15 @@ class BaseAutoencoder(nn.Module):
     def __init__(self, image_shape: tuple[int, ...], latent_shape: tuple[int, ...], output: str, settings: dict):
         super().__init__()
         require_choice(OUTPUTS, OUTPUT=output)
-        self.image_shape = image_shape
-        self.latent_shape = latent_shape
-        self.output = output
-        self.settings = settings
-
-    @property
-    def latent_size(self) -> int:
-        """How many numbers the latent of one image holds."""
-        return math.prod(self.latent_shape)
-
-    @property
-    def compression(self) -> float:
-        """Numbers in an image divided by numbers in its latent."""
-        return math.prod(self.image_shape) / self.latent_size
+        self.image_shape, self.latent_shape = image_shape, latent_shape
+        self.output, self.settings = output, settings
+        self.latent_size = math.prod(latent_shape)  # how many numbers the code of one image has
+        self.compression = math.prod(image_shape) / self.latent_size
 
     def encode(self, images: Tensor) -> Tensor:
-        """Codes of images: float [N, C, S, S] in [0, 1] → float [N, *latent_shape].
+        """Codes [N, *latent_shape] of images, float [N, C, S, S] in [0, 1]; UsageError for another shape.
 
-        In training mode a batch norm uses the statistics of exactly this batch and moves its running statistics;
-        in evaluation mode it uses the running statistics.
-
-        Raises:
-            UsageError: the images have another shape than the model was built for.
+        A batch norm uses the statistics of exactly this batch in training mode, else its running statistics.
         """
         return self.encoder.norm(self.project(images))
 
@@ -95,7 +72,7 @@ class BaseAutoencoder(nn.Module):
         return tuple(self.encoder.norm(code) for code in codes)
 
     def project(self, images: Tensor) -> Tensor:
-        """What the encoder makes of images before its `norm`; takes what `encode` takes."""
+        """`encode` before the encoder's `norm`."""
         if images.shape[1:] != self.image_shape:
             expected = ", ".join(map(str, self.image_shape))
             raise UsageError(f"images have the shape {list(images.shape)}; this model takes [N, {expected}]")
@@ -108,6 +85,8 @@ class BaseAutoencoder(nn.Module):
 
     def decode_views(self, *latents: Tensor) -> tuple[Tensor, ...]:
         """`decode` of each latent, in order, in one pass (no decoder has a batch norm to keep apart)."""
+        if len(latents) == 1:  # splitting would change the layout of its gradient, and so the last bit of a run
+            return (self.decode(*latents),)
         return self.decode(torch.cat(latents)).split([len(latent) for latent in latents])
 
     def forward(self, images: Tensor) -> Tensor:
@@ -127,12 +106,11 @@ class Variational:
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the codes of images: float [N, C, S, S] in [0, 1] → two of [N, *latent_shape]."""
-        mean, log_variance = at_least_float32(self.project(images)).chunk(2, dim=1)
-        return mean, log_variance
+        return at_least_float32(self.project(images)).chunk(2, dim=1)
 
 
 class PosteriorMean(nn.Module):
-    """In the place of the batch norm of a variational encoder: [N, 2D, …] → [N, D, …], the first half, the mean."""
+    """A variational encoder's `norm`: [N, 2D, …] → [N, D, …], the first half, the mean."""
 
     def forward(self, parameters: Tensor) -> Tensor:
         return parameters.chunk(2, dim=1)[0]
@@ -167,13 +145,11 @@ class UpBlock(nn.Module):
 
 
 class Encoder(BaseEncoder):
-    """Images to codes of `outputs` numbers, or, with None, to the map itself."""
+    """Images to vectors of `outputs` numbers, or, with None, to maps; then `norm`."""
 
-    def __init__(
-        self, image_channels: int, hidden_dim: int, map_shape: tuple, outputs: int | None, norm: nn.Module, output: str
-    ):
+    def __init__(self, channels: int, hidden_dim: int, map_shape: tuple, outputs: int | None, norm, output: str):
         super().__init__(output)
-        self.stem = StridedConv(image_channels, hidden_dim)
+        self.stem = StridedConv(channels, hidden_dim)
         self.down1 = DownBlock(hidden_dim, 2 * hidden_dim)
         self.down2 = DownBlock(2 * hidden_dim, map_shape[0])
         self.to_latent = nn.Identity()
@@ -186,9 +162,9 @@ class Encoder(BaseEncoder):
 
 
 class Decoder(nn.Module):
-    """Codes of `inputs` numbers, or, with None, maps, to the raw output: what `BaseAutoencoder.decode` makes pixels."""
+    """Vectors of `inputs` numbers, or, with None, maps to the raw output that `BaseAutoencoder.decode` makes pixels."""
 
-    def __init__(self, image_channels: int, hidden_dim: int, map_shape: tuple, inputs: int | None):
+    def __init__(self, channels: int, hidden_dim: int, map_shape: tuple, inputs: int | None):
         super().__init__()
         self.from_latent = nn.Identity()
         if inputs is not None:
@@ -196,7 +172,7 @@ class Decoder(nn.Module):
             self.from_latent = nn.Sequential(to_map, nn.Unflatten(1, map_shape), nn.SiLU())
         self.up1 = UpBlock(map_shape[0], 2 * hidden_dim)
         self.up2 = UpBlock(2 * hidden_dim, hidden_dim)
-        self.head = UpsampledConv(hidden_dim, image_channels)
+        self.head = UpsampledConv(hidden_dim, channels)
 
     def forward(self, latent: Tensor) -> Tensor:
         return self.head(self.up2(self.up1(self.from_latent(latent))))
@@ -205,18 +181,16 @@ class Decoder(nn.Module):
 class Autoencoder(BaseAutoencoder):
     """The residual autoencoder, with a pooled latent (one vector an image) or a spatial one (a map of codes).
 
+    A size that cannot be built is a UsageError that names the nearest ones that can.
+
     Args:
-        image_size: side of the square images in pixels, a multiple of 8.
-        image_channels: channels of the images (3 for RGB).
-        hidden_dim: h, the width: the stem has h channels, the blocks in the middle 2h.
+        image_size: side of the images in pixels, a multiple of 8.
+        hidden_dim: h; the stem has h channels, the blocks in the middle 2h.
         latent: "pooled" or "spatial".
         latent_dim: size of the vector (pooled), or channels of the latent map (spatial), then a divisor of 8h.
-        map_channels: channels of the map before the pooled latent's linear layer; a divisor of 8h. A spatial
-            latent is that map itself, so there `latent_dim` is used and this is ignored.
+        map_channels: channels of the map before the pooled latent's linear layer, a divisor of 8h; ignored where the
+            map itself is the latent.
         output: "sigmoid" or "linear"; see `BaseAutoencoder`.
-
-    Raises:
-        UsageError: a size that cannot be built, with the nearest ones that can.
     """
 
     def __init__(
@@ -242,22 +216,15 @@ class Autoencoder(BaseAutoencoder):
         else:
             _require_divisor("SPATIAL_DIM", latent_dim, 8 // parts, hidden_dim)
             map_channels = parts * latent_dim
-        settings = {
-            "image_size": image_size,
-            "image_channels": image_channels,
-            "hidden_dim": hidden_dim,
-            "latent": latent,
-            "latent_dim": latent_dim,
-            "map_channels": map_channels,
-            "output": output,
-        }
+        sizes = {"image_size": image_size, "image_channels": image_channels, "hidden_dim": hidden_dim}
+        latents = {"latent": latent, "latent_dim": latent_dim, "map_channels": map_channels}
+        settings = {**sizes, **latents, "output": output}
         grid = (image_size // STRIDE, image_size // STRIDE)
-        latent_shape = (latent_dim,) if pooled else (latent_dim, *grid)
+        map_shape, latent_shape = (map_channels, *grid), (latent_dim,) if pooled else (latent_dim, *grid)
         super().__init__((image_channels, image_size, image_size), latent_shape, output, settings)
         batch_norm = BatchNorm1d(latent_dim) if pooled else BatchNorm2d(latent_dim)
         norm = PosteriorMean() if self.variational else batch_norm
         outputs, inputs = (parts * latent_dim, latent_dim) if pooled else (None, None)
-        map_shape = (map_channels, *grid)
         self.encoder = Encoder(image_channels, hidden_dim, map_shape, outputs, norm, output)
         self.decoder = Decoder(image_channels, hidden_dim, map_shape if pooled else latent_shape, inputs)
 
@@ -266,31 +233,21 @@ def _require_divisor(name: str, channels: int, multiple: int, hidden_dim: int) -
     """Refuse channels that do not divide a multiple of HIDDEN_DIM, with the nearest that do."""
     require_whole(1, LARGEST, **{name: channels})
     whole = multiple * hidden_dim
-    if whole % channels:
-        divisors = [divisor for divisor in range(1, whole + 1) if whole % divisor == 0]
-        nearest = sorted(sorted(divisors, key=lambda divisor: abs(divisor - channels))[:3])
-        expected = f"a divisor of {multiple} × HIDDEN_DIM = {whole}, as {', '.join(map(str, nearest))} are"
-        require(False, name, channels, expected)
+    divisors = [divisor for divisor in range(1, whole + 1) if whole % divisor == 0]
+    nearest = sorted(sorted(divisors, key=lambda divisor: abs(divisor - channels))[:3])
+    expected = f"a divisor of {multiple} × HIDDEN_DIM = {whole}, as {', '.join(map(str, nearest))} are"
+    require(channels in divisors, name, channels, expected)
 
 
 class VariationalAutoencoder(Variational, Autoencoder):
-    """The residual autoencoder with a Gaussian posterior in the place of its code; the arguments are the same.
-
-    A spatial latent's map holds the means and the log-variances, so there `latent_dim` is a divisor of 4h.
-    """
+    """The same with a Gaussian posterior for its code; its two maps make a spatial `latent_dim` a divisor of 4h."""
 
 
 def build(kind: type[BaseAutoencoder], *sizes, **options) -> BaseAutoencoder:
-    """A model of a class, with its arguments.
-
-    Raises:
-        UsageError: a size that cannot be built, or more than 2**30 parameters.
-    """
-    with torch.device("meta"):  # shapes alone, which take no memory
+    """A model of a class, with its arguments; UsageError for more than 2**30 parameters, before they take memory."""
+    with torch.device("meta"):  # shapes alone
         count = sum(parameter.numel() for parameter in kind(*sizes, **options).parameters())
     if count > MOST_PARAMETERS:
-        raise UsageError(
-            f"the model would have {count:,} parameters; it may have {MOST_PARAMETERS:,}: "
-            f"lower HIDDEN_DIM, MAP_CHANNELS, IMAGE_SIZE or the latent's size"
-        )
+        remedy = "lower HIDDEN_DIM, MAP_CHANNELS, IMAGE_SIZE or the latent's size"
+        raise UsageError(f"the model would have {count:,} parameters; it may have {MOST_PARAMETERS:,}: {remedy}")
     return kind(*sizes, **options)

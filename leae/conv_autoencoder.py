@@ -2,32 +2,28 @@
 
     images [N, C, 32, 32] in [0, 1] → latent [N, D] → images [N, C, 32, 32]
 
-Three convolutions of stride 2 and a linear layer, and the same backwards: 390,273 parameters for one channel and 32
-numbers an image. `encode`, `decode` and `forward` are those of every autoencoder here; see `leae.autoencoder`.
+Three convolutions of stride 2 and a linear layer, and the same backwards: 390,273 parameters at the defaults.
 """
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leae.autoencoder import LARGEST, BaseAutoencoder, BaseEncoder, PosteriorMean, Variational
-from leae.errors import UsageError, require_whole
+from leae.errors import require, require_whole
 from leae.layers import BatchNorm1d
 
 IMAGE_SIZE = 32  # side in pixels; 28×28 digits are padded by 2
-MAP_SIZE = IMAGE_SIZE // 8
-WIDTHS = (32, 64, 128)  # channels after each convolution
 
 
 class ConvEncoder(BaseEncoder):
-    """Images to codes of `outputs` numbers."""
+    """Images to codes of `outputs` numbers; then `norm`."""
 
-    def __init__(self, image_channels: int, outputs: int, norm: nn.Module, output: str):
+    def __init__(self, channels: int, outputs: int, norm: nn.Module, output: str):
         super().__init__(output)
-        first, second, third = WIDTHS
-        self.conv1 = nn.Conv2d(image_channels, first, kernel_size=3, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(first, second, kernel_size=3, stride=2, padding=1)
-        self.conv3 = nn.Conv2d(second, third, kernel_size=3, stride=2, padding=1)
-        self.to_latent = nn.Linear(third * MAP_SIZE**2, outputs)
+        self.conv1 = nn.Conv2d(channels, 32, kernel_size=3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, kernel_size=3, stride=2, padding=1)
+        self.conv3 = nn.Conv2d(64, 128, kernel_size=3, stride=2, padding=1)
+        self.to_latent = nn.Linear(128 * 4 * 4, outputs)
         self.norm = norm
 
     def convolve(self, images: Tensor) -> Tensor:
@@ -36,51 +32,41 @@ class ConvEncoder(BaseEncoder):
 
 
 class ConvDecoder(nn.Module):
-    """Codes to the raw output: what `BaseAutoencoder.decode` makes pixels."""
+    """Codes of `inputs` numbers to the raw output that `BaseAutoencoder.decode` makes pixels."""
 
-    def __init__(self, image_channels: int, latent_dim: int):
+    def __init__(self, channels: int, inputs: int):
         super().__init__()
-        first, second, third = WIDTHS
-        self.from_latent = nn.Linear(latent_dim, third * MAP_SIZE**2)
-        self.conv1 = nn.ConvTranspose2d(third, second, kernel_size=4, stride=2, padding=1)
-        self.conv2 = nn.ConvTranspose2d(second, first, kernel_size=4, stride=2, padding=1)
-        self.conv3 = nn.ConvTranspose2d(first, image_channels, kernel_size=4, stride=2, padding=1)
+        self.from_latent = nn.Linear(inputs, 128 * 4 * 4)
+        self.conv1 = nn.ConvTranspose2d(128, 64, kernel_size=4, stride=2, padding=1)
+        self.conv2 = nn.ConvTranspose2d(64, 32, kernel_size=4, stride=2, padding=1)
+        self.conv3 = nn.ConvTranspose2d(32, channels, kernel_size=4, stride=2, padding=1)
 
     def forward(self, latent: Tensor) -> Tensor:
-        maps = F.relu(self.from_latent(latent)).unflatten(1, (WIDTHS[-1], MAP_SIZE, MAP_SIZE))
+        maps = F.relu(self.from_latent(latent)).unflatten(1, (128, 4, 4))
         return self.conv3(F.relu(self.conv2(F.relu(self.conv1(maps)))))
 
 
 class ConvAutoencoder(BaseAutoencoder):
-    """The small convolutional autoencoder.
+    """The small autoencoder for images of any number of channels; UsageError for a size that cannot be built.
 
-    Args:
-        image_channels: channels of the images, any number (1 for grey, 3 for RGB).
-        latent_dim: D, numbers per image.
-        output: "sigmoid" or "linear"; see `BaseAutoencoder`.
-        batch_norm: whether a batch norm without parameters ends the encoder, as the self-teaching objective needs
-            it; the textbooks have none.
-
-    Raises:
-        UsageError: a size below 1, or a batch norm in the variational one.
+    With `batch_norm`, a batch norm without parameters ends the encoder, as the self-teaching objective needs it. The
+    textbooks have none, and the variational one cannot have one.
     """
 
     def __init__(
         self, image_channels: int = 1, latent_dim: int = 32, output: str = "sigmoid", batch_norm: bool = False
     ):
         require_whole(1, LARGEST, image_channels=image_channels, CONV_LATENT_DIM=latent_dim)
-        if self.variational and batch_norm:
-            raise UsageError("a variational encoder has no batch norm; leave batch_norm False")
+        require(not (self.variational and batch_norm), "batch_norm", batch_norm, "False for a variational encoder")
         sizes = {"image_channels": image_channels, "latent_dim": latent_dim}
         settings = {**sizes, "output": output, "batch_norm": batch_norm}
         super().__init__((image_channels, IMAGE_SIZE, IMAGE_SIZE), (latent_dim,), output, settings)
+        outputs, norm = latent_dim, BatchNorm1d(latent_dim, affine=False) if batch_norm else nn.Identity()
         if self.variational:
             outputs, norm = 2 * latent_dim, PosteriorMean()
-        else:
-            outputs, norm = latent_dim, BatchNorm1d(latent_dim, affine=False) if batch_norm else nn.Identity()
         self.encoder = ConvEncoder(image_channels, outputs, norm, output)
         self.decoder = ConvDecoder(image_channels, latent_dim)
 
 
 class VariationalConvAutoencoder(Variational, ConvAutoencoder):
-    """The small autoencoder with a Gaussian posterior for its code; only the encoder's last layer differs."""
+    """The same with a Gaussian posterior for its code; only the encoder's last layer differs."""

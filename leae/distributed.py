@@ -13,7 +13,6 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -28,10 +27,7 @@ def world_size() -> int:
 
 
 def init_processes(device: torch.device) -> None:
-    """Join the other processes that torchrun started, if there are any.
-
-    Data must have been prepared: from here on a process that waits for another one for minutes gives up.
-    """
+    """Join torchrun's other processes, if any. A process that waits for minutes gives up: prepare data before."""
     if world_size() > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)
@@ -53,18 +49,13 @@ class _AllReduceSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, values: Tensor) -> Tensor:
-        return _sum(values)
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gradient: Tensor) -> Tensor:
-        return _sum(gradient)
-
-
-def _sum(values: Tensor) -> Tensor:
-    total = values.contiguous().clone()
-    dist.all_reduce(torch.view_as_real(total) if total.is_complex() else total)
-    return total
+        return _AllReduceSum.apply(gradient)
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
@@ -74,7 +65,7 @@ def all_reduce_sum(values: Tensor) -> Tensor:
 
 def all_reduce_mean(values: Tensor) -> Tensor:
     """The mean of a tensor over all processes, with gradients through it."""
-    return all_reduce_sum(values) / world_size() if world_size() > 1 else values
+    return all_reduce_sum(values) / world_size()
 
 
 class _Call(nn.Module):
@@ -82,8 +73,7 @@ class _Call(nn.Module):
 
     def __init__(self, function: Callable, model: nn.Module):
         super().__init__()
-        self.function = function
-        self.model = model
+        self.function, self.model = function, model
 
     def forward(self, *arguments):
         return self.function(self.model, *arguments)
@@ -92,10 +82,7 @@ class _Call(nn.Module):
 def data_parallel(function: Callable, model: nn.Module) -> Callable:
     """`function(model, …)` as a function of its other arguments, whose gradients are averaged over all processes.
 
-    Args:
-        function: computes losses with the model; each process's are those of its rows, so that the mean over the
-            processes is that of the global batch.
-        model: the same in every process.
+    The model is the same in all; the losses that the function computes are those of a process's rows.
     """
     call = _Call(function, model)
     if world_size() == 1:

@@ -1,7 +1,7 @@
 """The layers that PyTorch does not have, or not as fast: halving and doubling a map, and batch norm.
 
-The first ones have the parameters and the values of the plain layers that their docstrings name, and compute them the
-cheapest way there is. The batch norm takes its statistics over the global batch of all processes.
+The first ones have the parameters and the values of the plain layers that their docstrings name, but cost less. The
+batch norm takes its statistics over the global batch of all processes.
 """
 
 import torch
@@ -21,13 +21,7 @@ def conv_transpose_to_few(x: Tensor, kernel: Tensor, bias: Tensor | None = None)
     2i − 1 and 2i see the input pixels i − 1 and i alone, along one axis k₂·x[i−1] + k₀·x[i] and k₃·x[i−1] + k₁·x[i],
     so that one 2×2 convolution to four times as many channels gives all four pixels of every square.
 
-    Args:
-        x: float [N, in_channels, H, W].
-        kernel: float [in_channels, out_channels, 4, 4].
-        bias: float [out_channels], or None.
-
-    Returns:
-        float [N, out_channels, 2H, 2W].
+    [N, in_channels, H, W], kernel [in_channels, out_channels, 4, 4], bias [out_channels] → [N, out_channels, 2H, 2W]
     """
     in_channels, channels = kernel.shape[:2]
     taps = kernel.view(in_channels, channels, 2, 2, 2, 2).flip(2, 4)  # [in, out, row i−1 or i, pixel, column, pixel]
@@ -70,14 +64,12 @@ class _StridedConv(torch.autograd.Function):
 
 
 class UpsampledConv(nn.Conv2d):
-    """Nearest-neighbour upsampling by 2 and a 3×3 convolution, computed as one transposed convolution.
+    """Nearest-neighbour upsampling by 2, then a 3×3 convolution: [N, in_channels, H, W] → [N, out_channels, 2H, 2W].
 
-    Each output pixel sees only 2×2 different input pixels through its 3×3 window, so the nine taps are summed
-    into four: with w the 3-tap kernel of one axis, output pixels 2i and 2i+1 are
-    w₀·x[i−1] + (w₁+w₂)·x[i] and (w₀+w₁)·x[i] + w₂·x[i+1], which is a 4-tap transposed convolution of stride 2
+    It is computed as one transposed convolution. Each output pixel sees only 2×2 different input pixels through its
+    3×3 window, so the nine taps are summed into four: with w the 3-tap kernel of one axis, output pixels 2i and 2i+1
+    are w₀·x[i−1] + (w₁+w₂)·x[i] and (w₀+w₁)·x[i] + w₂·x[i+1], which is a 4-tap transposed convolution of stride 2
     with the kernel (w₂, w₁+w₂, w₀+w₁, w₀). The parameters stay those of the 3×3 convolution.
-
-    [N, in_channels, H, W] → [N, out_channels, 2H, 2W]
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -99,10 +91,7 @@ class SpaceToDepthShortcut(nn.Module):
     two pixels side by side, and one of 4k the mean of k channels over squares of 2×2: pooling, without a shuffled copy.
     Any other group is a 2×2 convolution of stride 2 with a fixed kernel, as both steps are linear.
 
-    [N, in_channels, H, W] → [N, out_channels, H/2, W/2]
-
-    Raises:
-        UsageError: out_channels does not divide 4·in_channels.
+    [N, in_channels, H, W] → [N, out_channels, H/2, W/2]; UsageError where out_channels does not divide 4·in_channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -110,8 +99,7 @@ class SpaceToDepthShortcut(nn.Module):
         divides = 4 * in_channels % out_channels == 0
         require(divides, "out_channels", out_channels, f"a divisor of 4 × {in_channels} = {4 * in_channels}")
         self.group = 4 * in_channels // out_channels
-        kernel = torch.zeros(out_channels, out_channels).fill_diagonal_(1 / self.group)
-        kernel = kernel.repeat_interleave(self.group, dim=1)  # [out, 4·in]
+        kernel = torch.eye(out_channels).repeat_interleave(self.group, dim=1) / self.group  # [out, 4·in]
         self.register_buffer("kernel", kernel.view(out_channels, in_channels, 2, 2), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,11 +114,7 @@ class SpaceToDepthShortcut(nn.Module):
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """bfloat16 or float16 to float32; others as they are.
-
-    Under autocast convolutions and linear layers give bfloat16, of 8 significant bits. What is computed with their
-    outputs is computed in float32 from here on, but the outputs stay as coarse as they came.
-    """
+    """bfloat16 or float16, as autocast's layers give, to float32, for what is computed with it; others as they are."""
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
@@ -147,12 +131,7 @@ def batch_statistics(codes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalise(codes: Tensor, ruler: Tensor, norm: nn.Module) -> Tensor:
-    """A batch norm's formula, applied to codes with the batch statistics of the ruler, a batch of the same shape.
-
-    Args:
-        codes, ruler: [N, D] or [N, D, H, W]; gradients flow to both. They may be the same tensor.
-        norm: its ε, and its weight and bias if it has them; its running statistics are not used.
-    """
+    """Codes [N, D] or [N, D, H, W] by a batch norm with the ruler's batch statistics; gradients flow to both."""
     own, codes = ruler is codes, at_least_float32(codes)
     if own and world_size() == 1:
         return F.batch_norm(codes, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
@@ -173,7 +152,7 @@ def _along(values: Tensor, codes: Tensor) -> Tensor:
 
 
 class _OverTheGlobalBatch:
-    """What makes one of PyTorch's batch norms take its statistics over all processes' rows, in float32 or better."""
+    """Makes one of PyTorch's batch norms take its statistics over all processes' rows, in float32 or better."""
 
     def forward(self, codes: Tensor) -> Tensor:
         codes = at_least_float32(codes)

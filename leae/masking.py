@@ -14,11 +14,7 @@ from leae.errors import require, require_number
 
 
 def mask_side(image_size: int, mask_ratio: float) -> int:
-    """Side in pixels of a square that covers `mask_ratio` of the image's area.
-
-    Raises:
-        UsageError: the ratio is not between 0 and 1, or the square would have no pixel or cover every pixel.
-    """
+    """Side in pixels of a square that covers `mask_ratio` of the image's area; UsageError unless some are hidden."""
     require_number(MASK_RATIO=mask_ratio)
     require(0 < mask_ratio < 1, "MASK_RATIO", mask_ratio, "a share of the image's area between 0 and 1, say 0.35")
     side = round(math.sqrt(mask_ratio) * image_size)
@@ -29,11 +25,7 @@ def mask_side(image_size: int, mask_ratio: float) -> int:
 
 
 def crop_side(image_size: int, crop_ratio: float) -> int:
-    """Side in pixels of a crop box that is `crop_ratio` of the image's side; 1.0 is the whole image.
-
-    Raises:
-        UsageError: the ratio is not in (0, 1], or the box would have fewer than 2×2 pixels.
-    """
+    """Side in pixels of a crop box that is `crop_ratio`, in (0, 1], of the image's; UsageError below 2 pixels."""
     require_number(CROP_RATIOS=crop_ratio)
     expected = "a share of the image's side, above 0 and at most 1, say 0.15"
     require(0 < crop_ratio <= 1, "a ratio of CROP_RATIOS", crop_ratio, expected)
@@ -50,57 +42,31 @@ def require_noise(deviation: float) -> None:
 
 
 def draw_boxes(count: int, side: int, image_size: int, generator: torch.Generator) -> Tensor:
-    """Uniformly random places of `count` square boxes inside the image: row and column of the top left pixel.
-
-    Returns:
-        int64 [count, 2] on the generator's device, each between 0 and image_size − side.
-    """
+    """Row and column of the top left pixel of `count` boxes, anywhere inside the image: int64 [count, 2]."""
     return torch.randint(0, image_size - side + 1, (count, 2), generator=generator, device=generator.device)
 
 
-def fill_squares(images: Tensor, corners: Tensor, side: int) -> Tensor:
-    """Replace one square per image by that image's own mean colour (the mean over all of its pixels), in a copy.
-
-    Args:
-        images: float [N, C, S, S].
-        corners: int64 [N, 2], row and column of each square's top left pixel.
-        side: side of the squares in pixels.
-    """
-    inside = inside_squares(corners, side, images.shape[-1])
-    return torch.where(inside, images.mean(dim=(2, 3), keepdim=True), images)
-
-
 def inside_squares(corners: Tensor, side: int, size: int) -> Tensor:
-    """Which pixels of images of `size` pixels lie inside the squares of `fill_squares`: bool [N, 1, size, size]."""
+    """Which pixels of images of `size` pixels lie inside their squares, by top left pixel: bool [N, 1, size, size]."""
     offset = torch.arange(size, device=corners.device) - corners[:, :, None]  # [N, 2, S]: from the first row, column
     rows, columns = ((offset >= 0) & (offset < side)).unbind(1)  # [N, S] each
     return rows[:, None, :, None] & columns[:, None, None, :]
 
 
+def fill_squares(images: Tensor, corners: Tensor, side: int) -> Tensor:
+    """Images, float [N, C, S, S], whose square at corners, int64 [N, 2], is filled with the mean of all its pixels."""
+    return torch.where(inside_squares(corners, side, images.shape[-1]), images.mean(dim=(2, 3), keepdim=True), images)
+
+
 def mask_squares(images: Tensor, mask_ratio: float, generator: torch.Generator) -> Tensor:
-    """The masked view: one square per image, at a random place, filled with that image's own mean colour.
-
-    Args:
-        images: float [N, C, S, S].
-        mask_ratio: share of the image's area that is masked, in (0, 1).
-        generator: draws the places; lives on the images' device.
-
-    Raises:
-        UsageError: see `mask_side`.
-    """
+    """Images, float [N, C, S, S], with a square of `mask_ratio` of the area at a random place filled as above."""
     size = images.shape[-1]
     side = mask_side(size, mask_ratio)
     return fill_squares(images, local_rows(draw_boxes(len(images) * world_size(), side, size, generator)), side)
 
 
 def add_noise(images: Tensor, deviation: float, noise: Tensor) -> Tensor:
-    """The noisy view: clamp(x + σ · noise, 0, 1).
-
-    Args:
-        images: float [N, C, S, S] in [0, 1].
-        deviation: σ, at least 0, in the units of the pixels.
-        noise: standard Gaussian numbers of the same shape, as `draw_gaussian` draws them.
-    """
+    """The noisy view of images in [0, 1], clamp(x + σ · noise, 0, 1), with noise as `draw_gaussian` draws it."""
     return (images + deviation * noise).clamp(0, 1)
 
 
@@ -111,19 +77,12 @@ def draw_gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def crop_and_resize(images: Tensor, corners: Tensor | None, side: int) -> Tensor:
-    """Cut one square box out of each image and resize it bilinearly to the image's full size.
+    """Cut a square box out of each image, float [N, C, S, S], and resize it bilinearly to the image's full size.
 
-    The centres of the box's corner pixels map to the centres of the result's corner pixels. Each output row is a
-    mix of two input rows, each output column of two input columns, so the whole is two batched matrix products;
-    they are differentiable, and pixels outside the box have weight zero, hence gradient zero.
-
-    Args:
-        images: float [N, C, S, S].
-        corners: int64 [N, 2], row and column of each box's top left pixel; not used for the whole image.
-        side: side of the boxes in pixels, from 2 to S. S is the whole image and returns it as it is.
-
-    Returns:
-        float [N, C, S, S].
+    `corners`, int64 [N, 2], are row and column of each box's top left pixel; `side` is from 2 to S pixels, and S gives
+    the images as they are. The centres of the box's corner pixels map to those of the result's corner pixels. Each
+    output row is a mix of two input rows, each output column of two input columns, so the whole is two batched matrix
+    products; they are differentiable, and pixels outside the box have weight zero, hence gradient zero.
     """
     size = images.shape[-1]
     if side == size:

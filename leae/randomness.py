@@ -1,7 +1,6 @@
 """Random numbers as a function of (seed, purpose, index), so that a resumed run is the run that was stopped.
 
-Nothing random is carried from one step to the next: the generator of a step is made from the seed and the step's
-number alone.
+Nothing random is carried from one step to the next.
 """
 
 import numpy as np
@@ -13,24 +12,13 @@ PURPOSES = ("order", "step", "evaluation", "noise", "samples", "selection", "met
 
 
 def seed_weights(seed: int) -> None:
-    """Seed what draws a new model's weights.
-
-    Raises:
-        UsageError: SEED is not a whole number, at least 0 and below 2**63.
-    """
+    """Seed what draws a new model's weights; UsageError for a SEED that is not whole, below 0 or above 2**63 − 1."""
     require_whole(0, 2**63 - 1, SEED=seed)
     torch.manual_seed(seed)
 
 
 def generator(seed: int, purpose: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator on `device` that depends on its arguments only.
-
-    Args:
-        seed: the run's seed, at least 0.
-        purpose: one of `PURPOSES`; different purposes never share a stream.
-        index: which member of the stream, for example the step or the epoch, at least 0.
-        device: where the numbers are drawn.
-    """
+    """A generator on `device` that depends on the other arguments alone: a seed, one of `PURPOSES`, and a step, say."""
     # NumPy's SeedSequence mixes the three numbers into well-spread bits; neighbouring seeds of PyTorch's own
     # generators may otherwise start alike.
     mixed = np.random.SeedSequence((seed, PURPOSES.index(purpose), index)).generate_state(1, np.uint64)[0]

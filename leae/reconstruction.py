@@ -28,13 +28,8 @@ class ReconstructionLoss:
     | mse  | "linear"  | pixels in [−1, 1]          | (raw − (2x − 1))²                              |
     | bce  | "sigmoid" | logits of pixels in [0, 1] | −x · log sigmoid(raw) − (1 − x) · log sigmoid(−raw) |
 
-    The binary cross-entropy is computed from the logits, so that it stays finite however sure the decoder is. Pixels
-    between 0 and 1 make it positive even for a perfect reconstruction: there it is their entropy.
-
-    `output` is the model's.
-
-    Raises:
-        UsageError: none of these.
+    The binary cross-entropy stays finite however sure the decoder is. For a perfect reconstruction it is the pixels'
+    entropy, positive where they are between 0 and 1. `output` is the model's. Any other pair is a UsageError.
     """
 
     kind: str = "mse"
@@ -65,18 +60,15 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(μ, σ²) ‖ N(0, I)) of diagonal Gaussians [N, D] or [N, D, H, W] in nats: ½ · Σ (μ² + σ² − 1 − log σ²).
 
     Summed over the dimensions of a code and averaged over the batch: a scalar. The reconstruction loss beside it has
-    to be summed over the pixels likewise: only then is reconstruction + KL a bound on the images' negative
-    log-likelihood, and β = 1 that bound. Were both averaged over their dimensions, β would silently be multiplied by
-    the compression, 32 to 384 here, and the codes would collapse onto N(0, I), whatever the image.
-
-    A sum of squared errors is, up to a constant, the negative log-likelihood of pixels with Gaussian noise of variance
-    ½ around the reconstruction. On pixels scaled to [−1, 1] (a linear output) it is four times as large, so that β
-    weighs a quarter as much there.
+    to be summed over the pixels likewise: then β = 1 is the bound on the images' negative log-likelihood, by squared
+    errors that of Gaussian pixels of variance ½. Were both averaged, β would silently be multiplied by the compression,
+    32 to 384 here, and the codes would collapse onto N(0, I). On a linear output's pixels in [−1, 1] squared errors
+    are four times as large, and β weighs a quarter as much.
     """
     return (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(dim=1).mean() / 2
 
 
 def require_beta(beta: float) -> None:
-    """Refuse, by a UsageError, a BETA, the weight β of the KL divergence, that is no finite number or below 0."""
+    """Refuse, by a UsageError, a BETA (β, the weight of the KL divergence) that is not finite or below 0."""
     require_number(BETA=beta)
     require(beta >= 0, "BETA", beta, "at least 0; 1 is the evidence bound")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from leae.distributed import all_reduce_mean, all_reduce_sum, world_size
+from leae.layers import at_least_float32
 
 DIRECTIONS = 256  # random unit directions per call
 KNOTS = 17  # evenly spaced points t on [0, LAST_KNOT] where the characteristic functions are compared
@@ -20,24 +21,13 @@ def draw_directions(dim: int, generator: torch.Generator, dtype: torch.dtype = t
     return directions / directions.norm(dim=0)
 
 
-def epps_pulley(projections: Tensor) -> Tensor:
-    """The Epps–Pulley statistic of samples against N(0, 1), one for every column of every leading index.
+class EppsPulley(torch.autograd.Function):
+    """`EppsPulley.apply` is the Epps–Pulley statistic of samples against N(0, 1): [..., N, K] → [..., K].
 
         N · ∫ |φ̂(t) − exp(−t²/2)|² · exp(−t²/2) dt,   φ̂(t) = mean over the N samples of exp(i·t·sample)
 
-    by the trapezoid rule on KNOTS knots over [0, LAST_KNOT], doubled for the symmetric half.
-
-    Args:
-        projections: float [..., N, K], in every process its own rows of the N codes of the global batch.
-
-    Returns:
-        float [..., K]. About 1 for N(0, 1) samples at any N; proportional to N for any other distribution.
-    """
-    return _EppsPulley.apply(projections)
-
-
-class _EppsPulley(torch.autograd.Function):
-    """The statistic with one sine and one cosine per projection, and its gradient in closed form.
+    by the trapezoid rule on KNOTS knots over [0, LAST_KNOT], doubled for the symmetric half. It is about 1 for samples
+    of N(0, 1) at any N, and proportional to N for any other distribution. Each process gives its rows of the N samples.
 
     The knots t_k = k·δ are evenly spaced, so that exp(i·t_k·x) is the k-th power of z = exp(i·δ·x): a product a knot.
     With e_k = φ̂(t_k) − exp(−t_k²/2) and the weights w_k, the statistic's derivative by a sample x is
@@ -58,10 +48,9 @@ class _EppsPulley(torch.autograd.Function):
         angles = projections * knots[1]
         z = torch.complex(angles.cos(), angles.sin())  # [..., N, K]
         power, empirical = torch.ones_like(z), []
-        for knot in range(KNOTS):
-            if knot:
-                power *= z
+        for _ in range(KNOTS):
             empirical.append(power.mean(dim=-2))
+            power *= z
         column = (KNOTS, *[1] * (projections.dim() - 1))  # a number for every knot, against [KNOTS, ..., K]
         error = all_reduce_mean(torch.stack(empirical)) - gaussian.view(column)
         ctx.save_for_backward(z, error.conj() * (2 * weights * knots).view(column))
@@ -83,20 +72,15 @@ class _EppsPulley(torch.autograd.Function):
 
 
 def sigreg(codes: Tensor, generator: torch.Generator) -> Tensor:
-    """SIGReg of a batch of codes: the Epps–Pulley statistic averaged over fresh random directions.
+    """SIGReg of codes [N, C], or [N, C, H, W] whose every position is a sample of N codes: a scalar.
 
-    Args:
-        codes: float [N, C], or [N, C, H, W] for a spatial latent, whose every position is a sample of N codes.
-        generator: draws the directions; lives on the codes' device.
-
-    Returns:
-        A scalar in float32 (float64 for float64 codes), also under autocast, which it leaves. Two things are coarser:
-        codes that autocast's layers have rounded to bfloat16, and on a GPU, where `find_device` allows TF32, the
-        products with the directions.
+    The Epps–Pulley statistic averaged over random directions, which the generator, on the codes' device, draws at
+    every call. It is float32 (float64 for float64 codes) also under autocast, which it leaves. Two things are coarser:
+    codes that autocast's layers have rounded to bfloat16, and on a GPU, where `find_device` allows TF32, the
+    projections.
     """
     with torch.autocast(codes.device.type, enabled=False):
-        if codes.dtype != torch.float64:
-            codes = codes.float()
+        codes = at_least_float32(codes)
         directions = draw_directions(codes.shape[1], generator, codes.dtype)
         samples = codes.flatten(2).permute(2, 0, 1) if codes.dim() == 4 else codes  # [H·W, N, C] or [N, C]
-        return epps_pulley(samples @ directions).mean()
+        return EppsPulley.apply(samples @ directions).mean()

@@ -1,9 +1,11 @@
-"""The model against plain computations of the same formulas, in float64."""
+"""The models against plain computations of the same formulas, in float64."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from leae.autoencoder import Autoencoder, VariationalAutoencoder, build
+from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.errors import UsageError
 
 
@@ -20,15 +22,17 @@ both_latents = pytest.mark.parametrize("latent", ["pooled", "spatial"])
 
 
 @pytest.mark.parametrize(
-    ("settings", "parameters", "latent_size", "compression"),
+    ("kind", "settings", "parameters", "latent_size", "compression"),
     [
-        ({"latent_dim": 128}, 11_153_155, 128, 384),
-        ({"latent_dim": 512}, 36_320_131, 512, 96),
-        ({"latent": "spatial", "latent_dim": 32}, 2_126_083, 8192, 6),
+        (Autoencoder, {"latent_dim": 128}, 11_153_155, 128, 384),
+        (Autoencoder, {"latent_dim": 512}, 36_320_131, 512, 96),
+        (Autoencoder, {"latent": "spatial", "latent_dim": 32}, 2_126_083, 8192, 6),
+        (ConvAutoencoder, {}, 390_273, 32, 32),
+        (ConvAutoencoder, {"batch_norm": True}, 390_273, 32, 32),
     ],
 )
-def test_published_models_have_the_published_sizes(settings, parameters, latent_size, compression):
-    model = build(Autoencoder, **settings)
+def test_published_models_have_the_published_sizes(kind, settings, parameters, latent_size, compression):
+    model = build(kind, **settings)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
     assert (model.latent_size, model.compression) == (latent_size, compression)
 
@@ -91,3 +95,33 @@ def test_a_linear_output_works_on_pixels_scaled_to_minus_1_to_1():
     assert raw.abs().max() > 1
     torch.testing.assert_close(linear.decode(codes), ((raw + 1) / 2).clamp(0, 1))
     torch.testing.assert_close(sigmoid.decode(codes), torch.sigmoid(raw))
+
+
+def plain_codes(encoder, x):
+    for layer in (encoder.conv1, encoder.conv2, encoder.conv3):
+        x = F.relu(F.conv2d(x, layer.weight, layer.bias, stride=2, padding=1))
+    return F.linear(x.reshape(len(x), 128 * 4 * 4), encoder.to_latent.weight, encoder.to_latent.bias)
+
+
+def plain_images(decoder, codes):
+    x = F.relu(F.linear(codes, decoder.from_latent.weight, decoder.from_latent.bias)).reshape(-1, 128, 4, 4)
+    x = F.relu(F.conv_transpose2d(x, decoder.conv1.weight, decoder.conv1.bias, stride=2, padding=1))
+    x = F.relu(F.conv_transpose2d(x, decoder.conv2.weight, decoder.conv2.bias, stride=2, padding=1))
+    return torch.sigmoid(F.conv_transpose2d(x, decoder.conv3.weight, decoder.conv3.bias, stride=2, padding=1))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_the_small_autoencoder_is_its_architecture_layer_by_layer(channels):
+    model, batch = ConvAutoencoder(channels, latent_dim=5).double(), images(4, 32, channels)
+    codes = model.encode(batch)
+    assert codes.shape == (4, 5)
+    torch.testing.assert_close(codes, plain_codes(model.encoder, batch))
+    torch.testing.assert_close(model(batch), plain_images(model.decoder, codes))
+
+
+def test_the_small_ones_variational_sibling_shares_all_but_the_encoders_last_layer():
+    plain, variational = ConvAutoencoder().state_dict(), VariationalConvAutoencoder().state_dict()
+    assert plain.keys() == variational.keys()
+    different = {name for name in plain if plain[name].shape != variational[name].shape}
+    assert different == {"encoder.to_latent.weight", "encoder.to_latent.bias"}
+    assert variational["encoder.to_latent.weight"].shape == (64, 2048)

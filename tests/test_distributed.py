@@ -22,50 +22,39 @@ CASES = {  # latent, judge's decay and ruler, objective
     "pooled, own ruler": ("pooled", 0.0, "own", "symmetric"),
     "spatial, own ruler": ("spatial", 0.99, "own", "symmetric"),
     "spatial crops, shared ruler": ("spatial", 0.0, "shared", "crop"),
-    "denoising": None,
-    "variational": None,
+    "variational": ("pooled", None, None, None),
 }
 
 
-def make_terms(case, judge):
-    """What computes the terms of a batch, as the scripts do."""
-    error = ReconstructionLoss()
-    if CASES[case]:
-        objective = SelfTeachingObjective(SIZE, CASES[case][3], 0.35, (0.5, 1.0), sigreg_weight=1.0)
-        return lambda model, images, draws: objective(model, judge, images, draws)
-
-    def denoising(model, images, draws):
-        given = add_noise(images, 0.2, draw_gaussian(images, draws))
-        return {"loss": error(model.decoder(model.encode(given)), images)}
-
-    def variational(model, images, draws):
-        mean, log_variance = model.posterior(images)
-        kl = gaussian_kl(mean, log_variance)
-        raw = model.decoder(draw_latent(mean, log_variance, draws))
-        return {"loss": images[0].numel() * error(raw, images) + kl, "kl": kl}
-
-    return {"denoising": denoising, "variational": variational}[case]
+def variational_terms(model, judge, images, draws):
+    """The terms of main_regular.py's, on noisy images."""
+    mean, log_variance = model.posterior(add_noise(images, 0.2, draw_gaussian(images, draws)))
+    raw, kl = model.decoder(draw_latent(mean, log_variance, draws)), gaussian_kl(mean, log_variance)
+    return {"loss": images[0].numel() * ReconstructionLoss()(raw, images) + kl, "kl": kl}
 
 
 def train(case):
-    """Some steps of a case: for every step its terms, its gradients and the weights behind it."""
+    """Some steps of a case: for every step its terms, and the gradients and weights behind it."""
     torch.manual_seed(0)
     images = torch.rand(BATCH, 3, SIZE, SIZE, dtype=torch.float64)
-    latent, decay, ruler, _ = CASES[case] or ("pooled", 0.0, "own", None)
-    kind = VariationalAutoencoder if case == "variational" else Autoencoder
+    latent, decay, ruler, objective = CASES[case]
+    kind = Autoencoder if objective else VariationalAutoencoder
     model = kind(SIZE, 3, hidden_dim=4, latent=latent, latent_dim=8, map_channels=8).double()
-    judge = Judge(model.encoder, decay, ruler) if CASES[case] else None
-    compute = data_parallel(make_terms(case, judge), model)
+    judge, terms_of = None, variational_terms
+    if objective:
+        judge = Judge(model.encoder, decay, ruler)
+        terms_of = SelfTeachingObjective(SIZE, objective, 0.35, (0.5, 1.0), sigreg_weight=1.0)
+    compute = data_parallel(terms_of, model)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)  # Adam would blow a rounding of a tiny gradient up
     steps = []
     for step in range(STEPS):
-        terms = compute(local_rows(images), torch.Generator().manual_seed(step))
+        terms = compute(judge, local_rows(images), torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         terms["loss"].backward()
-        gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
         optimizer.step()
         if judge:
             judge.update(model.encoder)
+        gradients = [parameter.grad.clone() for parameter in model.parameters()]
         weights = {name: value.clone() for name, value in model.state_dict().items()}
         steps.append(({name: term.detach() for name, term in terms.items()}, gradients, weights))
     return steps
@@ -96,13 +85,10 @@ def torchrun(folder, count, *command):
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_as_one_does(two_processes, case):
     first, second = (results[case] for results in two_processes)
-    for expected, one, other in zip(train(case), first, second, strict=True):
-        terms, gradients, weights = expected
-        means = {name: (one[0][name] + other[0][name]) / 2 for name in terms}  # each has the terms of its rows
+    for (terms, *model), (ours, *one), (theirs, *other) in zip(train(case), first, second, strict=True):
+        means = {name: (ours[name] + theirs[name]) / 2 for name in terms}  # each has the terms of its rows
         torch.testing.assert_close(means, terms)
-        for _, its_gradients, its_weights in (one, other):
-            torch.testing.assert_close(its_gradients, gradients, rtol=1e-7, atol=1e-10)
-            torch.testing.assert_close(its_weights, weights, rtol=1e-7, atol=1e-10)
+        torch.testing.assert_close([one, other], [model, model], rtol=1e-7, atol=1e-10)
 
 
 def test_a_run_is_shared_by_two_processes_and_resumed_by_one(workplace, monkeypatch):

@@ -49,8 +49,7 @@ def test_strided_convolution_is_a_4x4_convolution_of_stride_2(memory_format, wan
 
 def test_strided_convolution_has_the_right_second_derivatives():
     layer, images = StridedConv(2, 3).double(), random(2, 2, 6, 6)
-    inputs = (images, layer.weight, layer.bias)
-    assert torch.autograd.gradgradcheck(lambda images, *_: layer(images), inputs)
+    assert torch.autograd.gradgradcheck(lambda images, *_: layer(images), (images, layer.weight, layer.bias))
 
 
 def test_strided_convolution_gets_gradients_under_autocast():
@@ -72,11 +71,9 @@ def test_upsampled_convolution_is_nearest_upsampling_and_a_3x3_convolution(out_c
 
 
 @both_memory_formats
-@pytest.mark.parametrize(
-    ("in_channels", "out_channels"),
-    [(4, 8), (8, 16), (8, 8), (8, 4), (6, 2), (3, 12), (6, 8), (9, 6)],  # groups of 2, 2, 4, 8, 12, 1, 3, 6
-)
-def test_shortcut_is_space_to_depth_and_the_mean_of_adjacent_channels(in_channels, out_channels, memory_format):
+@pytest.mark.parametrize("channels", [(4, 8), (8, 16), (8, 8), (8, 4), (6, 2), (3, 12), (6, 8), (9, 6)])
+def test_shortcut_is_space_to_depth_and_the_mean_of_adjacent_channels(channels, memory_format):
+    in_channels, out_channels = channels  # groups of 2, 2, 4, 8, 12, 1, 3, 6
     x = random(2, in_channels, 6, 8, memory_format=memory_format)
     plain = F.pixel_unshuffle(x, 2).unflatten(1, (out_channels, -1)).mean(dim=2)
     shortcut = SpaceToDepthShortcut(in_channels, out_channels).double()
@@ -99,9 +96,6 @@ def test_in_one_process_batch_norm_is_pytorchs(shape, ours, theirs):
     assert mine.state_dict().keys() == plain.state_dict().keys()
     torch.testing.assert_close(mine(codes), plain(codes))
     torch.testing.assert_close(mine.eval()(codes), plain.eval()(codes))
-    over = (0, *range(2, codes.dim()))
-    expected = codes.mean(over), codes.var(over, correction=0)
-    torch.testing.assert_close(layers.batch_statistics(codes), expected)
 
 
 def test_a_ruler_with_gradients_gives_the_gradients_of_the_formula():

@@ -1,11 +1,9 @@
 """The objective against the formulas written down plainly (leae/analysis/plain.py), in float64."""
 
-import copy
-
 import pytest
 import torch
 
-from leae.analysis.plain import plain_objective, plain_step
+from leae.analysis.plain import plain_objective
 from leae.autoencoder import Autoencoder
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
@@ -32,8 +30,7 @@ def draws(seed=7):
 @pytest.mark.parametrize("latent", ["pooled", "spatial"])
 @pytest.mark.parametrize(("decay", "ruler"), [(0.0, "own"), (0.99, "shared")])
 @pytest.mark.parametrize(
-    ("kind", "ratios"),
-    [("symmetric", (0.15,)), ("symmetric", (0.4, 1)), ("crop", (0.15,)), ("crop", (1.0, 0.5))],
+    ("kind", "ratios"), [("symmetric", (0.15,)), ("symmetric", (0.4, 1)), ("crop", (0.15,)), ("crop", (1.0, 0.5))]
 )
 def test_values_and_gradients_are_those_of_the_formulas(latent, decay, ruler, kind, ratios):
     model, judge, images = make(latent, decay, ruler)
@@ -46,23 +43,6 @@ def test_values_and_gradients_are_those_of_the_formulas(latent, decay, ruler, ki
     parameters = list(model.parameters())
     gradients = (torch.autograd.grad(terms["loss"], parameters) for terms in (ours, plain))
     torch.testing.assert_close(*gradients)
-
-
-def test_the_published_constants_train_like_the_formulas_for_several_steps():
-    objective = SelfTeachingObjective(SIZE, "symmetric", mask_ratio=0.35, crop_ratios=(0.15,), sigreg_weight=0.03)
-    model, judge, images = make(decay=0.0, ruler="own")
-    plain_model, plain_judge = copy.deepcopy(model), copy.deepcopy(judge)
-    optimizer, plain_optimizer = (torch.optim.AdamW(m.parameters(), 1e-3) for m in (model, plain_model))
-    for step in range(5):
-        plain_step(objective, plain_model, plain_judge, plain_optimizer, images, draws(step))
-        loss = objective(model, judge, images, draws(step))["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        judge.update(model.encoder)
-    torch.testing.assert_close(model.state_dict(), plain_model.state_dict(), rtol=1e-7, atol=1e-9)
-    for teacher, student in zip(judge.encoder.parameters(), model.encoder.parameters(), strict=True):
-        assert torch.equal(teacher, student)  # step-frozen: after the step the judge is the encoder
 
 
 @pytest.mark.parametrize(
@@ -82,11 +62,10 @@ def test_nothing_is_judged_twice_or_in_vain(monkeypatch, kind, ratios, ruler, ba
     assert sum(judged) == batches * len(images)
 
 
-class Perfect(torch.nn.Module):
+class Perfect:
     """A stand-in for a model whose reconstructions are the views themselves."""
 
     def __init__(self, model):
-        super().__init__()
         self.model = model
 
     def encode_views(self, *views):

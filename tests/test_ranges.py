@@ -1,5 +1,7 @@
 """The range of every constant that the method takes, with every kind of value outside it."""
 
+from functools import partial
+
 import pytest
 
 from leae.autoencoder import Autoencoder, VariationalAutoencoder, build
@@ -11,23 +13,11 @@ from leae.objective import SelfTeachingObjective
 from leae.randomness import seed_weights
 from leae.reconstruction import ReconstructionLoss, require_beta
 
-
-def objective(**settings):
-    return SelfTeachingObjective(64, **settings)
-
-
-def model(**settings):
-    return build(Autoencoder, **{"image_size": 64, "hidden_dim": 32, "map_channels": 32, **settings})
-
-
-def variational(**settings):
-    return build(VariationalAutoencoder, **{"image_size": 32, "hidden_dim": 32, "latent": "spatial", **settings})
-
-
-def judge(**settings):
-    return Judge(model(hidden_dim=4).encoder, **settings)
-
-
+objective = partial(SelfTeachingObjective, 64)
+model = partial(build, Autoencoder, image_size=64, hidden_dim=32, map_channels=32)
+spatial = partial(model, latent="spatial")
+variational = partial(build, VariationalAutoencoder, image_size=32, hidden_dim=32, latent="spatial")
+judge = partial(Judge, model(hidden_dim=4).encoder)
 NAN, INFINITE = float("nan"), float("inf")
 CASES = [  # what takes the constant, by which name, values that cannot be, and what the answer says
     (objective, "kind", ["pixels", 1, None], "OBJECTIVE is .* symmetric or crop"),
@@ -55,15 +45,15 @@ CASES = [  # what takes the constant, by which name, values that cannot be, and 
     (model, "latent_dim", [10**6], "LATENT_DIM is .* at most 65536"),
     (model, "map_channels", [0, "32"], "MAP_CHANNELS is .* a whole number, at least 1"),
     (model, "map_channels", [30], "MAP_CHANNELS is 30; .* 8 × HIDDEN_DIM = 256, as 8, 16, 32 are"),
-    (lambda latent_dim: model(latent="spatial", latent_dim=latent_dim), "latent_dim", [0, 30], "SPATIAL_DIM is "),
+    (spatial, "latent_dim", [0, 30], "SPATIAL_DIM is "),
     (variational, "latent_dim", [96], "SPATIAL_DIM is 96; .* 4 × HIDDEN_DIM = 128, as 32, 64, 128 are"),
     (ConvAutoencoder, "latent_dim", [0, "32", 10**6], "CONV_LATENT_DIM is .* at (least|most)"),
     (ConvAutoencoder, "image_channels", [0], "image_channels is 0"),
-    (VariationalConvAutoencoder, "batch_norm", [True], "a variational encoder has no batch norm"),
+    (VariationalConvAutoencoder, "batch_norm", [True], "batch_norm is True; .* False for a variational encoder"),
     (model, "output", ["tanh", 1], "OUTPUT is .* sigmoid or linear"),
     (ReconstructionLoss, "output", ["tanh"], "OUTPUT is .* sigmoid or linear"),
     (ReconstructionLoss, "kind", ["mae", 1], "RECONSTRUCTION_LOSS is .* mse or bce"),
-    (lambda output: ReconstructionLoss("bce", output), "output", ["linear"], "OUTPUT is .* sigmoid for .* bce"),
+    (partial(ReconstructionLoss, "bce"), "output", ["linear"], "OUTPUT is .* sigmoid for .* bce"),
     (require_noise, "deviation", [0, 1.5, -1], "NOISE is .* at most 1, say 0.2"),
     (require_noise, "deviation", [NAN, "0.2"], "NOISE is .* a finite number"),
     (require_beta, "beta", [-1], "BETA is -1; .* at least 0"),
@@ -88,5 +78,5 @@ def test_the_ends_of_the_ranges_and_what_a_refusal_names_work():
     seed_weights(2**63 - 1)
     assert (crop_side(64, 2 / 64), crop_side(64, 1.0)) == (2, 64)
     assert (mask_side(64, 0.0001), mask_side(64, 0.984)) == (1, 63)
-    model(latent="spatial", latent_dim=256)
+    spatial(latent_dim=256)
     variational(latent_dim=128)

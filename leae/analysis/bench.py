@@ -10,7 +10,6 @@ back) and main.py's steps, both with main.py's constants, are timed in turns: wh
 
 import argparse
 import ast
-import statistics
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ import torch
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from leae.analysis.plain import plain_step
+from leae.analysis.plain import plain_objective
 from leae.autoencoder import Autoencoder
 from leae.data.batches import Batches
 from leae.errors import require_whole
@@ -58,78 +57,60 @@ def script_constants(script: Path, gpu: bool) -> dict:
 
 
 class Contestant:
-    """A model in training, by main.py's constants, with everything that its plain, or fast, step needs."""
+    """A model in training, by main.py's constants, whose steps are plain, or fast as main.py's."""
 
-    def __init__(self, constants: dict, batches: Batches, plain: bool, device: torch.device):
+    def __init__(self, constants: dict, batches: Batches, plain: bool):
         torch.manual_seed(0)
         c = SimpleNamespace(**constants)
+        self.batches, self.plain, self.device, self.steps = batches, plain, batches.device, 0
         latent_dim = c.LATENT_DIM if c.LATENT == "pooled" else c.SPATIAL_DIM
-        self.model = Autoencoder(c.IMAGE_SIZE, 3, c.HIDDEN_DIM, c.LATENT, latent_dim, c.MAP_CHANNELS).to(device)
-        if not plain:
-            self.model = self.model.to(memory_format=torch.channels_last)
+        model = Autoencoder(c.IMAGE_SIZE, 3, c.HIDDEN_DIM, c.LATENT, latent_dim, c.MAP_CHANNELS).to(self.device)
+        self.model = model if plain else model.to(memory_format=torch.channels_last)
         self.judge = Judge(self.model.encoder, c.JUDGE_DECAY, c.JUDGE_RULER)
         self.objective = SelfTeachingObjective(c.IMAGE_SIZE, c.OBJECTIVE, c.MASK_RATIO, c.CROP_RATIOS, c.SIGREG_WEIGHT)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), c.LEARNING_RATE, fused=not plain, foreach=False)
-        self.batches, self.plain, self.device, self.steps = batches, plain, device, 0
-
-    def warm_up(self) -> None:
-        """Whatever happens once: compiling as the scripts do, trying algorithms out."""
-        if self.device.type == "cuda" and not self.plain:
-            compile_if_it_works(self.model.encoder, self.model.decoder, self.judge.encoder)
-        for _ in range(3 if self.device.type == "cuda" else 1):
-            self.step()
 
     def step(self) -> None:
-        """The next step; on a GPU, as soon as it is under way."""
-        use_settings(self.device, plain=self.plain)
+        """The next step, with the settings of PyTorch and the C library as they are by default, or as the scripts'."""
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("highest" if self.plain else "high")
+            torch.backends.cudnn.benchmark = not self.plain
+        else:
+            keep_freed_memory(not self.plain)
         images, draws = self.batches.at(self.steps), generator(0, "step", self.steps, self.device)
         self.steps += 1
         if self.plain:
-            plain_step(self.objective, self.model, self.judge, self.optimizer, images.contiguous(), draws)
-            return
-        with autocast(self.device):
-            terms = self.objective(self.model, self.judge, images, draws)
+            terms = plain_objective(self.objective, self.model, self.judge, images.contiguous(), draws)
+        else:
+            with autocast(self.device):
+                terms = self.objective(self.model, self.judge, images, draws)
         self.optimizer.zero_grad()
         terms["loss"].backward()
         self.optimizer.step()
         self.judge.update(self.model.encoder)
-
-
-def use_settings(device: torch.device, plain: bool) -> None:
-    """PyTorch's and the C library's settings as they are by default, or as the scripts set them."""
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("highest" if plain else "high")
-        torch.backends.cudnn.benchmark = not plain
-    else:
-        keep_freed_memory(not plain)
+        if self.plain:
+            torch.stack(list(terms.values())).tolist()  # every loss is read back
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """Wall-clock seconds of a piece of work, the device's part included."""
-    wait(device)
+    synchronize = torch.get_device_module(device).synchronize  # of a CPU it does nothing
+    synchronize(device)
     started = time.perf_counter()
     work()
-    wait(device)
+    synchronize(device)
     return time.perf_counter() - started
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
-    """The most memory in bytes that was in use during a piece of work; None where the system does not tell.
-
-    On a GPU what PyTorch allocated; on a CPU the process's resident memory, by Linux's high-water mark.
-    """
+    """The most bytes in use during a piece of work: on a GPU PyTorch's, on Linux the process's, elsewhere None."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         work()
         return torch.cuda.max_memory_allocated(device)
     if sys.platform != "linux":
         return None
-    Path("/proc/self/clear_refs").write_text("5")  # the mark begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
     work()
     return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
@@ -137,21 +118,21 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
 def matrix_product_rate(device: torch.device) -> tuple[float, str]:
     """The best rate in FLOP/s of a large square matrix product, in the precision that steps are computed in."""
     size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
-    first, second = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    first, second = torch.randn(2, size, size, device=device, dtype=dtype)
     best = min(seconds_of(lambda: first @ second, device) for _ in range(12))
     return 2 * size**3 / best, f"{size}×{size} {str(dtype).removeprefix('torch.')}"
 
 
-def read_rate(image_size: int = 128, batch_size: int = 128) -> tuple[float, float]:
-    """Images and bytes per second that one process reads in random order from a prepared array's cached file."""
+def read_rate() -> tuple[float, float]:
+    """Images of 128×128 and bytes per second that one process reads in random order from a prepared array's file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
-        np.save(path, np.zeros((DATA_IMAGES, image_size, image_size, 3), np.uint8))
+        np.save(path, np.zeros((DATA_IMAGES, 128, 128, 3), np.uint8))
         images = np.load(path, mmap_mode="r")
-        batches = Batches(images, batch_size, 0, torch.device("cpu"), mapped_bytes=0)
+        batches = Batches(images, 128, 0, torch.device("cpu"), mapped_bytes=0)
         steps = range(batches.steps_per_epoch)
-        seconds = seconds_of(lambda: [batches.read(step) for step in steps], batches.device) / (len(steps) * batch_size)
-    return 1 / seconds, images[0].nbytes / seconds
+        seconds = seconds_of(lambda: [batches.read(step) for step in steps], batches.device)
+    return len(images) / seconds, images.nbytes / seconds
 
 
 def flop_per_image(contestant: Contestant) -> float:
@@ -166,40 +147,29 @@ def compare(title: str, constants: dict, batch_size: int, steps: int, device: to
     size = constants["IMAGE_SIZE"]
     images = np.random.default_rng(0).integers(0, 256, (DATA_IMAGES, size, size, 3), dtype=np.uint8)
     batches = Batches(images, batch_size, 0, device)
-    contestants = {name: Contestant(constants, batches, name == "plain", device) for name in ("plain", "fast")}
-    flop = {name: flop_per_image(contestant) for name, contestant in contestants.items()}  # before it is compiled
-    for contestant in contestants.values():
-        contestant.warm_up()
-    peak = {name: peak_memory(contestant.step, device) for name, contestant in contestants.items()}
-    seconds = {name: [] for name in contestants}
-    for _ in range(steps):
-        for name, contestant in contestants.items():
-            seconds[name].append(seconds_of(contestant.step, device))
-    cutting = statistics.median(seconds_of(lambda n=n: batches.at(n), device) for n in range(max(steps, 5)))
+    contestants = [Contestant(constants, batches, plain) for plain in (True, False)]
+    flop = [flop_per_image(contestant) for contestant in contestants]  # before it is compiled
+    fast = contestants[1]
+    if device.type == "cuda":
+        compile_if_it_works(fast.model.encoder, fast.model.decoder, fast.judge.encoder)
+        for contestant in 3 * contestants:  # algorithms are tried out
+            contestant.step()
+    peaks = [peak_memory(contestant.step, device) for contestant in contestants]
+    rounds = [[seconds_of(contestant.step, device) for contestant in contestants] for _ in range(steps)]
+    cutting = [seconds_of(lambda step=step: batches.at(step), device) for step in range(max(steps, 5))]
 
     print(f"\n{title}: {size}×{size}, {batch_size} images a step")
-    medians = {}
-    for name, taken in seconds.items():
-        speeds = sorted(batch_size / t for t in taken)
-        medians[name] = statistics.median(speeds)
-        memory = f"{peak[name] / 2**30:5.2f} GiB at most" if peak[name] else "memory not measured"
+    speeds = batch_size / np.array(rounds).T  # [contestant, step]
+    medians = np.median(speeds, axis=1)
+    for name, speed, median, peak, work in zip(("plain", "fast"), speeds, medians, peaks, flop, strict=True):
+        memory = f"{peak / 2**30:5.2f} GiB at most" if peak else "memory not measured"
         print(
-            f"  {name:5s}  {medians[name]:8.1f} images/s ({speeds[0]:.1f} to {speeds[-1]:.1f}), {memory}, "
-            f"{flop[name] / 1e9:5.1f} GFLOP an image, {flop[name] * medians[name] / rate:.0%} of the product's rate"
+            f"  {name:5s}  {median:8.1f} images/s ({speed.min():.1f} to {speed.max():.1f}), {memory}, "
+            f"{work / 1e9:5.1f} GFLOP an image, {work * median / rate:.0%} of the product's rate"
         )
-    share = cutting / statistics.median(seconds["fast"])
-    print(f"  ratio  {medians['fast'] / medians['plain']:.2f}; data: {share:.1%} of a fast step")
-    return contestants["fast"]
-
-
-def print_profile(contestant: Contestant, device: torch.device) -> None:
-    """Where the time of three steps goes, operation by operation."""
-    with profile() as profiler:  # of the CPU, and of the GPU where there is one
-        for _ in range(3):
-            contestant.step()
-        wait(device)
-    by = f"self_{device.type}_time_total"
-    print(profiler.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=50))
+    share = np.median(cutting) * medians[1] / batch_size
+    print(f"  ratio  {medians[1] / medians[0]:.2f}; data: {share:.1%} of a fast step")
+    return fast
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -221,7 +191,11 @@ def main(options: argparse.Namespace) -> None:
         batch_size = CPU_BATCH if gpu and device.type == "cpu" else constants["BATCH_SIZE"]
         fast = compare(title, constants, batch_size, steps, device, rate)
         if options.profile:
-            print_profile(fast, device)
+            with profile() as profiler:  # of the CPU, and of the GPU where there is one
+                for _ in range(3):
+                    seconds_of(fast.step, device)
+            by = f"self_{device.type}_time_total"
+            print(profiler.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=50))
     if options.only is None:
         images, read = read_rate()
         print(f"\nreading from a prepared array's file: {images:,.0f} images/s of 128×128, {read / 1e9:.1f} GB/s")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leae.autoencoder import Autoencoder, DownBlock, Encoder, UpBlock
+from leae.autoencoder import Autoencoder, Decoder, DownBlock, Encoder, UpBlock
 from leae.judge import Judge
 from leae.masking import crop_side, draw_boxes, mask_side
 from leae.objective import SelfTeachingObjective
@@ -36,8 +36,7 @@ def project(encoder: Encoder, images: Tensor) -> Tensor:
     return encoder.to_latent(down_block(encoder.down2, down_block(encoder.down1, stem)))
 
 
-def decode(decoder: nn.Module, latent: Tensor) -> Tensor:
-    """D of one view."""
+def decode(decoder: Decoder, latent: Tensor) -> Tensor:
     x = up_block(decoder.up2, up_block(decoder.up1, decoder.from_latent(latent)))
     x = F.interpolate(x, scale_factor=2, mode="nearest")
     return torch.sigmoid(F.conv2d(x, decoder.head.weight, decoder.head.bias, padding=1))
@@ -94,29 +93,15 @@ def plain_objective(
 
     terms = {}
     if objective.kind == "symmetric":
-        with torch.no_grad():
-            real = project(T, images)
+        real = project(T, images).detach()
         terms["consistency"] = F.mse_loss(judged(x["clean"], real), judged(x["masked"], real))
     for ratio in objective.crop_ratios:
         side = crop_side(size, ratio)
         corners = draw_boxes(count, side, size, generator) if side < size else torch.zeros(count, 2, dtype=int)
-        with torch.no_grad():
-            real = project(T, crop(images, corners, side))
-            target = normalise(real, real, T.norm)
+        real = project(T, crop(images, corners, side)).detach()
+        target = normalise(real, real, T.norm)
         for view in x:
             terms[f"{view}_crop_{ratio}"] = F.mse_loss(judged(crop(x[view], corners, side), real), target)
     latent = sum(terms.values()) / len(terms)
     regularity = objective.sigreg_weight * sum(sigreg(code, generator) for code in z.values()) / len(z)
     return {"loss": latent + regularity, "latent": latent, "sigreg": regularity, **terms}
-
-
-def plain_step(objective, model, judge, optimizer, images: Tensor, generator: torch.Generator) -> dict[str, float]:
-    """One optimizer step; the losses are read back."""
-    terms = plain_objective(objective, model, judge, images, generator)
-    optimizer.zero_grad()
-    terms["loss"].backward()
-    optimizer.step()
-    with torch.no_grad():
-        for teacher, student in zip(judge.encoder.parameters(), model.encoder.parameters(), strict=True):
-            teacher.copy_(judge.decay * teacher + (1 - judge.decay) * student)
-    return {name: term.item() for name, term in terms.items()}
