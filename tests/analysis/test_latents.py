@@ -44,14 +44,7 @@ def data_for(model) -> Dataset:
         noise = random.integers(0, 100, (count, size, size, channels), dtype=np.uint8)
         images[split] = noise + (100 * bright[:, None, None, None]).astype(np.uint8)
         attributes[split] = np.stack([bright, np.arange(count) % 2 == 0], axis=1)
-    return Dataset(
-        name="noise",
-        title="noise",
-        identity="",
-        images=images,
-        attributes=attributes,
-        attribute_names=("Bright", "Even"),
-    )
+    return Dataset("noise", "noise", "", images, attributes, ("Bright", "Even"))
 
 
 def space_of(model, dataset=None) -> LatentSpace:
@@ -89,17 +82,15 @@ def index_in(space, image) -> int:
     return int((images_of(space) - image).abs().flatten(1).amax(dim=1).argmin())
 
 
-def test_lines_end_at_the_reconstructions_of_the_originals_beside_them(space, drawn):
+def test_lines_go_evenly_from_the_reconstruction_of_one_original_beside_them_to_that_of_the_other(space, drawn):
     latents.draw_interpolations(space, 4)
     assert len(drawn["rows"]) == 4
     for row in drawn["rows"].values():
         assert len(row) == len(drawn["columns"])
-        for original, end in ((row[0], row[1]), (row[-1], row[-2])):
-            torch.testing.assert_close(end, reconstruct(space.run.model, original[None])[0], rtol=0, atol=1e-5)
-        ends = space.run.model.encode(torch.stack([row[0], row[-1]])).detach()
         with torch.no_grad():
-            middle = space.run.model.decode(ends.mean(dim=0, keepdim=True))[0]
-        torch.testing.assert_close(row[len(row) // 2], middle, rtol=0, atol=1e-5)
+            first, last = space.run.model.encode(torch.stack([row[0], row[-1]]))
+            line = [space.run.model.decode((first + k / 8 * (last - first))[None])[0] for k in range(9)]
+        torch.testing.assert_close(row[1:-1], torch.stack(line), rtol=0, atol=1e-5)
 
 
 def test_walks_go_along_the_difference_between_training_class_means(space, drawn):
@@ -109,7 +100,9 @@ def test_walks_go_along_the_difference_between_training_class_means(space, drawn
         training = model.encode(images_of(space, "train"))
         bright = torch.from_numpy(space.dataset.attributes["train"][:, 0])
         direction = training[bright].mean(dim=0) - training[~bright].mean(dim=0)
-        for row in drawn["rows"].values():
+        deviation = (training.flatten(1) @ direction.flatten() / direction.norm()).std()
+        for label, row in drawn["rows"].items():
+            assert label.endswith(f"1 is {direction.norm() / deviation:.1f} σ")
             expected = [model.decode(model.encode(row[:1]) + step * direction)[0] for step in WALK]
             torch.testing.assert_close(row[1:], torch.stack(expected), rtol=0, atol=1e-5)
     assert len(drawn["rows"]) == 4
@@ -163,9 +156,8 @@ def test_extremes_are_those_of_a_plain_ranking_with_their_psnr(space, drawn):
     assert [index_in(space, image) for image in rows[0]] == order[:4].tolist()
     assert [index_in(space, image) for image in rows[2]] == order[::-1][:4].tolist()
     torch.testing.assert_close(rows[1], reconstruct(space.run.model, rows[0]), rtol=0, atol=1e-5)
-    captions = [caption for row in drawn["captions"].values() for caption in row]
-    shown = [values[number] for number in (*order[:4], *order[::-1][:4])]
-    assert captions == [f"{value:.1f} dB" for value in shown]
+    shown = [f"{values[number]:.1f} dB" for number in (*order[:4], *order[::-1][:4])]
+    assert [caption for row in drawn["captions"].values() for caption in row] == shown
 
 
 def test_samples_are_decoded_and_their_title_tells_how_gaussian_the_codes_are(space, drawn):

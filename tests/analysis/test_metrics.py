@@ -91,23 +91,21 @@ def test_sharpness_is_undefined_where_no_square_has_a_gradient(flat, mask_ratio)
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     images = np.full_like(images, 90) if flat else images
     figures = reconstruction_figures(lambda batch: batch * 0.9, images, MaskedViews(32, mask_ratio), CPU, "")
-    assert {name for name, value in figures.items() if math.isnan(value)} == {
-        "sharpness_square_clean",
-        "sharpness_square_masked",
-    }
+    undefined = {name for name, value in figures.items() if math.isnan(value)}
+    assert undefined == {"sharpness_square_clean", "sharpness_square_masked"}
 
 
-def test_perceptual_metrics_say_what_they_lack(monkeypatch):
-    def offline(*arguments, **options):
-        raise OSError("no route to host")
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError("no route to host"), "cannot be fetched"),
+        (ModuleNotFoundError("FID needs torch-fidelity. Install it."), "--extra perceptual"),
+    ],
+)
+def test_perceptual_metrics_say_what_they_lack(monkeypatch, error, says):
+    def fail(*arguments, **options):
+        raise error
 
-    monkeypatch.setattr("torchmetrics.image.fid.FrechetInceptionDistance.__init__", offline)
-    with pytest.raises(UsageError, match="cannot be fetched"):
-        PerceptualFigures(CPU)
-
-    def missing(*arguments, **options):
-        raise ModuleNotFoundError("FID needs torch-fidelity. Install it.")
-
-    monkeypatch.setattr("torchmetrics.image.fid.FrechetInceptionDistance.__init__", missing)
-    with pytest.raises(UsageError, match="--extra perceptual"):
+    monkeypatch.setattr("torchmetrics.image.fid.FrechetInceptionDistance.__init__", fail)
+    with pytest.raises(UsageError, match=says):
         PerceptualFigures(CPU)
