@@ -282,7 +282,7 @@ def add_arguments(parser: Parser) -> None:
     add_run_arguments(parser, nargs="+")
     parser.add_argument("--train-images", type=int, default=10_000, help="that probes are fitted to [%(default)s]")
     parser.add_argument("--held-out", type=int, default=20_000, help="images of the test split [%(default)s]")
-    parser.add_argument("--label-share", type=float, default=0.05, help="of the labels, for few [%(default)s]")
+    parser.add_argument("--label-share", type=float, default=0.05, help="of the labels in other probes [%(default)s]")
     parser.add_argument("--perceptual", action="store_true", help="LPIPS and FID as well")
 
 

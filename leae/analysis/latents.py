@@ -213,17 +213,6 @@ def pictures(space: LatentSpace, options: argparse.Namespace) -> Iterator[tuple[
     yield "extremes.png", draw_extremes(space, count)
 
 
-def require_attribute(dataset: Dataset, name: str) -> None:
-    """Refuse an attribute that the data set does not have, or that does not vary, with a `UsageError`."""
-    names = dataset.attribute_names
-    require(bool(names), "--attribute", name, f"left out, for {dataset.title} has no attributes")
-    close = difflib.get_close_matches(name, names, n=1)
-    advice = f"; did you mean {close[0]}?" if close else ""
-    require(name in names, "--attribute", name, f"one of {', '.join(names)}{advice}")
-    having = dataset.attributes["train"][:, names.index(name)]
-    require(having.any() and not having.all(), "--attribute", name, "one that some training images have and some lack")
-
-
 def add_arguments(parser: Parser) -> None:
     add_run_arguments(parser, nargs=1, masks=False)
     parser.add_argument("--attribute", help="colours the maps and is walked along [the best separated]")
@@ -240,8 +229,14 @@ def main(options: argparse.Namespace) -> None:
     device = find_device(options.device)
     [run] = open_runs(options.runs, options.checkpoint, device)
     dataset = run.open_data()
-    if options.attribute is not None:
-        require_attribute(dataset, options.attribute)
+    if (name := options.attribute) is not None:
+        names = dataset.attribute_names
+        require(bool(names), "--attribute", name, f"left out, for {dataset.title} has no attributes")
+        advice = "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(name, names, n=1))
+        require(name in names, "--attribute", name, f"one of {', '.join(names)}{advice}")
+        having = dataset.attributes["train"][:, names.index(name)]
+        varies = having.any() and not having.all()
+        require(varies, "--attribute", name, "one that some training images have and some lack")
     count = len(dataset.images["test"])
     if count < FEWEST_IMAGES:
         raise UsageError(f"{dataset.title} has {count} held-out images; these pictures need at least {FEWEST_IMAGES}")

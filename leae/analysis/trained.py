@@ -97,10 +97,9 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
         runs.append(TrainedRun(run, name if names.count(name) == 1 else str(folder), checkpoint, step, model))
     for other in runs[1:]:
         if (other.run.identity, other.model.image_shape) != (runs[0].run.identity, runs[0].model.image_shape):
-            both = (
-                f"{runs[0].run.folder} was trained on {_images_of(runs[0])}, {other.run.folder} on {_images_of(other)}"
-            )
-            raise UsageError(f"{both}; only runs on the same images can be put side by side")
+            ours = f"{runs[0].run.folder} was trained on {_images_of(runs[0])}"
+            theirs = f"{other.run.folder} on {_images_of(other)}"
+            raise UsageError(f"{ours}, {theirs}; only runs on the same images can be put side by side")
     return runs
 
 
@@ -129,7 +128,7 @@ def batches_of(images: np.ndarray, device: torch.device, title: str) -> Iterator
 
 
 def encode_all(model, images: np.ndarray, views: MaskedViews | None, device: torch.device, title: str) -> Tensor:
-    """Finite codes of images uint8 [N, S, S, C], or of their views: float32 [N, *latent_shape] on the CPU."""
+    """Codes float32 [N, *latent_shape] of images uint8 [N, S, S, C] or their views; `UsageError` if not finite."""
     batches = batches_of(images, device, title)
     with torch.no_grad():  # the model is in evaluation mode
         codes = torch.cat([model.encode(views(x, first) if views else x).float().cpu() for first, x in batches])

@@ -1,7 +1,6 @@
 """The comparison picture shows the models' reconstructions of the same images and masks."""
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
@@ -9,7 +8,7 @@ from leae.analysis.compare import comparison_rows
 from leae.analysis.trained import open_runs
 from leae.data.batches import to_float
 from leae.training.pictures import GAP, TILE
-from tests.conftest import assert_one_line, run_leae
+from tests.conftest import run_leae
 
 RUNS = ["runs/self-teaching-001", "runs/masked-001"]
 
@@ -38,19 +37,3 @@ def test_the_picture_has_every_row_and_depends_on_the_seed_alone(trained, tmp_pa
     assert pictures[0].shape[0] == 32 + 6 * (TILE + GAP)
     assert np.array_equal(pictures[0], pictures[1])
     assert not np.array_equal(pictures[0], pictures[2])
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ([*RUNS, "--images", "0"], "--images is 0; it must be a whole number, at least 1"),
-        ([*RUNS, "--output", "nowhere/picture.png"], "a .png file in a folder that exists"),
-        ([*RUNS, "--output", "picture.jpg"], "a .png file"),
-        ([*RUNS, "--checkpoint", "050"], "no checkpoint 050; choose --checkpoint 000 or 020"),
-        ([*RUNS, "--mask-ratio", "1"], "MASK_RATIO is 1.0"),
-        ([*RUNS, "--device", "abacus"], "abacus"),
-        (["runs/nobody-001"], "runs here: runs/masked-001, runs/plain-001"),
-    ],
-)
-def test_wrong_options_are_refused_in_one_line(trained, monkeypatch, capsys, options, says):
-    assert_one_line(monkeypatch, capsys, "compare", *options, says=says)

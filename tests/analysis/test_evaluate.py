@@ -20,7 +20,7 @@ from leae.analysis.trained import TrainedRun, open_runs
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
 from leae.training.evaluation import MaskedViews
-from tests.conftest import assert_one_line, run_leae
+from tests.conftest import run_leae
 
 CPU = torch.device("cpu")
 RUNS = ["runs/self-teaching-001", "runs/masked-001"]
@@ -142,14 +142,3 @@ def test_codes_that_tell_an_attribute_beat_a_pca_that_does_not():
             figure = column.figures["representation"][method]["clean"]["balanced_accuracy"]
             assert figure.get("beats PCA 4") == beats
             assert list(figure["attributes"]) == ["Planted"]
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ([RUNS[0], "--label-share", "0"], "--label-share is 0.0; it must be above 0 and at most 1"),
-        ([RUNS[0], "--train-images", "5"], "--train-images is 5; it must be a whole number, at least 100"),
-    ],
-)
-def test_wrong_options_are_refused_in_one_line(trained, monkeypatch, capsys, options, says):
-    assert_one_line(monkeypatch, capsys, "evaluate", *options, says=says)

@@ -4,16 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from leae.analysis.probes import (
-    PROBE_DIMS,
-    auroc,
-    balanced_accuracy,
-    interval,
-    linear_scores,
-    neighbour_scores,
-    probed_attributes,
-    resample_weights,
-)
+from leae.analysis import probes
+from leae.analysis.probes import auroc, balanced_accuracy, interval, linear_scores, neighbour_scores, resample_weights
 
 
 def planted(count=1500, dim=16, strength=4.0, rare=0.2, seed=0):
@@ -46,8 +38,8 @@ def test_a_linear_probe_approaches_the_best_possible_classifier():
 
 
 def test_codes_of_very_many_dimensions_are_probed_by_their_first_components():
-    codes, labels = planted(count=600, dim=PROBE_DIMS + 40, strength=400.0)
-    held_out, truth = planted(count=300, dim=PROBE_DIMS + 40, strength=400.0, seed=1)
+    codes, labels = planted(count=600, dim=probes.PROBE_DIMS + 40, strength=400.0)
+    held_out, truth = planted(count=300, dim=probes.PROBE_DIMS + 40, strength=400.0, seed=1)
     assert roc_auc_score(truth[:, 0], linear_scores(codes, labels[:, :1], held_out)[:, 0]) > 0.99
 
 
@@ -92,4 +84,4 @@ def test_the_interval_covers_what_a_known_distribution_has():
 def test_attributes_need_enough_of_both_classes_in_every_split():
     train = np.arange(100)[:, None] < [10, 9, 90, 91, 50]
     test = np.arange(40)[:, None] < [20, 20, 20, 20, 9]
-    assert probed_attributes(train, test).tolist() == [True, False, True, False, False]
+    assert probes.probed_attributes(train, test).tolist() == [True, False, True, False, False]

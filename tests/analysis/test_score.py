@@ -16,7 +16,7 @@ from leae.autoencoder import Autoencoder
 from leae.conv_autoencoder import VariationalConvAutoencoder
 from leae.data.images import read_square
 from leae.errors import UsageError
-from tests.conftest import assert_one_line, run_leae, write_image
+from tests.conftest import run_leae, write_image
 
 CPU = torch.device("cpu")
 SHAPE = (3, 16, 16)
@@ -157,21 +157,3 @@ def test_a_folder_without_two_labels_is_scored_without_a_curve(trained, tmp_path
     run_leae(monkeypatch, "score", RUN, str(tmp_path))
     assert f"no ROC curve: {says}" in capsys.readouterr().out
     assert not roc.exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ("nowhere", "nowhere is not a folder"),
-        ("empty", "empty has no images"),
-        ("mine --positive ugly", "--positive is '?ugly'?; it must be bad or good"),
-        ("mine --images 51", "--images is 51; it must be at most 50"),
-    ],
-)
-def test_refused_options_write_nothing(trained, monkeypatch, capsys, options, says):
-    (trained / "empty").mkdir(exist_ok=True)
-    write_image(trained / "mine" / "good" / "1.png", 1)
-    write_image(trained / "mine" / "bad" / "2.png", 2)
-    before = sorted(trained.rglob("*"))
-    assert_one_line(monkeypatch, capsys, "score", RUN, *options.split(), says=says)
-    assert sorted(trained.rglob("*")) == before
