@@ -21,24 +21,13 @@ COMMANDS = {
 }
 
 
-def overview() -> str:
-    """The commands, each with the first line of its docstring."""
-    lines = ["usage: uv run -m leae COMMAND ..., one of these; each has a --help of its own", ""]
-    for command, module in COMMANDS.items():
-        source = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
-        docstring = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")))
-        lines.append(f"    {command:<10}{docstring.splitlines()[0]}")
-    return "\n".join(lines)
-
-
 def run(command: str, arguments: list[str]) -> None:
     """Run a command; a `UsageError` if there is none of that name."""
     from leae.errors import UsageError
     from leae.training.settings import Parser
 
     if command not in COMMANDS:
-        close = difflib.get_close_matches(command, COMMANDS, n=1)
-        advice = f", did you mean {close[0]}?" if close else ""
+        advice = "".join(f", did you mean {close}?" for close in difflib.get_close_matches(command, COMMANDS, n=1))
         raise UsageError(f"there is no command {command}{advice}; choose one of {', '.join(COMMANDS)}")
     module = importlib.import_module(COMMANDS[command])
     layout = argparse.RawDescriptionHelpFormatter
@@ -50,7 +39,11 @@ def run(command: str, arguments: list[str]) -> None:
 def main() -> None:
     command, *arguments = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help"):
-        print(overview())
+        print("usage: uv run -m leae COMMAND ..., one of these; each has a --help of its own\n")
+        for name, module in COMMANDS.items():
+            source = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
+            docstring = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")))
+            print(f"    {name:<10}{docstring.splitlines()[0]}")
         return
     from leae.errors import run_command  # imports torch, which the overview does without
 

@@ -1,9 +1,10 @@
-"""Codes: their drift under masking, and their distance from a Gaussian.
+"""What is computed of codes: drift, distance from a Gaussian, an attribute's direction, nearest neighbours.
 
-Codes are finite, float [N, D], or [N, D, H, W] of a spatial latent, each position of which is one sample.
+Codes are finite, float [N, D]; `drift` and `gaussianity` also take those of a spatial latent, [N, D, H, W].
 """
 
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from leae.randomness import generator
@@ -27,8 +28,8 @@ def drift(codes: Tensor, others: Tensor) -> float:
 def gaussianity(codes: Tensor, seed: int = 0) -> tuple[float, float, int]:
     """The SIGReg statistic of codes, that of as many true N(0, I) codes in the same directions, and of how many.
 
-    Only the first GAUSSIAN_CODES are used: away from N(0, I) the statistic grows with their number, so that figures
-    compare only where that is the same.
+    Each position of a spatial latent is one sample. Only the first GAUSSIAN_CODES are used: away from N(0, I) the
+    statistic grows with their number, so that figures compare only where that is the same.
     """
     codes = codes[:GAUSSIAN_CODES].float()
     true = torch.randn(codes.shape, generator=generator(seed, "metrics", 1))
@@ -39,3 +40,29 @@ def _sigreg(codes: Tensor, seed: int) -> float:
     """SIGReg, of a spatial latent one row of positions at a time: all at once would take gigabytes."""
     rows = [codes] if codes.dim() == 2 else codes.split(1, dim=2)
     return sum(sigreg(row, generator(seed, "metrics")).item() for row in rows) / len(rows)
+
+
+def class_difference(codes: Tensor, labels: Tensor) -> Tensor:
+    """An attribute's direction, the mean code with it less the mean code without it: [N, D] and bool [N] → [D]."""
+    return codes[labels].mean(dim=0) - codes[~labels].mean(dim=0)
+
+
+def separation(codes: Tensor, labels: Tensor) -> float:
+    """How well an attribute's direction separates codes [N, D] with it from those without it (labels bool [N]).
+
+    This is the AUROC of every second code along the direction of the others, chance being 0.5; NaN where either half
+    lacks one of the classes.
+    """
+    fitted, judged = labels[::2], labels[1::2]
+    if not all(half.any() and not half.all() for half in (fitted, judged)):
+        return float("nan")
+    return float(roc_auc_score(judged.numpy(), (codes[1::2] @ class_difference(codes[::2], fitted)).numpy()))
+
+
+def nearest_others(codes: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Euclidean distances [Q, count], ascending, and indices of the nearest other codes; `queries` are int64 [Q]."""
+    # Differences, not products: these lose what is small beside the codes' own length.
+    distances = torch.cdist(codes[queries], codes, compute_mode="donot_use_mm_for_euclid_dist")
+    distances[torch.arange(len(queries)), queries] = torch.inf
+    ascending, indices = distances.sort(dim=1, stable=True)
+    return ascending[:, :count], indices[:, :count]

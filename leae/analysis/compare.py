@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from leae.analysis.trained import TrainedRun, add_run_arguments, open_data, open_runs, save_picture, views_for
+from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, save_picture
 from leae.data.batches import to_float
 from leae.errors import UsageError, require_whole
 from leae.randomness import generator
@@ -25,7 +25,7 @@ from leae.training.settings import Parser
 
 
 def comparison_rows(runs: list[TrainedRun], images: Tensor, views: MaskedViews) -> dict[str, Tensor]:
-    """The rows of the picture, label → float [N, C, S, S] in [0, 1], for images of that shape."""
+    """The picture's rows: label → float [N, C, S, S] in [0, 1], for images of that shape."""
     masked = views(images)
     rows = {"original": images, "masked input": masked}
     for run in runs:
@@ -49,17 +49,14 @@ def main(options: argparse.Namespace) -> None:
         raise UsageError(f"--output is {options.output}; it must be a .png file in a folder that exists")
     device = find_device(options.device)
     runs = open_runs(options.runs, options.checkpoint, device)
-    views = views_for(runs[0], options.mask_ratio, options.seed)
-    dataset = open_data(runs[0])
+    views = runs[0].views(options.mask_ratio, options.seed)
+    dataset = runs[0].open_data()
 
     test = dataset.images["test"]
-    shown = torch.randperm(len(test), generator=generator(options.seed, "selection"))[: options.images]
-    images = to_float(test[shown.numpy()], device)
-    size = images.shape[-1]
+    drawn = torch.randperm(len(test), generator=generator(options.seed, "selection"))[: options.images]
+    images = to_float(test[drawn.numpy()], device)
     boxes = [(row, column, views.side) for row, column in views.corners(len(images)).tolist()]
-    title = (
-        f"{dataset.title}, held-out images, {size}×{size}; mask ratio {views.mask_ratio:g}; "
-        f"checkpoint {options.checkpoint}"
-    )
+    shown = f"{dataset.title}, held-out images, {views.image_size}×{views.image_size}"
+    title = f"{shown}; mask ratio {views.mask_ratio:g}; checkpoint {options.checkpoint}"
     save_picture(draw_grid(comparison_rows(runs, images, views), title, boxes), options.output)
     print(f"comparison: {options.output}")

@@ -12,34 +12,27 @@ image. Each run's folder gets its figures in evaluation.json and a picture of th
 import argparse
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import nn
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
 
 from leae.analysis import probes
 from leae.analysis.codes import drift, gaussianity
 from leae.analysis.metrics import PerceptualFigures, reconstruction_figures
-from leae.analysis.pixel_pca import MeanImage, PixelPCA
-from leae.analysis.trained import (
-    TrainedRun,
-    add_run_arguments,
-    encode_all,
-    open_data,
-    open_runs,
-    save_picture,
-    views_for,
-)
-from leae.autoencoder import BaseAutoencoder
+from leae.analysis.trained import TrainedRun, add_run_arguments, encode_all, open_runs, save_picture
+from leae.data.batches import to_float
 from leae.data.prepare import Dataset
 from leae.errors import require, require_whole
 from leae.files import atomic_write
 from leae.training.checkpoints import MODELS
 from leae.training.device import find_device
-from leae.training.evaluation import MaskedViews, evaluation_mode, mean_image
+from leae.training.evaluation import MaskedViews, mean_image
 from leae.training.monitoring import dead_dimensions, effective_rank, spectrum
 from leae.training.run import versions
 from leae.training.settings import Parser
@@ -74,11 +67,10 @@ class Column:
     """One encoder of the table, and what is measured of it."""
 
     name: str
-    model: nn.Module  # with `encode` where it has codes, and `forward` where its reconstructions count
+    model: Callable[[Tensor], Tensor]  # reconstructs images; has `encode` where it has codes; in evaluation mode
     run: TrainedRun | None = None  # that it is of
     pca: "Column | None" = None  # that its probes have to beat
-    reconstructs: bool = True
-    encodes: bool = True
+    reconstructs: bool = True  # which no untrained encoder does
     # By section and name, as in evaluation.json; those of the representation by method, view and score.
     figures: dict = field(default_factory=lambda: {"reconstruction": {}, "latent": {}, "representation": {}})
     # Means of the scores over attributes, by method, view and score: float64 [1 + RESAMPLES].
@@ -89,29 +81,42 @@ class Sample:
     """What every column is measured on: images, their masks, and those A of their attributes that can be probed."""
 
     def __init__(self, dataset: Dataset, train: int, test: int, label_share: float, views: MaskedViews):
-        """The first `train` and `test` images of a data set, and a share of the training labels."""
         self.train, self.test = dataset.images["train"][:train], dataset.images["test"][:test]  # uint8 [N, S, S, C]
         self.views = views
-        counts = {"train": len(self.train), "test": len(self.test)}
-        without = {split: np.zeros((count, 0), bool) for split, count in counts.items()}
-        labels = [(dataset.attributes or without)[split][:count] for split, count in counts.items()]
+        labels = [np.zeros((len(images), 0), bool) for images in (self.train, self.test)]
+        if dataset.attribute_names:
+            labels = [dataset.attributes["train"][:train], dataset.attributes["test"][:test]]
         probed = probes.probed_attributes(*labels)
         self.attributes = np.array(dataset.attribute_names)[probed]  # names [A]
         self.train_labels, self.test_labels = (part[:, probed] for part in labels)  # bool [N, A]
-        order = np.random.default_rng(0).permutation(counts["train"])
+        order = np.random.default_rng(0).permutation(len(self.train))
         self.few = order[: max(1, round(label_share * len(order)))]  # indices of training images
         self.probed_by_few = probes.probed_attributes(self.train_labels[self.few])  # bool [A], which have enough
-        self.weights = probes.resample_weights(counts["test"])
+        self.weights = probes.resample_weights(len(self.test))
+
+
+class PixelPCA(nn.Module):
+    """The best linear autoencoder by squared error: principal components of images uint8 [N, S, S, C]."""
+
+    def __init__(self, images: np.ndarray, components: int):
+        super().__init__()
+        pixels = to_float(images, "cpu").flatten(1).numpy()
+        self.components = min(components, *pixels.shape)  # D
+        pca = PCA(self.components, svd_solver="randomized", random_state=0).fit(pixels)
+        self.register_buffer("mean", torch.from_numpy(pca.mean_).float())  # [C·S·S]
+        self.register_buffer("directions", torch.from_numpy(pca.components_).float())  # [D, C·S·S]
+
+    def encode(self, images: Tensor) -> Tensor:
+        """float [N, C, S, S] in [0, 1] → [N, D]"""
+        return (images.flatten(1) - self.mean) @ self.directions.T
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Reconstructions: float [N, C, S, S] in [0, 1] → the same."""
+        return (self.encode(images) @ self.directions + self.mean).view(images.shape).clamp(0, 1)
 
 
 def columns_for(runs: list[TrainedRun], train: np.ndarray, device: torch.device) -> list[Column]:
-    """The runs, for each of their shapes an untrained encoder and a PCA, and chance.
-
-    Args:
-        runs: at least one.
-        train: uint8 [N, S, S, C], training images.
-        device: where the models are.
-    """
+    """The runs, for each shape an untrained encoder and a PCA of training images uint8 [N, S, S, C], and chance."""
     columns, untrained, pcas = [], {}, {}
     for run in runs:
         components = min(run.model.latent_size, probes.PROBE_DIMS)
@@ -119,35 +124,29 @@ def columns_for(runs: list[TrainedRun], train: np.ndarray, device: torch.device)
             pca = PixelPCA(train, components).to(device)
             pcas[components] = Column(f"PCA {pca.components}", pca)
         columns.append(Column(run.name, run.model, run, pcas[components]))
-        model = untrained_like(run.model).to(device)
+        torch.manual_seed(0)
+        kind = MODELS[type(run.model).__name__.removeprefix("Variational")]  # whose latent has no second half
+        model = kind(**run.model.settings).eval().to(device)
         shape = (type(model), *(parameter.shape for parameter in model.encoder.parameters()))
         if shape not in untrained:
             untrained[shape] = Column("untrained", model, pca=pcas[components], reconstructs=False)
     for number, column in enumerate(untrained.values() if len(untrained) > 1 else (), start=1):
         column.name = f"untrained {number}"
-    chance = Column("chance", MeanImage(mean_image(train)).to(device), encodes=False)
+    mean = mean_image(train).to(device)
+    chance = Column("chance", lambda images: mean.expand_as(images))
     return [*columns, *untrained.values(), *pcas.values(), chance]
-
-
-def untrained_like(model: BaseAutoencoder) -> BaseAutoencoder:
-    """A model of the same shape with new weights; for a variational one its sibling without the second half."""
-    torch.manual_seed(0)
-    return MODELS[type(model).__name__.removeprefix("Variational")](**model.settings).eval()
-
-
-# --- what is measured --------------------------------------------------------------------------------------------
 
 
 def measure(column: Column, sample: Sample, perceptual: PerceptualFigures | None, device: torch.device) -> None:
     """Fill in a column's figures, after those of its PCA; LPIPS and FID where they are wanted."""
     name, model, views = column.name, column.model, sample.views
     if column.reconstructs:
-        with evaluation_mode(model):
+        with torch.no_grad():
             figures = reconstruction_figures(model, sample.test, views, device, f"{name}: reconstruction")
             if perceptual:
                 figures |= perceptual(model, sample.test, views, device, f"{name}: LPIPS and FID")
         column.figures["reconstruction"] = finite(figures)
-    if not column.encodes:
+    if not hasattr(model, "encode"):
         return
     clean, masked = (encode_all(model, sample.test, v, device, f"{name}: held-out codes") for v in (None, views))
     if column.run:
@@ -177,28 +176,26 @@ def finite(figures: dict[str, float]) -> dict[str, float | None]:
 def probe(column: Column, view: str, train: np.ndarray, test: np.ndarray, sample: Sample) -> None:
     """Fill in what a column's codes of one view, float [N, D] and [M, D], tell of the sample's attributes."""
     title, labels, few, enough = f"{column.name}: {view}", sample.train_labels, sample.few, sample.probed_by_few
-    scores = {"linear": probes.linear_scores(train, labels, test, title)}
+    every = np.ones(len(enough), bool)
+    scores = {"linear": (every, probes.linear_scores(train, labels, test, title))}
     if enough.any():
-        few_labels = labels[few][:, enough]
-        scores["few"] = probes.linear_scores(train[few], few_labels, test, f"{title}, few labels")
-    scores["neighbours"] = probes.neighbour_scores(train, labels, test)
-    for method, scored in scores.items():
-        attributes = enough if method == "few" else np.ones(len(enough), bool)
+        title = f"{title}, few labels"
+        scores["few"] = (enough, probes.linear_scores(train[few], labels[few][:, enough], test, title))
+    scores["neighbours"] = (every, probes.neighbour_scores(train, labels, test))
+    for method, (attributes, scored) in scores.items():
         truth, figures = sample.test_labels[:, attributes], {}
         if method != "neighbours":  # whose votes are too few for a ranking
             figures["auroc"] = probes.auroc(scored, truth, sample.weights)
         figures["balanced_accuracy"] = probes.balanced_accuracy(scored > 0, truth, sample.weights)
         entries = column.figures["representation"].setdefault(method, {})[view] = {}
         for score, values in figures.items():
-            means = column.means[method, view, score] = probes.mean_over_attributes(values)
+            # An attribute is left out of the resamples that have one class only.
+            means = column.means[method, view, score] = np.nanmean(values, axis=1)
             by_attribute = dict(zip(sample.attributes[attributes].tolist(), values[0].tolist(), strict=True))
             entries[score] = {"mean": float(means[0]), "interval": probes.interval(means), "attributes": by_attribute}
             if column.pca:
-                better = probes.is_better(means, column.pca.means[method, view, score])
-                entries[score][f"beats {column.pca.name}"] = better
-
-
-# --- what comes out ----------------------------------------------------------------------------------------------
+                ahead = means - column.pca.means[method, view, score]
+                entries[score][f"beats {column.pca.name}"] = probes.interval(ahead)[0] > 0
 
 
 def table(columns: list[Column], sample: Sample) -> str:
@@ -214,7 +211,7 @@ def table(columns: list[Column], sample: Sample) -> str:
             row(label, ["" if value is None else f"{value:{form}}" for value in values])
 
     def probe_cell(column: Column, method: str, view: str, score: str) -> str:
-        if not column.encodes:
+        if not column.means:
             return f"{CHANCE:.3f}     "
         entry = column.figures["representation"][method][view][score]
         low, high = entry["interval"]
@@ -227,22 +224,16 @@ def table(columns: list[Column], sample: Sample) -> str:
     for name, (label, form) in RECONSTRUCTION.items():
         for view in VIEWS:
             figure_row("reconstruction", f"{name}_{view}", label.format(view), form)
-    lines.append("")
-    if len(sample.attributes):
-        means = f"mean over {len(sample.attributes)} attributes ± half of the 95 % interval"
-        lines.append(f"representation: {means}; * does not beat the PCA beside it")
-    else:
-        lines.append(
-            f"representation: left out, as no attribute has {probes.FEWEST_PER_CLASS} images with it and as many "
-            f"without in both splits"
-        )
+    said = f"left out, as no attribute has {probes.FEWEST_PER_CLASS} images with it and as many without in both splits"
+    if count := len(sample.attributes):
+        said = f"mean over {count} attributes ± half of the 95 % interval; * does not beat the PCA beside it"
+    lines += ["", f"representation: {said}"]
     for method, entries in columns[0].figures["representation"].items():
         few = f", {len(sample.few):,} labels, {sample.probed_by_few.sum()} attributes" if method == "few" else ""
         lines.append(METHODS[method] + few)
         for score in entries["clean"]:
             for view in VIEWS:
-                cells = [probe_cell(column, method, view, score) for column in columns]
-                row(f"  {SCORES[score]}, {view}", cells)
+                row(f"  {SCORES[score]}, {view}", [probe_cell(column, method, view, score) for column in columns])
     lines += ["", "latent, of clean held-out images"]
     for name, (label, form) in LATENT.items():
         figure_row("latent", name, label, form)
@@ -254,11 +245,9 @@ def draw(column: Column, columns: list[Column]) -> Figure:
     figure = Figure(figsize=(13, 8), layout="constrained")
     run, latent = column.run, column.figures["latent"]
     figure.suptitle(f"{run.name}: {run.method}, {run.size}, checkpoint {run.checkpoint}")
-    if column.means:
-        left, right = figure.subplots(1, 2)
-        draw_probes(left, column, columns)
-    else:
-        right = figure.subplots()
+    *left, right = np.atleast_1d(figure.subplots(1, 2 if column.means else 1))
+    for axes in left:  # none without attributes
+        draw_probes(axes, column, columns)
     right.plot(range(1, len(latent["spectrum"]) + 1), latent["spectrum"])
     right.axhline(1, color="grey", linewidth=1, label="N(0, I)")
     right.grid(alpha=0.3)
@@ -271,16 +260,17 @@ def draw(column: Column, columns: list[Column]) -> Figure:
 def draw_probes(axes: Axes, column: Column, columns: list[Column]) -> None:
     """The AUROC of every attribute: of a run's clean and masked views, of the untrained encoder, and of PCA."""
     untrained = [one for one in columns if one.run is None and one.pca is column.pca]
-    shown = [(column, "clean", "o", "C0", "C0"), (column, "masked", "o", "C0", "none")]
-    for number, one in enumerate([*untrained, column.pca]):
-        shown.append((one, "clean", "x+1"[number % 3], f"C{number + 1}", None))
-    names = None
-    for one, view, marker, color, face in shown:
+    own = column.figures["representation"]["linear"]["clean"]["auroc"]["attributes"]
+    names = sorted(own, key=own.get)
+
+    def plot(one: Column, view: str, label: str, marker: str, **style) -> None:
         areas = one.figures["representation"]["linear"][view]["auroc"]["attributes"]
-        names = names or sorted(areas, key=areas.get)  # the first of them orders the rows
-        label = one.name if view == "clean" else f"{one.name}, masked views"
-        style = {"color": color, "markerfacecolor": face, "label": label}
-        axes.plot([areas[name] for name in names], range(len(names)), marker, **style)
+        axes.plot([areas[name] for name in names], range(len(names)), marker, label=label, **style)
+
+    plot(column, "clean", column.name, "o", color="C0")
+    plot(column, "masked", f"{column.name}, masked views", "o", color="C0", markerfacecolor="none")
+    for number, one in enumerate([*untrained, column.pca]):
+        plot(one, "clean", one.name, "x+1"[number % 3], color=f"C{number + 1}")
     axes.set_yticks(range(len(names)), names)
     axes.axvline(CHANCE, color="grey", linewidth=1)
     axes.grid(alpha=0.3)
@@ -292,8 +282,7 @@ def add_arguments(parser: Parser) -> None:
     add_run_arguments(parser, nargs="+")
     parser.add_argument("--train-images", type=int, default=10_000, help="that probes are fitted to [%(default)s]")
     parser.add_argument("--held-out", type=int, default=20_000, help="images of the test split [%(default)s]")
-    share = "of the labels in the probes' second setting [%(default)s]"
-    parser.add_argument("--label-share", type=float, default=0.05, help=share)
+    parser.add_argument("--label-share", type=float, default=0.05, help="of the labels in other probes [%(default)s]")
     parser.add_argument("--perceptual", action="store_true", help="LPIPS and FID as well")
 
 
@@ -302,9 +291,9 @@ def main(options: argparse.Namespace) -> None:
     require(0 < options.label_share <= 1, "--label-share", options.label_share, "above 0 and at most 1, say 0.05")
     device = find_device(options.device)
     runs = open_runs(options.runs, options.checkpoint, device)
-    views = views_for(runs[0], options.mask_ratio)
+    views = runs[0].views(options.mask_ratio)
     perceptual = PerceptualFigures(device) if options.perceptual else None
-    dataset = open_data(runs[0])
+    dataset = runs[0].open_data()
 
     sample = Sample(dataset, options.train_images, options.held_out, options.label_share, views)
     counts = f"{len(sample.train):,} training and {len(sample.test):,} held-out images"
@@ -314,23 +303,14 @@ def main(options: argparse.Namespace) -> None:
         measure(column, sample, perceptual, device)
 
     print(table(columns, sample))
-    for column, trained in zip(columns, runs, strict=False):
-        folder = trained.run.folder
-        content = {
-            "run": folder.name,
-            "checkpoint": trained.checkpoint,
-            "step": trained.step,
-            "data": trained.run.data,
-            "options": {
-                "mask_ratio": views.mask_ratio,
-                "train_images": len(sample.train),
-                "held_out": len(sample.test),
-                "label_share": options.label_share,
-            },
-            **column.figures,
-            "beside": {column.name: column.figures for column in columns if column.run is None},
-            "versions": versions(),
-        }
+    beside = {column.name: column.figures for column in columns if column.run is None}
+    measured = {"mask_ratio": views.mask_ratio, "train_images": len(sample.train), "held_out": len(sample.test)}
+    measured["label_share"] = options.label_share
+    for column, run in zip(columns, runs, strict=False):
+        folder = run.run.folder
+        about = {"run": folder.name, "checkpoint": run.checkpoint, "step": run.step, "data": run.run.data}
+        about["options"] = measured
+        content = about | column.figures | {"beside": beside, "versions": versions()}
         with atomic_write(folder / "evaluation.json") as file:
             json.dump(content, file, indent=2)
         save_picture(draw(column, columns), folder / "evaluation.png")

@@ -26,20 +26,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from leae.analysis.codes import gaussianity
-from leae.analysis.geometry import class_difference, deviation_along, nearest_others, separation, straight_lines
+from leae.analysis.codes import class_difference, gaussianity, nearest_others, separation
 from leae.analysis.maps import MAPS, MOST_CLASSES, draw_map, make_map, require_umap
-from leae.analysis.trained import (
-    LATENTS,
-    TrainedRun,
-    add_run_arguments,
-    batches_of,
-    encode_all,
-    open_data,
-    open_runs,
-    save_picture,
-    squared_errors,
-)
+from leae.analysis.trained import TrainedRun, add_run_arguments, encode_all, held_out_errors, open_runs, save_picture
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
 from leae.errors import UsageError, require, require_whole
@@ -54,6 +43,9 @@ MAPPED = 2_000  # held-out images on a map
 FEWEST_IMAGES = 4  # held-out images that the pictures need
 MOST_IMAGES = 50  # in a picture, or pairs of them
 BETWEEN = 9  # images on a line, its ends included
+WALKS = """held-out images' codes moved along attributes' directions, decoded. Above, how far: 1 is the difference
+between the mean codes of training images with and without the attribute; beside, what that is in standard
+deviations σ of training codes along the direction"""
 WALK = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # differences between the class means
 NEIGHBOURS_SHOWN = 8  # of a query
 PAIRED = 500  # held-out codes whose distances from each other tell what is usual
@@ -62,17 +54,7 @@ RARE = 0.02  # an attribute that fewer training images have, or lack, is chosen 
 
 
 class LatentSpace:
-    """A run's codes, flat and on the CPU.
-
-    Args:
-        run: whose model encodes.
-        dataset: what it was trained on.
-        seed: of which training images, where there are more than TRAINING_CODES, and which held-out images are shown.
-        device: where the model is.
-
-    Raises:
-        UsageError: codes that are not finite.
-    """
+    """A run's codes, flat and on the CPU; the seed draws the training images and the order of the held-out ones."""
 
     def __init__(self, run: TrainedRun, dataset: Dataset, seed: int, device: torch.device):
         self.run, self.dataset, self.device = run, dataset, device
@@ -83,8 +65,7 @@ class LatentSpace:
         self.training_labels = torch.from_numpy(labels).bool()  # [M, A]
         self.training = encode_all(run.model, train, None, device, f"{run.name}: training codes").flatten(1)  # [M, D]
         self.held_out = encode_all(run.model, test, None, device, f"{run.name}: held-out codes").flatten(1)  # [N, D]
-        batches = batches_of(test, device, "reconstructing held-out images")
-        self.errors = torch.cat([squared_errors(run.model, batch) for _, batch in batches])  # float64 [N]
+        self.errors = held_out_errors(run.model, test, device)  # float64 [N]
         self.order = torch.randperm(len(test), generator=generator(seed, "selection"))  # the first of these are shown
 
     def images(self, indices: Tensor) -> Tensor:
@@ -108,18 +89,13 @@ def separations(space: LatentSpace) -> dict[str, float]:
     for name, labels in zip(space.dataset.attribute_names, space.training_labels.T, strict=True):
         if RARE <= labels.float().mean() <= 1 - RARE:
             found[name] = separation(space.training, labels)
-    known = [name for name in found if not np.isnan(found[name])]
-    return {name: found[name] for name in sorted(known, key=lambda name: -found[name])}
-
-
-# --- the pictures ----------------------------------------------------------------------------------------------
+    return dict(sorted(((n, a) for n, a in found.items() if not np.isnan(a)), key=lambda item: -item[1]))
 
 
 def colours_of(space: LatentSpace, attribute: str | None, best: dict[str, float]) -> tuple[np.ndarray, list[str], str]:
-    """What a map is coloured by: an attribute that was asked for, else classes, else the first of `separations`.
+    """What colours a map, an attribute that was asked for, else classes, else the first of `separations`.
 
-    Returns:
-        A label for each held-out image, int64 [N]; the labels' names; and what to say of them.
+    It comes as a label for each held-out image, int64 [N]; the labels' names; and what to say of them.
     """
     names, labels = space.dataset.attribute_names, space.dataset.attributes.get("test")
     classes = 2 <= len(names) <= MOST_CLASSES and (space.training_labels.sum(dim=1) == 1).all()
@@ -145,11 +121,12 @@ def draw_interpolations(space: LatentSpace, count: int) -> Image.Image:
     """Straight lines between the codes of pairs of held-out images, decoded, the originals at either end."""
     pairs = min(count, len(space.order) // 2)
     starts, ends = space.order[:pairs], space.order[pairs : 2 * pairs]
-    lines = straight_lines(space.held_out[starts], space.held_out[ends], BETWEEN)
-    rows = {}
-    for pair, (first, last) in enumerate(zip(space.images(starts), space.images(ends), strict=True)):
-        rows[f"pair {pair + 1}"] = torch.cat([first[None], space.decode(lines[pair]), last[None]])
-    columns = ["original", *(f"{share:g}" for share in np.linspace(0, 1, BETWEEN)), "original"]
+    shares, rows = torch.linspace(0, 1, BETWEEN), {}
+    for pair, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        line = torch.lerp(space.held_out[start], space.held_out[end], shares[:, None])
+        originals = space.images(torch.stack([start, end]))
+        rows[f"pair {pair + 1}"] = torch.cat([originals[:1], space.decode(line), originals[1:]])
+    columns = ["original", *(f"{share:g}" for share in shares.tolist()), "original"]
     said = "straight lines between the codes of two held-out images, decoded; above, the share of the way"
     return space.grid(rows, said, columns=columns)
 
@@ -161,19 +138,15 @@ def draw_walks(space: LatentSpace, attributes: list[str], count: int) -> Image.I
     for name in attributes:
         column = space.dataset.attribute_names.index(name)
         direction = class_difference(space.training, space.training_labels[:, column])
-        deviations = direction.norm().item() / deviation_along(space.training, direction)
+        along = space.training @ (direction / direction.norm())
+        deviations = direction.norm().item() / along.std().item()
         for number, walker in enumerate(walkers):
             codes = space.held_out[walker] + torch.tensor(WALK)[:, None] * direction
             has = "with" if space.dataset.attributes["test"][walker, column] else "without"
             label = f"{name}\nimage {number + 1}, {has} it\n1 is {deviations:.1f} σ"
             rows[label] = torch.cat([originals[number][None], space.decode(codes)])
     columns = ["original", *(f"{step:+g}".replace("-", "−") if step else "reconstruction" for step in WALK)]
-    said = (
-        "held-out images' codes moved along attributes' directions, decoded. Above, how far: 1 is the difference\n"
-        "between the mean codes of training images with and without the attribute; beside, what that is in standard\n"
-        "deviations σ of training codes along the direction"
-    )
-    return space.grid(rows, said, columns=columns)
+    return space.grid(rows, WALKS, columns=columns)
 
 
 def draw_neighbours(space: LatentSpace, count: int) -> Image.Image:
@@ -187,10 +160,8 @@ def draw_neighbours(space: LatentSpace, count: int) -> Image.Image:
         rows[label] = space.images(torch.cat([query[None], indices[row]]))
         captions[label] = ["", *(f"{distance:#.3g}" for distance in distances[row].tolist())]
     columns = ["query", *(f"neighbour {number + 1}" for number in range(indices.shape[1]))]
-    said = (
-        f"nearest neighbours of held-out images among the {others:,} other held-out images, by Euclidean "
-        f"distance of codes,\nwhich stands below; between two held-out images it is {usual:.3g} in the median"
-    )
+    said = f"nearest neighbours of held-out images among the {others:,} other held-out images, by Euclidean distance of"
+    said += f" codes,\nwhich stands below; between two held-out images it is {usual:.3g} in the median"
     return space.grid(rows, said, columns=columns, captions=captions)
 
 
@@ -202,11 +173,9 @@ def draw_samples(space: LatentSpace, count: int, seed: int) -> Image.Image:
     decoded = sample_images(model, SAMPLE_ROWS * count, seed, space.device).cpu()
     for row, images in enumerate(decoded.split(count)):
         rows[f"codes {row * count + 1} to {(row + 1) * count}\nof N(0, I)"] = images
-    drawn = "drawn from N(0, I)" + (", every position by itself" if len(model.latent_shape) > 1 else "")
-    said = (
-        f"images decoded from codes {drawn}. SIGReg statistic of {used:,} held-out codes {found:.3g},\n"
-        f"of as many true N(0, I) codes {true:.3g}: the nearer the two, the more the codes are Gaussian"
-    )
+    drawn = "drawn from N(0, I)" + ", every position by itself" * (len(model.latent_shape) > 1)
+    said = f"images decoded from codes {drawn}. SIGReg statistic of {used:,} held-out codes {found:.3g},\n"
+    said += f"of as many true N(0, I) codes {true:.3g}: the nearer the two, the more the codes are Gaussian"
     if model.variational:
         said += "\nthe codes are the posteriors' means, which deviate less than what is drawn around them in training"
     return space.grid(rows, said)
@@ -222,9 +191,8 @@ def draw_extremes(space: LatentSpace, count: int) -> Image.Image:
         rows[f"{which} error:\noriginal"] = space.images(indices)
         rows[label] = space.decode(space.held_out[indices])
         captions[label] = [f"{value:.1f} dB" for value in (-10 * space.errors[indices].log10()).tolist()]
-    median = -10 * space.errors.median().log10().item()
-    total = len(space.errors)
-    said = f"lowest and highest error of {total:,} held-out images; PSNR below, {median:.1f} dB in the median"
+    said = f"lowest and highest error of {len(space.errors):,} held-out images; PSNR below, "
+    said += f"{-10 * space.errors.median().log10():.1f} dB in the median"
     return space.grid(rows, said, captions=captions)
 
 
@@ -245,20 +213,6 @@ def pictures(space: LatentSpace, options: argparse.Namespace) -> Iterator[tuple[
     yield "extremes.png", draw_extremes(space, count)
 
 
-# --- the command -----------------------------------------------------------------------------------------------
-
-
-def require_attribute(dataset: Dataset, name: str) -> None:
-    """Refuse an attribute that the data set does not have, or that does not vary, with a `UsageError`."""
-    names = dataset.attribute_names
-    require(bool(names), "--attribute", name, f"left out, for {dataset.title} has no attributes")
-    close = difflib.get_close_matches(name, names, n=1)
-    advice = f"; did you mean {close[0]}?" if close else ""
-    require(name in names, "--attribute", name, f"one of {', '.join(names)}{advice}")
-    having = dataset.attributes["train"][:, names.index(name)]
-    require(having.any() and not having.all(), "--attribute", name, "one that some training images have and some lack")
-
-
 def add_arguments(parser: Parser) -> None:
     add_run_arguments(parser, nargs=1, masks=False)
     parser.add_argument("--attribute", help="colours the maps and is walked along [the best separated]")
@@ -274,20 +228,23 @@ def main(options: argparse.Namespace) -> None:
         require_umap()
     device = find_device(options.device)
     [run] = open_runs(options.runs, options.checkpoint, device)
-    dataset = open_data(run)
-    if options.attribute is not None:
-        require_attribute(dataset, options.attribute)
+    dataset = run.open_data()
+    if (name := options.attribute) is not None:
+        names = dataset.attribute_names
+        require(bool(names), "--attribute", name, f"left out, for {dataset.title} has no attributes")
+        advice = "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(name, names, n=1))
+        require(name in names, "--attribute", name, f"one of {', '.join(names)}{advice}")
+        having = dataset.attributes["train"][:, names.index(name)]
+        varies = having.any() and not having.all()
+        require(varies, "--attribute", name, "one that some training images have and some lack")
     count = len(dataset.images["test"])
     if count < FEWEST_IMAGES:
         raise UsageError(f"{dataset.title} has {count} held-out images; these pictures need at least {FEWEST_IMAGES}")
-    folder = run.run.folder / LATENTS
-    folder.mkdir(exist_ok=True)
-
-    space, drawn = LatentSpace(run, dataset, options.seed, device), []
+    folder, space, drawn = run.latents_folder(), LatentSpace(run, dataset, options.seed, device), []
     for name, picture in tqdm(pictures(space, options), desc="drawing", leave=False, dynamic_ncols=True):
         save_picture(picture, folder / name)
         drawn.append(name)
     print(f"pictures: {', '.join(drawn)} in {folder}")
     if "attribute-walks.png" not in drawn:
-        reason = "attributes" if not dataset.attribute_names else "attribute that enough training images have and lack"
+        reason = "attribute that enough training images have and lack" if dataset.attribute_names else "attributes"
         print(f"no attribute-walks.png, and maps of one colour: {dataset.title} has no {reason}")

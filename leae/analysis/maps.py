@@ -46,9 +46,8 @@ def require_umap() -> Callable:
     try:
         from umap import UMAP
     except ImportError as error:
-        raise UsageError(
-            "--map umap needs umap-learn, which is not installed; run uv run --extra umap -m leae latents --map umap …"
-        ) from error
+        advice = "run uv run --extra umap -m leae latents --map umap …"
+        raise UsageError(f"--map umap needs umap-learn, which is not installed; {advice}") from error
     return UMAP
 
 
@@ -57,9 +56,6 @@ def make_map(kind: str, training: Tensor, codes: Tensor, seed: int) -> Map:
 
     Principal components are those of training codes, float [M, D]. t-SNE and UMAP lay out the codes themselves,
     beginning at their places among the first two components, without labels.
-
-    Raises:
-        UsageError: UMAP is asked for and not installed.
     """
     training, codes = training.numpy(), codes.numpy()
     components = min(2 if kind == "pca" else COMPONENTS, *training.shape)
@@ -97,12 +93,8 @@ def without_overlap(points: np.ndarray, distance: float) -> list[int]:
 def draw_map(plane: Map, images: Tensor, labels: np.ndarray, names: list[str], title: str) -> Figure:
     """A map with a dot for every code, coloured by its label, and thumbnails where there is room for them.
 
-    Args:
-        plane: where the codes lie.
-        images: float [N, C, S, S] in [0, 1].
-        labels: int [N], which of the names is an image's.
-        names: for the legend; none for a map of one colour.
-        title: text of any number of lines.
+    Images are float [N, C, S, S] in [0, 1]; labels, int [N], say which of the legend's names is an image's. A map
+    without names has one colour. The title may have several lines.
     """
     lines = len(title.split("\n")) - (-len(names) // LEGEND_COLUMNS)
     left, bottom, right, top = 80, 65, 20, 20 + LINE * lines  # margins in pixels

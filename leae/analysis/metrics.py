@@ -3,6 +3,7 @@
 Images and references are float [N, C, S, S] in [0, 1]; `inside` is bool [N, 1, S, S], true in each image's square.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
@@ -16,10 +17,9 @@ from leae.masking import inside_squares
 from leae.training.evaluation import MaskedViews, psnr
 
 
-def psnr_inside(images: Tensor, references: Tensor, inside: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio inside each image's square, in decibels: float [N]."""
-    squared = (images - references).square().mean(dim=1, keepdim=True) * inside
-    return -10 * torch.log10(squared.sum(dim=(1, 2, 3)) / inside.sum(dim=(1, 2, 3)))
+def mean_inside(values: Tensor, inside: Tensor) -> Tensor:
+    """The mean of values [N, C, S, S] over each image's square: float [N]."""
+    return (values.mean(dim=1, keepdim=True) * inside).sum(dim=(1, 2, 3)) / inside.sum(dim=(1, 2, 3))
 
 
 def ssim(images: Tensor, references: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,16 +27,11 @@ def ssim(images: Tensor, references: Tensor, inside: Tensor) -> tuple[Tensor, Te
 
     Wang et al. (2004), with their Gaussian window of σ 1.5, by torchmetrics.
     """
-    channels_last = torch.channels_last  # its convolutions are several times as fast on a CPU
-    whole, similarity = structural_similarity_index_measure(
-        images.contiguous(memory_format=channels_last),
-        references.contiguous(memory_format=channels_last),
-        data_range=1.0,
-        reduction="none",
-        return_full_image=True,
-    )
-    similarity = similarity.mean(dim=1, keepdim=True) * inside
-    return whole, similarity.sum(dim=(1, 2, 3)) / inside.sum(dim=(1, 2, 3))
+    # Its convolutions are several times as fast on a CPU where memory is channels last.
+    pair = [part.contiguous(memory_format=torch.channels_last) for part in (images, references)]
+    options = {"data_range": 1.0, "reduction": "none", "return_full_image": True}
+    whole, similarity = structural_similarity_index_measure(*pair, **options)
+    return whole, mean_inside(similarity, inside)
 
 
 def gradient_energy(images: Tensor, inside: Tensor) -> Tensor:
@@ -55,12 +50,11 @@ def reconstruction_figures(
 ) -> dict[str, float]:
     """Means over images uint8 [N, S, S, C] of how well a model reconstructs them, from clean and from masked views.
 
-    Returns:
-        "psnr", "psnr_square" (dB), "ssim", "ssim_square" and "sharpness_square", each of them once with "_clean" and
-        once with "_masked" behind it. Sharpness is the ratio of the sums over all images, so that flat squares do not
-        count for much; it is NaN where all of them are flat or have one pixel.
+    They are "psnr", "psnr_square" (dB), "ssim", "ssim_square" and "sharpness_square", each of them once with "_clean"
+    and once with "_masked" behind it. Sharpness is the ratio of the sums over all images, so that flat squares do not
+    count for much; it is NaN where all of them are flat or have one pixel.
     """
-    totals: dict[str, float] = {}
+    totals = defaultdict(float)
     energy = 0.0  # of the original images
     for first, batch in batches_of(images, device, title):
         inside = inside_squares(views.corners(len(batch), first).to(device), views.side, images.shape[1])
@@ -70,26 +64,22 @@ def reconstruction_figures(
             whole, square = ssim(reconstruction, batch, inside)
             figures = {
                 "psnr": psnr(reconstruction, batch),
-                "psnr_square": psnr_inside(reconstruction, batch, inside),
+                "psnr_square": -10 * torch.log10(mean_inside((reconstruction - batch).square(), inside)),
                 "ssim": whole,
                 "ssim_square": square,
                 "sharpness_square": gradient_energy(reconstruction, inside),
             }
             for figure, values in figures.items():
-                key = f"{figure}_{view}"
-                totals[key] = totals.get(key, 0.0) + values.double().sum().item()
+                totals[f"{figure}_{view}"] += values.double().sum().item()
     divisors = {key: (energy or np.nan) if key.startswith("sharpness") else len(images) for key in totals}
     return {key: total / divisors[key] for key, total in totals.items()}
 
 
 class PerceptualFigures:
-    """LPIPS (AlexNet) and FID (Inception) of reconstructions, by torchmetrics; call it as `reconstruction_figures`.
+    """LPIPS (AlexNet) and FID (Inception) of reconstructions, by torchmetrics; lower is nearer.
 
-    Called, it returns "lpips" and "fid", each once with "_clean" and once with "_masked" behind it; lower is nearer.
-    FID depends on the number of images: only figures of as many compare.
-
-    Raises:
-        UsageError: what they need is not installed, or the networks' weights cannot be fetched.
+    FID depends on the number of images: only figures of as many compare. A `UsageError` if what they need is not
+    installed, or the networks' weights cannot be fetched.
     """
 
     def __init__(self, device: torch.device):
@@ -103,12 +93,11 @@ class PerceptualFigures:
             reason = " ".join(str(error).split()).split(".")[0]
             raise UsageError(f"{reason}; run uv run --extra perceptual -m leae evaluate --perceptual …") from error
         except OSError as error:
-            raise UsageError(
-                f"LPIPS and FID need the weights of AlexNet and Inception, which cannot be fetched ({error}); go "
-                f"online once, or leave --perceptual out"
-            ) from error
+            lacking = f"the weights of AlexNet and Inception cannot be fetched ({error})"
+            raise UsageError(f"{lacking}; go online once, or leave --perceptual out") from error
 
     def __call__(self, model, images, views, device, title) -> dict[str, float]:
+        """Takes what `reconstruction_figures` does: "lpips" and "fid", each with "_clean" and "_masked" behind it."""
         figures = {}
         for view in ("clean", "masked"):
             self.fid.reset()

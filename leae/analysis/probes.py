@@ -28,10 +28,9 @@ def probed_attributes(*labels: np.ndarray) -> np.ndarray:
 
 
 def linear_scores(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray, title: str = "probes") -> np.ndarray:
-    """Scores of held-out codes by one linear probe per attribute: logistic regression on standardised codes.
+    """Scores of held-out codes by one logistic regression per attribute: float [M, A], above 0 where it says yes.
 
-    Returns:
-        float [M, A], above 0 where the probe says yes.
+    Both classes weigh the same; the penalty is the one with the best AUROC on a part of the training codes.
     """
     if codes.shape[1] > PROBE_DIMS:
         pca = PCA(PROBE_DIMS, svd_solver="randomized", random_state=0).fit(codes)
@@ -39,32 +38,22 @@ def linear_scores(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray, t
     scaler = StandardScaler().fit(codes)
     codes, held_out = scaler.transform(codes), scaler.transform(held_out)
     scores = np.empty((len(held_out), labels.shape[1]), np.float32)
-    for attribute in tqdm(range(labels.shape[1]), desc=title, leave=False, dynamic_ncols=True):
-        scores[:, attribute] = _fit_probe(codes, labels[:, attribute]).decision_function(held_out)
+    for attribute, truth in enumerate(tqdm(labels.T, desc=title, leave=False, dynamic_ncols=True)):
+        split = train_test_split(codes, truth, test_size=VALIDATION, stratify=truth, random_state=0)
+        fitted, judged, fitted_truth, judged_truth = split
+        # A weaker penalty's fit begins where the stronger one's ended: the fits are the same, after fewer iterations.
+        probe = LogisticRegression(class_weight="balanced", solver="newton-cholesky", warm_start=True)
+        areas = []
+        for strength in STRENGTHS:
+            guess = probe.set_params(C=strength).fit(fitted, fitted_truth).decision_function(judged)
+            areas.append(auroc(guess[:, None], judged_truth[:, None], np.ones((1, len(judged)))).item())
+        probe.set_params(C=STRENGTHS[np.argmax(areas)]).fit(codes, truth)
+        scores[:, attribute] = probe.decision_function(held_out)
     return scores
 
 
-def _fit_probe(codes: np.ndarray, labels: np.ndarray) -> LogisticRegression:
-    """Both classes weigh the same; the penalty is the one with the best AUROC on a part of the training codes."""
-    fitted, judged, fitted_labels, judged_labels = train_test_split(
-        codes, labels, test_size=VALIDATION, stratify=labels, random_state=0
-    )
-    # A weaker penalty's fit begins where the stronger one's ended: the fits are the same, after fewer iterations.
-    probe = LogisticRegression(class_weight="balanced", solver="newton-cholesky", warm_start=True)
-    areas = []
-    for strength in STRENGTHS:
-        probe.set_params(C=strength).fit(fitted, fitted_labels)
-        scores = probe.decision_function(judged)
-        areas.append(auroc(scores[:, None], judged_labels[:, None], np.ones((1, len(judged)))).item())
-    return probe.set_params(C=STRENGTHS[np.argmax(areas)]).fit(codes, labels)
-
-
 def neighbour_scores(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """Scores of held-out codes by the VOTERS nearest training codes, standardised, in Euclidean distance.
-
-    Returns:
-        float [M, A]: how much more often the neighbours have an attribute than training images do.
-    """
+    """How much more often the VOTERS nearest standardised codes have an attribute than all codes do: float [M, A]."""
     scaler = StandardScaler().fit(codes)
     search = NearestNeighbors(n_neighbors=min(VOTERS, len(codes)), algorithm="brute").fit(scaler.transform(codes))
     nearest = search.kneighbors(scaler.transform(held_out), return_distance=False)  # [M, K]
@@ -80,12 +69,7 @@ def resample_weights(count: int) -> np.ndarray:
 def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
 
-    Args:
-        scores, labels: float and bool [M, A].
-        weights: float [B, M].
-
-    Returns:
-        float64 [B, A]; NaN where a resample has one class only.
+    Scores are float [M, A], labels bool [M, A], areas float64 [B, A], NaN where a resample has one class only.
     """
     areas = np.empty((len(weights), scores.shape[1]))
     for attribute in range(scores.shape[1]):
@@ -104,15 +88,7 @@ def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.nda
 
 
 def balanced_accuracy(decisions: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The mean of sensitivity and specificity.
-
-    Args:
-        decisions, labels: bool [M, A].
-        weights: float [B, M].
-
-    Returns:
-        float64 [B, A]; NaN where a resample has one class only.
-    """
+    """The mean of sensitivity and specificity of decisions, bool [M, A]: float64 [B, A], NaN as in `auroc`."""
     weights = weights.astype(np.float64)
     with np.errstate(invalid="ignore"):
         sensitivity = (weights @ (decisions & labels)) / (weights @ labels)
@@ -120,17 +96,7 @@ def balanced_accuracy(decisions: np.ndarray, labels: np.ndarray, weights: np.nda
     return (sensitivity + specificity) / 2
 
 
-def mean_over_attributes(figure: np.ndarray) -> np.ndarray:
-    """[1 + RESAMPLES, A] → [1 + RESAMPLES]; an attribute is left out of the resamples that have one class only."""
-    return np.nanmean(figure, axis=1)
-
-
 def interval(resampled: np.ndarray) -> tuple[float, float]:
     """The middle 95 % of what the resamples gave: of [1 + RESAMPLES], the first of which is no resample."""
     low, high = np.percentile(resampled[1:], [2.5, 97.5])
     return float(low), float(high)
-
-
-def is_better(figure: np.ndarray, other: np.ndarray) -> bool:
-    """Whether a figure beats another one of the same images in 97.5 % of the resamples: both [1 + RESAMPLES]."""
-    return interval(figure - other)[0] > 0

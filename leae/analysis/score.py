@@ -11,7 +11,6 @@ say, roc.png: how well the scores tell them apart.
 import argparse
 import csv
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -25,12 +24,9 @@ from tqdm import tqdm
 
 from leae.analysis.maps import DPI, WITH, WITHOUT, legend_text
 from leae.analysis.trained import (
-    ANALYSIS_BATCH,
-    LATENTS,
     TrainedRun,
     add_run_arguments,
-    batches_of,
-    open_data,
+    held_out_errors,
     open_runs,
     save_picture,
     squared_errors,
@@ -40,34 +36,25 @@ from leae.data.sources import folder_source
 from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write
 from leae.training.device import find_device
-from leae.training.evaluation import reconstruct
+from leae.training.evaluation import BATCH, reconstruct
 from leae.training.pictures import draw_grid
 from leae.training.settings import Parser
 
 MOST_IMAGES = 50  # in a row of the picture
 LETTERS = 24  # of a sub-folder's name in a legend
-COLUMNS = ("file", "score", "above_held_out", "reason")
 
 
 class ImageFolder:
-    """The images of a folder, at any depth, cut and scaled as those of a data set are; nothing is read yet.
-
-    Args:
-        root: the folder; a `UsageError` if it has no images.
-        image_shape: (C, S, S) of the model; for C = 1 the images are turned grey.
-
-    Attributes:
-        names: the files' paths below the folder, in order.
-        labels: the sub-folders where there are two, which hold all images; else none.
-    """
+    """The images of a folder, at any depth, as uint8 [S, S, C] for a model's (C, S, S); `UsageError` if none."""
 
     def __init__(self, root: Path, image_shape: tuple[int, ...]):
         if not root.is_dir():
             raise UsageError(f"{root} is not a folder; name one with images")
         self.source = folder_source(root, image_shape[1])
         self.grey = image_shape[0] == 1
-        self.names = sorted(name for members in self.source.splits.values() for name in members)
+        self.names = sorted(name for members in self.source.splits.values() for name in members)  # paths below it
         tops = {sub_folder(name) for name in self.names}
+        # The sub-folders, where there are two and these have all images.
         self.labels = tuple(sorted(tops)) if len(tops) == 2 and "" not in tops else ()
 
     def read(self, names: list[str]) -> list[np.ndarray | str]:
@@ -83,46 +70,31 @@ def sub_folder(name: str) -> str:
     return name.split("/")[0] if "/" in name else ""
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Scores of a folder's images, and what could not be scored."""
-
-    names: list[str]  # in order of their score, the highest first
-    errors: np.ndarray  # float64 [N], their scores: the mean squared error of the reconstruction
-    unusable: list[tuple[str, str]]  # the other files, each with the reason
-
-
-def score_images(folder: ImageFolder, model: nn.Module, device: torch.device) -> Scores:
-    """Scores of all images of a folder, behind a progress bar; a `UsageError` if none can be used."""
-    errors, unusable = {}, []
-    for first in tqdm(range(0, len(folder.names), ANALYSIS_BATCH), desc="scoring", leave=False, dynamic_ncols=True):
-        members = folder.names[first : first + ANALYSIS_BATCH]
+def score_images(folder: ImageFolder, model: nn.Module, device: torch.device) -> tuple[dict, dict]:
+    """Each image's mean squared error by name, the highest first; why others are unusable; `UsageError` if all are."""
+    errors, unusable = {}, {}
+    for first in tqdm(range(0, len(folder.names), BATCH), desc="scoring", leave=False, dynamic_ncols=True):
+        members = folder.names[first : first + BATCH]
         results = dict(zip(members, folder.read(members), strict=True))
-        unusable += [(name, result) for name, result in results.items() if isinstance(result, str)]
-        images = {name: result for name, result in results.items() if not isinstance(result, str)}
+        unusable |= {name: result for name, result in results.items() if isinstance(result, str)}
+        images = {name: result for name, result in results.items() if name not in unusable}
         if images:
             batch = to_float(np.stack(list(images.values())), device)
             errors |= zip(images, squared_errors(model, batch).tolist(), strict=True)
     if not errors:
-        raise UsageError(f"none of the {len(unusable)} images can be scored; {unusable[0][0]}: {unusable[0][1]}")
-    names = sorted(errors, key=lambda name: -errors[name])
-    return Scores(names, np.array([errors[name] for name in names]), unusable)
+        name, reason = next(iter(unusable.items()))
+        raise UsageError(f"none of the {len(unusable)} images can be scored; {name}: {reason}")
+    return dict(sorted(errors.items(), key=lambda item: -item[1])), unusable
 
 
-def write_scores(scores: Scores, held_out: np.ndarray, file: IO[str]) -> None:
-    """The scores as CSV, the highest first, then the files that could not be used, each with the reason.
-
-    Args:
-        scores: what is written; file is the path below the folder, score the mean squared error.
-        held_out: float [M], the errors of held-out images; above_held_out is the share of them that is lower.
-        file: open for text without translation of line ends.
-    """
+def write_scores(errors: dict[str, float], unusable: dict[str, str], held_out: np.ndarray, file: IO[str]) -> None:
+    """CSV of scores, then of unusable files; above_held_out is the share of the errors `held_out`, float [M], below."""
     writer = csv.writer(file)
-    writer.writerow(COLUMNS)
-    shares = np.searchsorted(np.sort(held_out), scores.errors, side="left") / len(held_out)
-    for name, error, share in zip(scores.names, scores.errors, shares, strict=True):
+    writer.writerow(("file", "score", "above_held_out", "reason"))
+    shares = np.searchsorted(np.sort(held_out), list(errors.values()), side="left") / len(held_out)
+    for (name, error), share in zip(errors.items(), shares, strict=True):
         writer.writerow((printable(name), f"{error:.6g}", f"{share:.4f}", ""))
-    for name, reason in scores.unusable:
+    for name, reason in unusable.items():
         writer.writerow((printable(name), "", "", printable(reason)))
 
 
@@ -131,13 +103,13 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def draw_scores(folder: ImageFolder, scores: Scores, run: TrainedRun, count: int, device: torch.device) -> Image.Image:
+def draw_scores(folder: ImageFolder, errors: dict, run: TrainedRun, count: int, device: torch.device) -> Image.Image:
     """At most `count` images with the highest and with the lowest scores, each above its reconstruction."""
-    total = len(scores.names)
+    ranked, total = list(errors), len(errors)
     count = max(1, min(count, total // 2))
     rows, captions = {}, {}
     for which, places in (("highest", range(count)), ("lowest", range(total - 1, total - 1 - count, -1))):
-        names = [scores.names[place] for place in places]
+        names = [ranked[place] for place in places]
         read = folder.read(names)
         gone = [name for name, image in zip(names, read, strict=True) if isinstance(image, str)]
         if gone:
@@ -146,33 +118,16 @@ def draw_scores(folder: ImageFolder, scores: Scores, run: TrainedRun, count: int
         above, below = f"{which} scores:\nimage", f"{which} scores:\nreconstruction"
         rows[above], rows[below] = images.cpu(), reconstruct(run.model, images).cpu()
         captions[above] = [printable(name).rpartition("/")[2] for name in names]
-        captions[below] = [f"{place + 1}.  {scores.errors[place]:#.3g}" for place in places]
+        captions[below] = [f"{place + 1}.  {errors[name]:#.3g}" for place, name in zip(places, names, strict=True)]
     said = f"{total:,} images by the mean squared error of their reconstructions; 1. has the highest"
     return draw_grid(rows, f"{run.title}\n{said}", captions=captions)
 
 
-def positive_of(scores: Scores, labels: tuple[str, str], positive: str | None) -> tuple[str, np.ndarray] | None:
-    """The sub-folder that should score higher, and which of the scores are of its images: bool [N].
-
-    `labels` are both sub-folders; without a `positive` one it is the one with the higher mean score. None where one of
-    them has no image that could be used.
-    """
-    owners = np.array([sub_folder(name) for name in scores.names])
-    if len(set(owners)) < 2:
-        return None
-    positive = positive or max(labels, key=lambda label: scores.errors[owners == label].mean())
-    return positive, owners == positive
-
-
 def draw_roc(errors: np.ndarray, positives: np.ndarray, names: dict[bool, str], limit: float, title: str) -> Figure:
-    """The ROC curve of scores, float64 [N], and both sub-folders' scores as histograms.
+    """The ROC curve of scores, float64 [N], and histograms of both sub-folders' scores.
 
-    Args:
-        errors: the scores.
-        positives: bool [N], which of them should be higher.
-        names: of the sub-folder of positive images, and of the other.
-        limit: what 95 % of the held-out images score at most.
-        title: one line.
+    Of the sub-folders' names the one at True is that of the `positives`, bool [N], which should score higher; 95 % of
+    the held-out images score at most `limit`.
     """
     figure = Figure(figsize=(12, 5.2), dpi=DPI, layout="constrained")
     curve, histogram = figure.subplots(1, 2)
@@ -208,34 +163,31 @@ def main(options: argparse.Namespace) -> None:
     if options.positive is not None:
         names = " or ".join(map(printable, folder.labels)) or "left out, for the folder has not two sub-folders"
         require(options.positive in folder.labels, "--positive", options.positive, names)
-    dataset = open_data(run)
-    output = run.run.folder / LATENTS
-    output.mkdir(exist_ok=True)
+    dataset = run.open_data()
+    output = run.latents_folder()
 
-    batches = batches_of(dataset.images["test"], device, "reconstructing held-out images")
-    held_out = torch.cat([squared_errors(run.model, batch) for _, batch in batches]).numpy()
-    scores = score_images(folder, run.model, device)
+    held_out = held_out_errors(run.model, dataset.images["test"], device).numpy()
+    errors, unusable = score_images(folder, run.model, device)
     with atomic_write(output / "scores.csv") as file:
-        write_scores(scores, held_out, file)
-    limit = float(np.quantile(held_out, 0.95))
-    above = (scores.errors > limit).sum()
-    unusable = f"{len(scores.unusable):,} that cannot be used"
-    print(f"scores: {output / 'scores.csv'}; {len(scores.names):,} images, {unusable}")
-    print(f"{above:,} score above {limit:.3g}, as 5% of the {len(held_out):,} held-out images of {dataset.title} do")
-    save_picture(draw_scores(folder, scores, run, options.images, device), output / "scores.png")
+        write_scores(errors, unusable, held_out, file)
+    scores, limit = np.array(list(errors.values())), float(np.quantile(held_out, 0.95))
+    print(f"scores: {output / 'scores.csv'}; {len(scores):,} images, {len(unusable):,} that cannot be used")
+    said = f"as 5% of the {len(held_out):,} held-out images of {dataset.title} do"
+    print(f"{(scores > limit).sum():,} score above {limit:.3g}, {said}")
+    save_picture(draw_scores(folder, errors, run, options.images, device), output / "scores.png")
     print(f"highest and lowest: {output / 'scores.png'}")
 
     (output / "roc.png").unlink(missing_ok=True)  # another folder's would lie beside these scores
-    if not folder.labels:
-        print("no ROC curve: the folder has not two sub-folders that hold all of its images")
+    owners = np.array([sub_folder(name) for name in errors])
+    if not folder.labels or len(set(owners)) < 2:
+        reason = "one of the two sub-folders has no image that can be used"
+        if not folder.labels:
+            reason = "the folder has not two sub-folders that hold all of its images"
+        print(f"no ROC curve: {reason}")
         return
-    found = positive_of(scores, folder.labels, options.positive)
-    if found is None:
-        print("no ROC curve: one of the two sub-folders has no image that can be used")
-        return
-    positive, positives = found
-    names = {label == positive: printable(label) for label in folder.labels}
+    positive = options.positive or max(folder.labels, key=lambda label: scores[owners == label].mean())
+    positives, names = owners == positive, {label == positive: printable(label) for label in folder.labels}
     reason = "as --positive says" if options.positive else "which has the higher mean score; --positive says otherwise"
-    area = roc_auc_score(positives, scores.errors)
+    area = roc_auc_score(positives, scores)
     print(f"AUROC {area:.4f} of {names[True]!r} ({reason}) against {names[False]!r}: {output / 'roc.png'}")
-    save_picture(draw_roc(scores.errors, positives, names, limit, run.title), output / "roc.png")
+    save_picture(draw_roc(scores, positives, names, limit, run.title), output / "roc.png")

@@ -17,13 +17,11 @@ from leae.data.prepare import Dataset, open_dataset
 from leae.errors import UsageError
 from leae.files import atomic_write
 from leae.training.checkpoints import load_checkpoint
-from leae.training.evaluation import MaskedViews, evaluation_mode, reconstruct
+from leae.training.evaluation import BATCH, MaskedViews, reconstruct
 from leae.training.run import MILESTONES, Run
 from leae.training.settings import Parser
 
 NEEDED = ("DATASET", "FACES", "OBJECTIVE", "MASK_RATIO")  # settings without which a run cannot be analysed
-ANALYSIS_BATCH = 256  # images at a time
-LATENTS = "latents"  # the folder in the run's where pictures of codes, and scores, are
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,21 @@ class TrainedRun:
         """The run in the first line of a picture's title."""
         return f"{self.name} ({self.method}), step {self.step:,}; {self.size} compression"
 
-    @property
-    def data(self) -> str:
-        """What it was trained on."""
-        channels, size, _ = self.model.image_shape
-        return f"{self.run.data['title']} ({self.run.identity[:6]}) at {size}×{size}×{channels}"
+    def open_data(self) -> Dataset:
+        """The data set that it was trained on; a `UsageError` if that is not there any more, or has changed."""
+        settings, size = self.run.settings, self.model.image_shape[-1]
+        return open_dataset(settings["DATASET"], size, settings["FACES"], self.run.identity)
+
+    def views(self, mask_ratio: float | None, seed: int = 0) -> MaskedViews:
+        """Masked views, by default with the run's mask ratio; a `UsageError` if no such square fits the images."""
+        ratio = self.run.settings["MASK_RATIO"] if mask_ratio is None else mask_ratio
+        return MaskedViews(self.model.image_shape[-1], ratio, seed)
+
+    def latents_folder(self) -> Path:
+        """The folder in the run's for pictures of codes, and for scores; it is made where there is none."""
+        folder = self.run.folder / "latents"
+        folder.mkdir(exist_ok=True)
+        return folder
 
 
 def add_run_arguments(parser: Parser, nargs: int | str, masks: bool = True) -> None:
@@ -74,16 +82,13 @@ def add_run_arguments(parser: Parser, nargs: int | str, masks: bool = True) -> N
 def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list[TrainedRun]:
     """The runs in some folders, at one checkpoint ("100", "040" or "last", say).
 
-    Raises:
-        UsageError: a folder is given twice, is not a run's, has no such checkpoint or a damaged one, or its images
-            differ from the first's.
+    A `UsageError` if one is given twice, is no run's or has no such sound checkpoint, or if their images differ.
     """
-    twice = [folder for folder in folders if folders.count(folder) > 1]
-    if twice:
-        raise UsageError(f"{twice[0]} is given twice; name every run once")
     names = [Path(folder).name for folder in folders]
     runs = []
     for folder, name in zip(folders, names, strict=True):
+        if folders.count(folder) > 1:
+            raise UsageError(f"{folder} is given twice; name every run once")
         run = Run.read(folder)
         missing = [setting for setting in NEEDED if setting not in run.settings]
         if missing:
@@ -91,13 +96,16 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
         model, step = load_checkpoint(_find_checkpoint(run, checkpoint), device)
         runs.append(TrainedRun(run, name if names.count(name) == 1 else str(folder), checkpoint, step, model))
     for other in runs[1:]:
-        same_data = other.run.identity == runs[0].run.identity
-        if not same_data or other.model.image_shape != runs[0].model.image_shape:
-            raise UsageError(
-                f"{runs[0].run.folder} was trained on {runs[0].data}, {other.run.folder} on {other.data}; "
-                f"only runs on the same images can be put side by side"
-            )
+        if (other.run.identity, other.model.image_shape) != (runs[0].run.identity, runs[0].model.image_shape):
+            ours = f"{runs[0].run.folder} was trained on {_images_of(runs[0])}"
+            theirs = f"{other.run.folder} on {_images_of(other)}"
+            raise UsageError(f"{ours}, {theirs}; only runs on the same images can be put side by side")
     return runs
+
+
+def _images_of(trained: TrainedRun) -> str:
+    channels, size, _ = trained.model.image_shape
+    return f"{trained.run.data['title']} ({trained.run.identity[:6]}) at {size}×{size}×{channels}"
 
 
 def _find_checkpoint(run: Run, name: str) -> Path:
@@ -113,42 +121,17 @@ def _find_checkpoint(run: Run, name: str) -> Path:
     raise UsageError(f"{run.folder} has no checkpoint {name}; {advice}")
 
 
-def open_data(trained: TrainedRun) -> Dataset:
-    """The data set that a run was trained on; a `UsageError` if it is not there any more, or has changed."""
-    settings, size = trained.run.settings, trained.model.image_shape[-1]
-    return open_dataset(settings["DATASET"], size, settings["FACES"], trained.run.identity)
-
-
-def views_for(trained: TrainedRun, mask_ratio: float | None, seed: int = 0) -> MaskedViews:
-    """Masked views with the run's mask ratio where none is given; a `UsageError` if no such square fits the images."""
-    ratio = trained.run.settings["MASK_RATIO"] if mask_ratio is None else mask_ratio
-    return MaskedViews(trained.model.image_shape[-1], ratio, seed)
-
-
 def batches_of(images: np.ndarray, device: torch.device, title: str) -> Iterator[tuple[int, Tensor]]:
-    """Batches of images uint8 [N, S, S, C] in their order, behind a progress bar.
-
-    Yields:
-        The index of the batch's first image, and the batch: float [n, C, S, S] in [0, 1].
-    """
-    for first in tqdm(range(0, len(images), ANALYSIS_BATCH), desc=title, leave=False, dynamic_ncols=True):
-        yield first, to_float(images[first : first + ANALYSIS_BATCH], device)
+    """Batches float [n, C, S, S] in [0, 1] of images uint8 [N, S, S, C], each behind the index of its first image."""
+    for first in tqdm(range(0, len(images), BATCH), desc=title, leave=False, dynamic_ncols=True):
+        yield first, to_float(images[first : first + BATCH], device)
 
 
-def encode_all(
-    model: nn.Module, images: np.ndarray, views: MaskedViews | None, device: torch.device, title: str
-) -> Tensor:
-    """Codes of images uint8 [N, S, S, C], or of their views: float32 [N, *latent_shape] on the CPU.
-
-    Raises:
-        UsageError: codes that are not finite.
-    """
-    with evaluation_mode(model):
-        parts = [
-            model.encode(views(batch, first) if views else batch).float().cpu()
-            for first, batch in batches_of(images, device, title)
-        ]
-    codes = torch.cat(parts)
+def encode_all(model, images: np.ndarray, views: MaskedViews | None, device: torch.device, title: str) -> Tensor:
+    """Codes float32 [N, *latent_shape] of images uint8 [N, S, S, C] or their views; `UsageError` if not finite."""
+    batches = batches_of(images, device, title)
+    with torch.no_grad():  # the model is in evaluation mode
+        codes = torch.cat([model.encode(views(x, first) if views else x).float().cpu() for first, x in batches])
     if not codes.isfinite().all():
         raise UsageError(f"{title}: the model makes codes that are not finite; its training has diverged")
     return codes
@@ -157,6 +140,12 @@ def encode_all(
 def squared_errors(model: nn.Module, images: Tensor) -> Tensor:
     """Mean squared error of each image's reconstruction: float [N, C, S, S] in [0, 1] → float64 [N] on the CPU."""
     return (reconstruct(model, images) - images).cpu().double().square().mean(dim=(1, 2, 3))
+
+
+def held_out_errors(model: nn.Module, images: np.ndarray, device: torch.device) -> Tensor:
+    """`squared_errors` of images uint8 [N, S, S, C]: float64 [N] on the CPU."""
+    batches = batches_of(images, device, "reconstructing held-out images")
+    return torch.cat([squared_errors(model, batch) for _, batch in batches])
 
 
 def save_picture(picture: Image.Image | Figure, path: Path) -> None:

@@ -76,8 +76,7 @@ def test_a_map_shows_its_images_in_their_labels_colours_at_their_places():
     images = torch.zeros(4, 3, 16, 16)
     images[:, 1] = torch.tensor([0.1, 0.3, 0.5, 0.7])[:, None, None]  # every image its own green
     figure = draw_map(plane, images, np.array([0, 1, 1, 0]), ["_none", "$one$"], "title")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    (canvas := FigureCanvasAgg(figure)).draw()
     picture = np.asarray(canvas.buffer_rgba())[..., :3]
     places = figure.axes[0].transData.transform(plane.points)
     for (x, y), green in zip(places, images[:, 1, 0, 0].tolist(), strict=True):

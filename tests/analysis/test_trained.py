@@ -8,10 +8,9 @@ import pytest
 import torch
 
 import leae
-from leae.analysis.trained import encode_all, open_data, open_runs, views_for
+from leae.analysis.trained import encode_all, open_runs
 from leae.data.batches import to_float
 from leae.errors import UsageError
-from tests.conftest import TINY, run_script, write_image
 
 CPU = torch.device("cpu")
 RUNS = ["runs/self-teaching-001", "runs/masked-001"]
@@ -23,10 +22,9 @@ def test_runs_are_opened_at_the_checkpoint_that_is_asked_for(trained):
         assert [(run.name, run.step) for run in runs] == [("self-teaching-001", step), ("masked-001", step)]
         expected = leae.load(f"{RUNS[0]}/checkpoints/{checkpoint}.safetensors").state_dict()
         assert all(torch.equal(value, expected[key]) for key, value in runs[0].model.state_dict().items())
-    assert [run.method for run in runs] == ["self-teaching, symmetric, shared ruler", "masked"]
-    assert runs[0].title == (
-        "self-teaching-001 (self-teaching, symmetric, shared ruler), step 9; latent size 8, 96× compression"
-    )
+    method = "self-teaching, symmetric, shared ruler"
+    assert [run.method for run in runs] == [method, "masked"]
+    assert runs[0].title == f"self-teaching-001 ({method}), step 9; latent size 8, 96× compression"
 
 
 def test_runs_of_other_data_or_sizes_are_refused_by_name(trained):
@@ -34,18 +32,18 @@ def test_runs_of_other_data_or_sizes_are_refused_by_name(trained):
         open_runs([*RUNS, "runs/plain-001"], "100", CPU)
 
 
+def edit(run, change):
+    content = json.loads((run / "settings.json").read_text())
+    change(content)
+    (run / "settings.json").write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (
-            lambda run: (run / "checkpoints" / "100.safetensors").unlink(),
-            r"did not come to its end; go on .* --checkpoint 000",
-        ),
+        (lambda run: (run / "checkpoints/100.safetensors").unlink(), "did not come to its end; .* --checkpoint 000"),
         (lambda run: shutil.rmtree(run / "checkpoints"), "no checkpoint yet"),
-        (
-            lambda run: (run / "checkpoints" / "100.safetensors").write_bytes(b"no"),
-            "100.safetensors is not a checkpoint",
-        ),
+        (lambda run: (run / "checkpoints/100.safetensors").write_bytes(b"no"), "100.safetensors is not a checkpoint"),
         (lambda run: (run / "settings.json").unlink(), "not a run's folder"),
         (lambda run: (run / "settings.json").write_text("{}"), "has no 'kind': .* another version"),
         (lambda run: edit(run, lambda content: content["data"].pop("identity")), "has no 'identity'"),
@@ -61,12 +59,6 @@ def test_a_run_that_cannot_be_opened_is_refused_in_one_line(trained, tmp_path, d
     assert "\n" not in str(refused.value)
 
 
-def edit(run, change):
-    content = json.loads((run / "settings.json").read_text())
-    change(content)
-    (run / "settings.json").write_text(json.dumps(content))
-
-
 def test_a_run_given_twice_is_refused_and_one_of_the_same_name_is_called_by_its_path(trained, tmp_path):
     with pytest.raises(UsageError, match="twice"):
         open_runs([RUNS[0], RUNS[0]], "100", CPU)
@@ -74,35 +66,19 @@ def test_a_run_given_twice_is_refused_and_one_of_the_same_name_is_called_by_its_
     assert [run.name for run in open_runs([RUNS[0], str(other)], "100", CPU)] == [RUNS[0], str(other)]
 
 
-def test_a_run_whose_data_are_gone_or_changed_is_refused(workplace, monkeypatch):
-    for number in range(20):
-        write_image(workplace / "photos" / f"{number}.png", number)
-    options = [*TINY, "--dataset", "photos", "--epochs", "1", "--max-steps", "1"]
-    run_script(monkeypatch, "main_regular.py", *options)
-    (run,) = open_runs(["runs/masked-001"], "100", CPU)
-    assert len(open_data(run).images["test"]) == 2
-    (workplace / "photos" / "3.png").unlink()
-    assert len(open_data(run).images["test"]) == 2  # what was prepared is what the run was trained on
-    shutil.rmtree(workplace / "data")
-    with pytest.raises(UsageError, match="images in photos: has changed since the run was trained"):
-        open_data(run)
-    shutil.rmtree(workplace / "photos")
-    with pytest.raises(UsageError, match="there is no data set 'photos'"):
-        open_data(run)
+def test_a_run_whose_data_have_changed_is_refused(trained, tmp_path):
+    other = shutil.copytree(RUNS[0], tmp_path / "copy")
+    edit(other, lambda content: content["data"].update(identity="0" * 64))
+    (run,) = open_runs([str(other)], "100", CPU)
+    with pytest.raises(UsageError, match="faces: has changed since the run was trained"):
+        run.open_data()
 
 
-def test_codes_are_the_models_of_every_image_in_order(trained):
+def test_codes_are_the_models_of_every_image_and_its_masked_view_in_order(trained):
     run, _ = open_runs(RUNS, "100", CPU)
-    images = open_data(run).images["train"][:300]  # more than one batch
-    batch, views = to_float(images, CPU), views_for(run, None)
+    assert run.views(None).mask_ratio == 0.35  # the run's
+    images, views = run.open_data().images["train"][:300], run.views(0.1)  # more than one batch
+    batch = to_float(images, CPU)
     with torch.no_grad():
         torch.testing.assert_close(encode_all(run.model, images, None, CPU, ""), run.model.encode(batch))
         torch.testing.assert_close(encode_all(run.model, images, views, CPU, ""), run.model.encode(views(batch)))
-
-
-def test_masks_are_the_runs_unless_another_ratio_is_asked_for(trained):
-    run, _ = open_runs(RUNS, "100", CPU)
-    assert views_for(run, None).mask_ratio == 0.35
-    assert views_for(run, 0.1).mask_ratio == 0.1
-    with pytest.raises(UsageError, match="MASK_RATIO is 2"):
-        views_for(run, 2)
