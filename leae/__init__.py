@@ -1,12 +1,12 @@
-"""leae: the self-teaching autoencoder.
-
-`leae.load("runs/self-teaching-001/checkpoints/100.safetensors")` gives back a trained model.
-"""
+"""leae: the self-teaching autoencoder."""
 
 
-def __getattr__(name: str):
-    if name == "load":  # imported when it is first asked for: not everything here needs checkpoints
-        from leae.training.checkpoints import load
+def load(path, device="cpu"):
+    """A trained model, in evaluation mode: `leae.load("runs/self-teaching-001/checkpoints/100.safetensors")`.
 
-        return load
-    raise AttributeError(f"module 'leae' has no attribute {name!r}")
+    Raises:
+        UsageError, OSError: see `leae.training.checkpoints.load_checkpoint`.
+    """
+    from leae.training.checkpoints import load_checkpoint  # not everything here needs checkpoints
+
+    return load_checkpoint(path, device)[0]

@@ -29,10 +29,6 @@ class UsageError(ValueError):
     """A setting, file or folder that cannot be used; the message says what came, what is expected, what to do."""
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which asks a process to end as Ctrl-C does."""
-
-
 def require(condition: bool, name: str, value, expected: str) -> None:
     """Refuse a setting: `require(0 < NOISE <= 1, "NOISE", NOISE, "above 0 and at most 1")`.
 
@@ -91,7 +87,7 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt as interruption:
         print(f"\n{name}: interrupted", file=sys.stderr)
-        sys.exit(128 + (signal.SIGTERM if isinstance(interruption, Terminated) else signal.SIGINT))
+        sys.exit(128 + (interruption.args[0] if interruption.args else signal.SIGINT))
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -111,4 +107,4 @@ def _line_for(error: Exception) -> str | None:
 
 
 def _terminate(number: int, frame) -> None:
-    raise Terminated
+    raise KeyboardInterrupt(number)  # SIGTERM asks a process to end, as Ctrl-C does

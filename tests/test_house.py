@@ -42,7 +42,7 @@ def test_imports_point_downwards_and_nothing_imports_a_script(path):
 
 
 def test_loading_a_checkpoint_imports_no_data_preparation():
-    code = "import leae, sys; leae.load; print(*[name for name in sys.modules if name.startswith('leae')])"
+    code = "import sys, leae.training.checkpoints; print(*(name for name in sys.modules if name.startswith('leae')))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "leae.training.checkpoints" in loaded.stdout
     assert not {"leae.data.prepare", "leae.data.sources"} & set(loaded.stdout.split())

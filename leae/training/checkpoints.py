@@ -95,11 +95,6 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tup
     return model.to(device).eval(), header["step"]
 
 
-def load(path: str | Path, device: torch.device | str = "cpu") -> BaseAutoencoder:
-    """The model of a checkpoint on a device, in evaluation mode; raises what `load_checkpoint` does."""
-    return load_checkpoint(path, device)[0]
-
-
 def restore_checkpoint(
     path: Path, model: BaseAutoencoder, optimizer: torch.optim.Optimizer, judge: nn.Module | None = None
 ) -> int:

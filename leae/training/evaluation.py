@@ -26,13 +26,7 @@ def psnr(images: Tensor, references: Tensor) -> Tensor:
 class MaskedViews:
     """The masked views of every evaluation: an image's square is the same for every run and every run's seed.
 
-    Args:
-        image_size: side of the images in pixels.
-        mask_ratio: share of the area that is masked; that of the squares' `side` in pixels follows.
-        seed: of the squares' places.
-
-    Raises:
-        UsageError: see `mask_side`.
+    `mask_ratio` is the share of the area, `seed` that of the squares' places; raises what `mask_side` does.
     """
 
     name = "masked"
