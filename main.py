@@ -8,8 +8,8 @@
     uv run main.py --resume runs/self-teaching-001          go on with a run that was stopped
     uv run torchrun --nproc-per-node 8 main.py              on eight GPUs
 
-Edit the constants and run again. Where a constant has two values, the first is for a GPU and the second for a CPU,
-where the run ends within minutes. They differ in size, length and learning rate alone.
+Edit the constants and run again. Where a constant has two values, the first is for a GPU and the second for a CPU: a
+smaller model and a shorter run, which ends within minutes. The objective is the same.
 """
 
 import torch
@@ -56,9 +56,7 @@ MASK_RATIO = 0.35  # share of the image's area that the masked view hides, betwe
 CROP_RATIOS = (0.15, 1.0)  # sides of the judged crops as shares of the image's, 1 is all of it; published 0.15 alone
 SIGREG_WEIGHT = 0.03  # λ: how strongly the codes are kept Gaussian, 0.01 to 0.1
 JUDGE_DECAY = 0.99  # decay of the judge, an EMA of the encoder; published 0, frozen within a step only
-JUDGE_RULER = (
-    "shared"  # reconstructions are normalised by the real views ("shared") or by themselves ("own", published)
-)
+JUDGE_RULER = "shared"  # what normalises reconstructions: "shared", the real views; "own" (published), themselves
 
 # --- optimisation
 BATCH_SIZE = 128 if gpu else 64  # images per step, at least 2
@@ -102,7 +100,7 @@ def main() -> None:
     train, held_out = dataset.images["train"], dataset.images[split][:HELD_OUT]
     batches = Batches(train, BATCH_SIZE, SEED, device)
     total_steps = schedule.total_steps(batches.steps_per_epoch)
-    kept, monitor = milestones(total_steps), CodeMonitor(held_out, device)
+    keep, monitor = milestones(total_steps), CodeMonitor(held_out, device)
     shown = {"train": to_float(train[:GRID_IMAGES], device), split: to_float(held_out[:GRID_IMAGES], device)}
     run.create("self-teaching", dataset, device_name(device))
     start = run.restore(model, optimizer, judge)
@@ -113,10 +111,10 @@ def main() -> None:
     compute_terms = data_parallel(objective, model)
     progress = Progress(start, total_steps, BATCH_SIZE)
     with StopSignal() as stop:  # the first Ctrl-C or SIGTERM asks, a second one ends
-        for step in progress:  # one turn more than steps, for the last evaluation
-            due = step % GRID_EVERY == 0 or step in kept
+        for step in progress:  # one turn more than steps, for the last evaluation, which is always due
+            due = step % GRID_EVERY == 0 or step in keep
             if due or stop.requested or progress.minutes > SAVE_MINUTES:
-                run.save(step, model, optimizer, judge, kept.get(step))
+                run.save(step, model, optimizer, judge, keep.get(step))
                 if due and not stop.requested:
                     measures = evaluate(model, held_out, views, device) | monitor(step, encoder=model, judge=judge)
                     run.log(split, step, step / batches.steps_per_epoch, measures)

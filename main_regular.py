@@ -7,8 +7,8 @@
     uv run torchrun --nproc-per-node 8 main_regular.py                  on eight GPUs
 
 A batch, a corruption, a model, a reconstruction loss. Edit the constants and run again. Where a constant has two
-values, the first is for a GPU, the second for a CPU, where the run ends within minutes. Those that main.py has too,
-but OBJECTIVE, have the same values there, so that a run of each is a fair pair.
+values, the first is for a GPU, the second for a CPU, where the run ends within minutes. All that main.py has
+too, except OBJECTIVE, have the same values there, so that a run of each is a fair pair.
 """
 
 import torch
@@ -129,7 +129,7 @@ def main() -> None:
     train, held_out = dataset.images["train"], dataset.images[split][:HELD_OUT]
     batches = Batches(train, BATCH_SIZE, SEED, device)
     total_steps = schedule.total_steps(batches.steps_per_epoch)
-    kept, monitor = milestones(total_steps), CodeMonitor(held_out, device)
+    keep, monitor = milestones(total_steps), CodeMonitor(held_out, device)
     shown = {"train": to_float(train[:GRID_IMAGES], device), split: to_float(held_out[:GRID_IMAGES], device)}
     run.create(OBJECTIVE, dataset, device_name(device))
     start = run.restore(model, optimizer)
@@ -140,10 +140,10 @@ def main() -> None:
     compute_terms = data_parallel(loss_terms, model)
     progress = Progress(start, total_steps, BATCH_SIZE)
     with StopSignal() as stop:  # the first Ctrl-C or SIGTERM asks, a second one ends
-        for step in progress:  # one turn more than steps, for the last evaluation
-            due = step % GRID_EVERY == 0 or step in kept
+        for step in progress:  # one turn more than steps, for the last evaluation, which is always due
+            due = step % GRID_EVERY == 0 or step in keep
             if due or stop.requested or progress.minutes > SAVE_MINUTES:
-                run.save(step, model, optimizer, keep=kept.get(step))
+                run.save(step, model, optimizer, keep=keep.get(step))
                 if due and not stop.requested:
                     measures = evaluate(model, held_out, views, device) | monitor(step, encoder=model)
                     run.log(split, step, step / batches.steps_per_epoch, measures)

@@ -85,7 +85,7 @@ class SelfTeachingObjective:
             Scalars by name: "loss" to take the gradient of, its two parts "latent" and "sigreg" (λ included), and
             the terms that "latent" is the mean of: "consistency" (symmetric), "clean_crop_0.15", "masked_crop_0.15".
         """
-        crop_ratios = self.crop_ratios  # a schedule goes here, say `self.crop_ratios if step < 10_000 else (1.0,)`
+        crop_ratios = self.crop_ratios  # a schedule goes here: `self.crop_ratios if step < 10_000 else (1.0,)`, say
         symmetric = self.kind == "symmetric"
         views = (x, mask_squares(x, self.mask_ratio, generator)) if symmetric else (x,)
         z = model.encode_views(*views)  # z_clean, z_masked

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from leae.training.settings import constants_of
+from leae.training.settings import comments_of, constants_of
 from tests.conftest import ROOT, assert_one_line
 
 # By constant, lines with a value that cannot be, and what the answer says; `test_ranges` has more for the method's.
@@ -88,9 +88,9 @@ LINES = [
 
 
 @pytest.mark.parametrize("script", OWN)
-def test_the_table_has_every_constant(script):
+def test_the_table_has_every_constant_and_each_has_a_comment(script):
     constants = constants_of(runpy.run_path(str(ROOT / script), run_name="not main"))
-    assert constants.keys() == {**COMMON, **OWN[script]}.keys()
+    assert constants.keys() == {**COMMON, **OWN[script]}.keys() == comments_of(ROOT / script).keys()  # each has a help
 
 
 @pytest.mark.parametrize(("script", "line", "says"), LINES, ids=[f"{s}: {line[:40]}" for s, line, _ in LINES])

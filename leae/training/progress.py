@@ -37,7 +37,7 @@ class Progress:
     def restart(self) -> None:
         """Measure from here on: an evaluation, or a checkpoint, took time."""
         self.restarted = self.clock = time.perf_counter()
-        self.first = self.step  # that is timed
+        self.first_timed = self.step
 
     @property
     def minutes(self) -> float:
@@ -60,7 +60,7 @@ class Progress:
             if not math.isfinite(value):
                 self.bar.close()
                 raise UsageError(f"{name} is {value} after step {made}, training has diverged; lower LEARNING_RATE")
-        speed = (made - self.first) * self.batch_size / (time.perf_counter() - self.clock)
-        self.first, self.clock = made, time.perf_counter()
+        speed = (made - self.first_timed) * self.batch_size / (time.perf_counter() - self.clock)
+        self.first_timed, self.clock = made, time.perf_counter()
         self.bar.set_postfix_str(f"{speed:.0f} img/s, " + ", ".join(f"{name} {v:.3f}" for name, v in values.items()))
         return {"images_per_second": speed, **values}
