@@ -63,7 +63,7 @@ class Judge(nn.Module):
 
 @dataclass(frozen=True)
 class Judgement:
-    """The judge's codes [N, *latent_shape] of a real view, the `target`, and of its reconstructions, computed lazily."""
+    """Codes [N, *latent_shape] of a real view, the `target`, and of its reconstructions, computed when asked for."""
 
     judge: Judge
     real: Tensor
@@ -71,7 +71,7 @@ class Judgement:
 
     @cached_property
     def reconstructions(self) -> tuple[Tensor, ...]:
-        """In order: one pass through the convolutions, then each normalised by the statistics that the ruler selects."""
+        """In order: one pass through the convolutions, then each normalised by what the ruler selects."""
         codes = self.judge.encoder.project(torch.cat(self.views)).split([len(view) for view in self.views])
         shared = self.judge.ruler == "shared"
         return tuple(normalise(code, self._projected if shared else code, self.judge.encoder.norm) for code in codes)
