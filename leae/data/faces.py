@@ -117,11 +117,8 @@ def choose_face(rng: np.random.Generator) -> SimpleNamespace:
     f.long_hair, f.hair_end = f.length > 0.55 and not f.bald, 0.45 + 2.9 * (f.length - 0.55)
     # eyes and brows
     f.eye_x, f.eye_y = uniform(0.37, 0.46) * f.width / 0.76, uniform(-0.16, -0.06)
-    f.eye_width, f.eye_open, f.iris = (
-        uniform(0.125, 0.17),
-        uniform(0.3, 0.75),
-        pick(list(IRIS), (0.36, 0.28, 0.16, 0.2)),
-    )
+    f.eye_width, f.eye_open = uniform(0.125, 0.17), uniform(0.3, 0.75)
+    f.iris = pick(list(IRIS), (0.36, 0.28, 0.16, 0.2))
     f.gaze_x, f.gaze_y = uniform(-1, 1), uniform(-0.6, 0.6)
     f.brow_thickness, f.brow_rise = uniform(0.03, 0.115), uniform(0.02, 0.09)
     f.brow_slant, f.brow_gap = uniform(-0.06, 0.06), uniform(0.06, 0.14)
@@ -192,22 +189,19 @@ def draw_background(f: SimpleNamespace, size: int) -> Image.Image:
     return pixels.resize((size, size), Image.Resampling.BILINEAR, box=(0.5, 0.5, 1.5, 1.5))
 
 
-def draw_hair_behind(f: SimpleNamespace, head: Pen) -> None:
+def draw_back_hair_and_body(f: SimpleNamespace, head: Pen, body: Pen) -> None:
     if f.long_hair:
         outer, end = f.width + f.volume + 0.06, f.hair_end
         ends = [(outer + 0.06, end), (0.4 * outer, end + 0.1), (-0.4 * outer, end + 0.1), (-outer - 0.06, end)]
         head.polygon(np.concatenate([arc(0.5, 1, 20) * (outer, 1 + f.volume), ends]), f.dark_hair)
-
-
-def draw_body(f: SimpleNamespace, body: Pen) -> None:
     neck, chin = 0.55 * f.width, 1.3
     body.polygon([(-neck, 0.3), (neck, 0.3), (neck, 1.6), (-neck, 1.6)], f.shade)
     body.polygon([*arch(-1.9, 1.9, 2.1, 0.82, 15), (2.2, 4), (-2.2, 4)], f.shirt)
     if f.collar == "round":
         body.ellipse(0, chin - 0.02, neck * 1.08, 0.2, f.shade)
     else:
-        depth = 0.42 if f.collar == "open" else 0.3
-        body.polygon([(-neck * 1.1, chin - 0.1), (neck * 1.1, chin - 0.1), (0, chin + depth)], f.shade)
+        tip = chin + (0.42 if f.collar == "open" else 0.3)
+        body.polygon([(-neck * 1.1, chin - 0.1), (neck * 1.1, chin - 0.1), (0, tip)], f.shade)
     if f.necktie:
         body.polygon([(-0.15, 1.5), (0.15, 1.5), (0.09, 1.74), (-0.09, 1.74)], mix(f.necktie_colour, BLACK, 0.25))
         body.polygon([(-0.09, 1.74), (0.09, 1.74), (0.28, 4), (-0.28, 4)], f.necktie_colour)
@@ -285,8 +279,8 @@ def draw_hair(f: SimpleNamespace, head: Pen) -> None:
         temple = np.array([(f.width, -0.05), (0.93 * f.width, -0.32), (0.66 * f.width, 0.06 - f.hairline)])
         inside = np.concatenate([temple, [(part, -f.hairline - 0.16)], (temple * (-1, 1))[::-1]])
         head.polygon(np.concatenate([outside, inside]), f.hair)
-        crest = -f.hairline - 0.14
-        head.polygon([(part - 0.03, crest), (part + 0.03, crest), (1.1 * part, -0.98 - 0.7 * f.volume)], f.dark_hair)
+        crest, top = -f.hairline - 0.14, -0.98 - 0.7 * f.volume
+        head.polygon([(part - 0.03, crest), (part + 0.03, crest), (1.1 * part, top)], f.dark_hair)
     if f.long_hair:
         near, far, end = f.width, f.width + f.volume, f.hair_end
         lock = [(0.9 * near, -0.3), (far, -0.2), (far + 0.1, end), (0.82 * near, end), (0.93 * near, 0.1)]
@@ -359,12 +353,7 @@ def render_face(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarra
     picture = draw_background(f, size).resize((side, side), Image.Resampling.NEAREST)
     canvas, centre = ImageDraw.Draw(picture), (f.x * side, f.y * side)
     head, body = Pen(canvas, centre, f.half_height * side, f.tilt), Pen(canvas, centre, f.half_height * side)
-    draw_hair_behind(f, head)
-    draw_body(f, body)
-    draw_head_and_beard(f, head)
-    draw_nose_and_mouth(f, head)
-    draw_eyes(f, head)
-    draw_hair(f, head)
-    draw_earrings_and_hat(f, head)
-    draw_glasses(f, head)
+    draw_back_hair_and_body(f, head, body)
+    for draw in (draw_head_and_beard, draw_nose_and_mouth, draw_eyes, draw_hair, draw_earrings_and_hat, draw_glasses):
+        draw(f, head)
     return light_from_a_side(f, np.asarray(picture.reduce(scale))), np.array(list(attributes_of(f).values()))

@@ -10,9 +10,9 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +29,7 @@ from leae.files import atomic_write
 FORMAT = 3  # of the prepared folder; another number is prepared again
 BAD_SHARE = 0.01  # more unusable images than this are an error
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 CHUNK = 32  # images that a worker reads at a time
 BLOCK = 2**22  # bytes of a file that are in memory while its checksum is computed
 
@@ -137,7 +138,7 @@ def _prepare(source: Source, folder: Path) -> dict:
     total = sum(map(len, source.splits.values()))
     if not (source.splits["train"] and source.splits["test"]):
         raise UsageError(f"{source.title}: {total} images make no train and test split; at least two are needed")
-    temporary = folder.with_name(f".{folder.name}.tmp")
+    temporary, bad = folder.with_name(f".{folder.name}.tmp"), []
     shutil.rmtree(temporary, ignore_errors=True)  # a process that was killed has left it
     temporary.mkdir(parents=True)
     try:
@@ -145,7 +146,23 @@ def _prepare(source: Source, folder: Path) -> dict:
         if need > free:
             room = f"would take {need / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free"
             raise UsageError(f"{folder} {room}; make room, or choose fewer or smaller images")
-        manifest = _fill(temporary, source, total)
+        with tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar:
+            for split in source.splits:
+                _write_split(temporary, source, split, bar, bad)
+        if bad:
+            tqdm.write(f"warning: {source.title}: {_list(bad, total)} and left out", file=sys.stderr)
+        manifest = {
+            "format": FORMAT,
+            "name": source.name,
+            "title": source.title,
+            "fingerprint": source.fingerprint,
+            "splits": list(source.splits),
+            "checksums": {path.name: _checksum(path) for path in sorted(temporary.glob("*.npy"))},
+            "attribute_names": list(source.attribute_names),
+            "skipped": bad,
+        }
+        with atomic_write(temporary / "manifest.json") as file:
+            json.dump({**manifest, "checksum": digest(manifest)}, file, indent=2)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
         return manifest
@@ -156,47 +173,32 @@ def _prepare(source: Source, folder: Path) -> dict:
         raise
 
 
-def _fill(folder: Path, source: Source, total: int) -> dict:
-    """Write the arrays of a source, and then the manifest."""
-    bad = []
-    with tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar:
-        for split, items in source.splits.items():
-            attributes, shape = [], (source.image_size, source.image_size, source.channels)
-            # Written, not mapped: on a full disk a mapped file ends the process without a word.
-            with atomic_write(folder / f"{split}.npy", "wb") as file:
-                _write_header(file, (len(items), *shape))
-                for item, result in zip(items, _read_all(source.read, items), strict=True):
-                    bar.update()
-                    if isinstance(result, str):
-                        bad.append([item, result])
-                        if len(bad) > BAD_SHARE * total:
-                            raise UsageError(f"{source.title}: {_list(bad, total)}; at most {BAD_SHARE:.0%} may be")
-                        continue
-                    image, row = result if isinstance(result, tuple) else (result, source.attributes.get(item))
-                    file.write(np.ascontiguousarray(image))
-                    attributes.append(row)
-                if not attributes:
-                    raise UsageError(f"{source.title}: no {split} image can be used; {_list(bad, total)}")
-                file.seek(0)
-                _write_header(file, (len(attributes), *shape))  # as long as the one before: NumPy leaves room
-            if source.attribute_names:
-                with atomic_write(folder / f"{split}-attributes.npy", "wb") as file:
-                    np.save(file, np.array(attributes, dtype=bool))
-        if bad:
-            bar.write(f"warning: {source.title}: {_list(bad, total)} and left out", file=sys.stderr)
-    manifest = {
-        "format": FORMAT,
-        "name": source.name,
-        "title": source.title,
-        "fingerprint": source.fingerprint,
-        "splits": list(source.splits),
-        "checksums": {path.name: _checksum(path) for path in sorted(folder.glob("*.npy"))},
-        "attribute_names": list(source.attribute_names),
-        "skipped": bad,
-    }
-    with atomic_write(folder / "manifest.json") as file:
-        json.dump({**manifest, "checksum": digest(manifest)}, file, indent=2)
-    return manifest
+def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list) -> None:
+    """Write the arrays of a split; what cannot be used is added to `bad`."""
+    items, shape, rows = source.splits[split], (source.image_size, source.image_size, source.channels), []
+    workers = CORES if len(items) >= SERIAL else 0
+    generator = torch.Generator()  # PyTorch's own is left as it is
+    chunks = DataLoader(items, CHUNK, collate_fn=source.read, num_workers=workers, generator=generator)
+    # Written, not mapped: on a full disk a mapped file ends the process without a word.
+    with atomic_write(folder / f"{split}.npy", "wb") as file:
+        _write_header(file, (len(items), *shape))
+        for item, result in zip(items, chain.from_iterable(chunks), strict=True):
+            bar.update()
+            if isinstance(result, str):
+                bad.append([item, result])
+                if len(bad) > BAD_SHARE * bar.total:
+                    raise UsageError(f"{source.title}: {_list(bad, bar.total)}; at most {BAD_SHARE:.0%} may be")
+            else:
+                image, row = result if isinstance(result, tuple) else (result, source.attributes.get(item))
+                file.write(np.ascontiguousarray(image))
+                rows.append(row)
+        if not rows:
+            raise UsageError(f"{source.title}: no {split} image can be used; {_list(bad, bar.total)}")
+        file.seek(0)
+        _write_header(file, (len(rows), *shape))  # as long as the one before: NumPy leaves room
+    if source.attribute_names:
+        with atomic_write(folder / f"{split}-attributes.npy", "wb") as file:
+            np.save(file, np.array(rows, dtype=bool))
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
@@ -207,15 +209,6 @@ def _list(bad: list[list[str]], total: int) -> str:
     """What is wrong with the first of the images that cannot be used."""
     shown = [f"{name if name.isprintable() else repr(name)} ({reason})" for name, reason in bad[:5]]
     return f"{len(bad)} of {total} images cannot be used: {'; '.join(shown)}{'; …' if len(bad) > 5 else ''}"
-
-
-def _read_all(read: Callable[[list], list], items: list) -> Iterator:
-    """Results of reading all items, in order; on all cores if there are enough of them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = cores if len(items) >= SERIAL else 0
-    generator = torch.Generator()  # PyTorch's own is left as it is
-    for results in DataLoader(items, CHUNK, collate_fn=read, num_workers=workers, generator=generator):
-        yield from results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -55,12 +55,10 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
         UsageError: there is no such data set, or a part of it is missing; the message says what to do.
     """
     root = DATA / "celeba"
-    if name == "auto" and celeba.has_celeba(root):
-        print(f"data: CelebA from {root}")
-        name = "celeba"
-    elif name == "auto":
-        print(f"data: rendered faces, as there is no CelebA; to get it: {celeba.COMMAND}")
-        name = "faces"
+    if name == "auto":
+        name = "celeba" if celeba.has_celeba(root) else "faces"
+        faces_instead = f"rendered faces, as there is no CelebA; to get it: {celeba.COMMAND}"
+        print(f"data: CelebA from {root}" if name == "celeba" else f"data: {faces_instead}")
     if name == "faces":
         return faces_source(image_size, face_count)
     if name in small_sets.SMALL_SETS:
@@ -70,10 +68,11 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
         return celeba_source(path, image_size)
     if name == "celeba":
         raise UsageError(f"there is no CelebA in {root}; run {celeba.COMMAND}, or put {celeba.BY_HAND} there")
-    if not name or not path.is_dir():
-        known = ", ".join(("auto", *NAMES))
-        raise UsageError(f"there is no data set {name!r}; choose {known}, or the path of a folder of images")
-    return folder_source(path, image_size)
+    if name and path.is_dir():
+        return folder_source(path, image_size)
+    raise UsageError(
+        f"there is no data set {name!r}; choose auto, {', '.join(NAMES)}, or the path of a folder of images"
+    )
 
 
 def channels_of(name: str) -> int:
@@ -83,11 +82,10 @@ def channels_of(name: str) -> int:
 
 def faces_source(size: int, count: int) -> Source:
     """Rendered faces: the first `count` for training, a tenth as many from FIRST_TEST_FACE on for testing."""
-    test = range(FIRST_TEST_FACE, FIRST_TEST_FACE + max(1, count // TEST_EVERY))
-    splits = {"train": list(range(count)), "test": list(test)}
-    key, fingerprint = f"faces-{count}-{size}", digest(faces.VERSION, FACE_SEED, count, size)
-    read = partial(_render, size)
-    return Source("faces", key, "rendered faces", size, fingerprint, splits, read, faces.ATTRIBUTES)
+    test = [FIRST_TEST_FACE + number for number in range(max(1, count // TEST_EVERY))]
+    splits = {"train": list(range(count)), "test": test}
+    fingerprint, read = digest(faces.VERSION, FACE_SEED, count, size), partial(_render, size)
+    return Source("faces", f"faces-{count}-{size}", "rendered faces", size, fingerprint, splits, read, faces.ATTRIBUTES)
 
 
 def _render(size: int, items: list[int]) -> list:
@@ -101,8 +99,8 @@ def small_source(name: str, size: int) -> Source:
         parts, classes = small_sets.load(name, DATA)
     splits = {split: [(split, number) for number in range(len(labels))] for split, (_, labels) in parts.items()}
     fingerprint = digest(*(hashlib.sha256(array.tobytes()).hexdigest() for part in parts.values() for array in part))
-    read, key = partial(small_sets.read, name, DATA, size), f"{name}-{size}"
-    return Source(name, key, small.title, size, fingerprint, splits, read, classes, channels=small.channels)
+    read = partial(small_sets.read, name, DATA, size)
+    return Source(name, f"{name}-{size}", small.title, size, fingerprint, splits, read, classes, {}, small.channels)
 
 
 def celeba_source(root: Path, size: int) -> Source:
@@ -132,9 +130,8 @@ def folder_source(root: Path, size: int) -> Source:
     # The order of the hashes is arbitrary but fixed, so that neighbouring names do not fall into one split.
     names = sorted((path.relative_to(root).as_posix() for path in paths), key=digest)
     splits = {"train": sorted(set(names) - set(names[::TEST_EVERY])), "test": sorted(names[::TEST_EVERY])}
-    key, fingerprint = _folder_key(root, size), digest(_states(root, paths))
-    read = partial(read_images, root, size, None)
-    return Source(str(root), key, f"images in {root}", size, fingerprint, splits, read)
+    fingerprint, read = digest(_states(root, paths)), partial(read_images, root, size, None)
+    return Source(str(root), _folder_key(root, size), f"images in {root}", size, fingerprint, splits, read)
 
 
 def read_images(root: Path, size: int, crop: int | None, items: list[str]) -> list:
