@@ -29,10 +29,8 @@ class Batches:
     fill a batch are left out of that epoch. `batch_size` is that of all processes together; each cuts its own rows.
 
     The whole array is kept on a GPU that has room for it. Otherwise batches are read from its file, for a GPU one step
-    ahead and by another thread; of a file beyond `mapped_bytes` nothing but the batches is in memory.
-
-    Raises:
-        UsageError: fewer images than one batch, or a batch that the processes cannot share evenly.
+    ahead and by another thread; of a file beyond `mapped_bytes` nothing but the batches is in memory. `UsageError` if
+    there are fewer images than one batch, or the processes cannot share a batch evenly.
     """
 
     def __init__(

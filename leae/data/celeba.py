@@ -48,20 +48,14 @@ def has_celeba(root: Path) -> bool:
 
 
 def find(root: Path) -> CelebA:
-    """Find the images of a CelebA below `root`, and read its lists.
-
-    Raises:
-        UsageError: there are no images, or no list of the splits; or a list is damaged, or does not fit the images.
-    """
+    """Find the images of a CelebA below `root`, and read its lists; `UsageError` if these lack, or do not fit them."""
     archive, paths = _search(root, f"{IMAGES}/", ".jpg", f"{IMAGES}/*", f"{IMAGES}/{IMAGES}/*")
     if not paths:
         raise UsageError(f"{root} has no CelebA images; expected {IMAGES}.zip or the folder {IMAGES} with .jpg files")
     images = {path.rpartition("/")[2]: path for path in paths}
     partition, _, codes = _read_list(root, PARTITION, SPLITS)
     if partition is None:
-        raise UsageError(
-            f"{root} has no {PARTITION}.txt or .csv; put it beside the images, or name their folder itself"
-        )
+        raise UsageError(f"{root} lacks {PARTITION}.txt or .csv; put it beside the images, or name their folder itself")
     if missing := [name for name in codes if name not in images]:
         found = f"{len(codes)} images, of which {len(missing)} are not in {archive or root}, such as {missing[0]}"
         raise UsageError(f"{PARTITION} names {found}; complete the images or take these lines out")
@@ -69,8 +63,7 @@ def find(root: Path) -> CelebA:
     if not splits["valid"]:
         del splits["valid"]
     table, names, rows = _read_list(root, ATTRIBUTES, ("1", "-1", "0"))
-    missing = [name for name in codes if name not in rows]
-    if table and missing:
+    if table and (missing := [name for name in codes if name not in rows]):
         raise UsageError(f"{ATTRIBUTES} has no row for {len(missing)} images, for example {missing[0]}; get it again")
     attributes = {images[name]: np.array(row) == "1" for name, row in rows.items() if name in images}
     files = {archive} if archive else {root / path for path in paths}
@@ -124,11 +117,7 @@ def _read_list(root: Path, name: str, values: Collection[str]) -> tuple[Path | N
 
 
 def fetch(root: Path) -> None:
-    """Download CelebA from its Hugging Face mirror into `root`, in the official download's layout.
-
-    Raises:
-        UsageError: the client is not installed, or the mirror cannot be reached; the message says what to do.
-    """
+    """Download CelebA from its mirror into `root`, in the official layout; `UsageError` if that is not possible."""
     by_hand = f"or put {BY_HAND} into {root} by hand"
     try:
         from huggingface_hub import snapshot_download

@@ -295,17 +295,16 @@ def draw_earrings_and_hat(f: SimpleNamespace, head: Pen) -> None:
         return
     reach, dome = f.width + 0.8 * f.volume + 0.05, arc(0.5, 1, 18)
     if f.hat_shape == "beanie":
-        head.polygon(dome * (reach, 0.86) + (0, -0.5), f.hat_colour)
-        head.polygon([(-reach, -0.7), (reach, -0.7), (reach, -0.44), (-reach, -0.44)], f.band_colour)
+        crown, band = dome * (reach, 0.86) + (0, -0.5), [(-reach, -0.7), (reach, -0.7), (reach, -0.44), (-reach, -0.44)]
     elif f.hat_shape == "cap":
-        head.polygon(dome * (reach, 0.78) + (0, -0.48), f.hat_colour)
         peak = [(-0.3, -0.56), (reach + 0.5, -0.46), (reach + 0.44, -0.36), (-0.4, -0.42)]
-        head.polygon(np.array(peak) * (f.cap_side, 1), f.band_colour)
+        crown, band = dome * (reach, 0.78) + (0, -0.48), np.array(peak) * (f.cap_side, 1)
     else:
-        crown = [(0.84, -0.5), (0.74, -1.36), (-0.74, -1.36), (-0.84, -0.5)]
-        band = [(0.85, -0.56), (0.82, -0.74), (-0.82, -0.74), (-0.85, -0.56)]
-        head.polygon(np.array(crown) * (reach, 1), f.hat_colour)
-        head.polygon(np.array(band) * (reach, 1), f.band_colour)
+        crown = np.array([(0.84, -0.5), (0.74, -1.36), (-0.74, -1.36), (-0.84, -0.5)]) * (reach, 1)
+        band = np.array([(0.85, -0.56), (0.82, -0.74), (-0.82, -0.74), (-0.85, -0.56)]) * (reach, 1)
+    head.polygon(crown, f.hat_colour)
+    head.polygon(band, f.band_colour)
+    if f.hat_shape == "brimmed":
         head.ellipse(0, -0.5, reach + 0.42, 0.12, mix(f.hat_colour, BLACK, 0.14))
 
 
@@ -329,8 +328,7 @@ def draw_glasses(f: SimpleNamespace, head: Pen) -> None:
         head.polygon(np.concatenate([lens, around[::-1]]) + (x, f.eye_y), f.frame)
         ends = sorted((x + side * width, side * max(f.width, f.eye_x + width)))
         head.stroke(np.array([(ends[0], f.eye_y), (ends[1], f.eye_y)]), rim, f.frame)
-    bridge = f.eye_x - width
-    head.stroke(np.array([(-bridge, f.eye_y - 0.03), (bridge, f.eye_y - 0.03)]), rim, f.frame)
+    head.stroke(np.array([(width - f.eye_x, f.eye_y - 0.03), (f.eye_x - width, f.eye_y - 0.03)]), rim, f.frame)
 
 
 def light_from_a_side(f: SimpleNamespace, image: np.ndarray) -> np.ndarray:

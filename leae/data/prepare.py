@@ -56,10 +56,8 @@ def open_dataset(name: str, image_size: int, face_count: int = 50_000, identity:
 
     Of the processes that call this at once, the first prepares it and the others wait. The size may be at most 2048,
     the count of faces 1,000,000; see `find_source`. `identity` is that of the data set that a run was trained on: a
-    prepared folder that has it is opened, and the source is not asked for.
-
-    Raises:
-        UsageError: it cannot be prepared, or has another identity than the one asked for.
+    prepared folder that has it is opened, and the source is not asked for. `UsageError` if the data set cannot be
+    prepared, or has another identity than the one asked for.
     """
     require(isinstance(name, str), "DATASET", name, "a text")
     require_whole(1, 2048, IMAGE_SIZE=image_size)
@@ -80,10 +78,9 @@ def open_dataset(name: str, image_size: int, face_count: int = 50_000, identity:
         if manifest is None or not _is_whole(folder, manifest):
             manifest = _prepare(source, folder)
         dataset = _open(folder, manifest)
-        if identity not in (None, dataset.identity):
-            advice = "bring back the data as they were, or start a new run"
-            raise UsageError(f"{source.title}: has changed since the run was trained; {advice}")
-        return dataset
+    if identity not in (None, dataset.identity):
+        raise UsageError(f"{source.title}: has changed since the run was trained; bring it back or start a new run")
+    return dataset
 
 
 def _read_manifest(folder: Path) -> dict | None:
@@ -97,10 +94,7 @@ def _read_manifest(folder: Path) -> dict | None:
 
 
 def _is_whole(folder: Path, manifest: dict) -> bool:
-    """Whether all arrays are there and have their checksums, and a note if not.
-
-    They are read only if their sizes and times of change are not those at which they were last verified.
-    """
+    """Whether all arrays have their checksums; those whose sizes and times of change were verified are not read."""
     record, checksums = folder / "verified.json", manifest["checksums"]
     states = [(folder / name).stat() for name in checksums if (folder / name).is_file()]
     verified = [checksums, [[state.st_size, state.st_mtime_ns] for state in states]]
@@ -117,8 +111,7 @@ def _is_whole(folder: Path, manifest: dict) -> bool:
 
 
 def _checksum(path: Path) -> int:
-    """The CRC-32 of a file."""
-    checksum = 0
+    checksum = 0  # CRC-32
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             checksum = zlib.crc32(block, checksum)
@@ -126,10 +119,9 @@ def _checksum(path: Path) -> int:
 
 
 def _open(folder: Path, manifest: dict) -> Dataset:
-    splits, names = manifest["splits"], tuple(manifest["attribute_names"])
+    splits, names, identity = manifest["splits"], tuple(manifest["attribute_names"]), digest(manifest["checksums"])
     images = {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in splits}
     attributes = {split: np.load(folder / f"{split}-attributes.npy") for split in splits} if names else {}
-    identity = digest(manifest["checksums"])
     return Dataset(manifest["name"], manifest["title"], identity, images, attributes, names)
 
 
@@ -144,8 +136,7 @@ def _prepare(source: Source, folder: Path) -> dict:
     try:
         need, free = total * source.image_size**2 * source.channels, shutil.disk_usage(temporary).free
         if need > free:
-            room = f"would take {need / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free"
-            raise UsageError(f"{folder} {room}; make room, or choose fewer or smaller images")
+            raise UsageError(f"{folder} would take {need / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free; make room")
         with tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar:
             for split in source.splits:
                 _write_split(temporary, source, split, bar, bad)
@@ -213,10 +204,10 @@ def _list(bad: list[list[str]], total: int) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line. The defaults are those of main.py."""
-    gpu = torch.cuda.is_available()
+    size, count = (128, 50_000) if torch.cuda.is_available() else (64, 8_192)
     parser.add_argument("dataset", help=f"{', '.join(NAMES)}, or the path of a folder of images")
-    parser.add_argument("--image-size", type=int, default=128 if gpu else 64, help="side in pixels [%(default)s]")
-    parser.add_argument("--faces", type=int, default=50_000 if gpu else 8_192, help="faces to train on [%(default)s]")
+    parser.add_argument("--image-size", type=int, default=size, help="side in pixels [%(default)s]")
+    parser.add_argument("--faces", type=int, default=count, help="faces to train on [%(default)s]")
 
 
 def main(options: argparse.Namespace) -> None:

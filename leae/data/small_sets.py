@@ -43,10 +43,8 @@ UNREADABLE = (OSError, RuntimeError, EOFError, AssertionError, ValueError, tarfi
 def load(name: str, data: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
     """By split, "train" and "test", uint8 images [N, s, s, C] and int labels [N]; and the names of the classes.
 
-    What lies in the folder `data` is read without asking the network; what is missing is downloaded.
-
-    Raises:
-        UsageError: it is not there and cannot be downloaded, or is damaged; the message says what to put where.
+    What lies in the folder `data` is read without asking the network; what is missing is downloaded. `UsageError` if
+    it cannot be downloaded, or is damaged; the message says what to put where.
     """
     if name == "digits":
         from sklearn.datasets import load_digits  # takes seconds to import, and only this set needs it

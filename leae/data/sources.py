@@ -26,11 +26,7 @@ FIRST_TEST_FACE = 1_000_000_000  # so that however many are trained on, the same
 
 @dataclass(frozen=True)
 class Source:
-    """A data set before it is prepared.
-
-    `read` takes some of a split's items and returns, for each, uint8 [S, S, C], alone or with its attributes, or the
-    reason why it cannot be used. Other processes call it.
-    """
+    """A data set before it is prepared."""
 
     name: str  # what `find_source` takes to give this very source
     key: str  # the prepared folder's name
@@ -38,6 +34,7 @@ class Source:
     image_size: int  # S, side in pixels that images are cut and scaled to
     fingerprint: str  # changes when the source does
     splits: dict[str, list]
+    # For each of some items: uint8 [S, S, C], alone or with its attributes, or why there is none. Workers call it.
     read: Callable[[list], list]
     attribute_names: tuple[str, ...] = ()
     attributes: dict[str, np.ndarray] = field(default_factory=dict)  # by item, unless `read` brings them
@@ -48,17 +45,14 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
     """The source that a data set's name means. Nothing is prepared yet; a small set is downloaded.
 
     The name is "celeba", "faces", "auto" (CelebA if it lies under data/celeba, else faces), one of `small_sets`, or a
-    folder's path. A folder in CelebA's layout is read as such, any other as a plain folder of images. `image_size` is
-    the side in pixels that images will have, `face_count` how many faces would be rendered for training.
-
-    Raises:
-        UsageError: there is no such data set, or a part of it is missing; the message says what to do.
+    folder's path; a folder in CelebA's layout is read as such. Images will have `image_size` pixels a side, and
+    `face_count` faces would be rendered for training. `UsageError` if there is no such data set, or a part is missing.
     """
     root = DATA / "celeba"
     if name == "auto":
         name = "celeba" if celeba.has_celeba(root) else "faces"
-        faces_instead = f"rendered faces, as there is no CelebA; to get it: {celeba.COMMAND}"
-        print(f"data: CelebA from {root}" if name == "celeba" else f"data: {faces_instead}")
+        no_celeba = f"rendered faces, as there is no CelebA; to get it: {celeba.COMMAND}"
+        print("data:", f"CelebA from {root}" if name == "celeba" else no_celeba)
     if name == "faces":
         return faces_source(image_size, face_count)
     if name in small_sets.SMALL_SETS:
@@ -70,9 +64,7 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
         raise UsageError(f"there is no CelebA in {root}; run {celeba.COMMAND}, or put {celeba.BY_HAND} there")
     if name and path.is_dir():
         return folder_source(path, image_size)
-    raise UsageError(
-        f"there is no data set {name!r}; choose auto, {', '.join(NAMES)}, or the path of a folder of images"
-    )
+    raise UsageError(f"there is no data set {name!r}; choose auto, {', '.join(NAMES)}, or a folder of images")
 
 
 def channels_of(name: str) -> int:
@@ -82,8 +74,8 @@ def channels_of(name: str) -> int:
 
 def faces_source(size: int, count: int) -> Source:
     """Rendered faces: the first `count` for training, a tenth as many from FIRST_TEST_FACE on for testing."""
-    test = [FIRST_TEST_FACE + number for number in range(max(1, count // TEST_EVERY))]
-    splits = {"train": list(range(count)), "test": test}
+    test = range(FIRST_TEST_FACE, FIRST_TEST_FACE + max(1, count // TEST_EVERY))
+    splits = {"train": list(range(count)), "test": list(test)}
     fingerprint, read = digest(faces.VERSION, FACE_SEED, count, size), partial(_render, size)
     return Source("faces", f"faces-{count}-{size}", "rendered faces", size, fingerprint, splits, read, faces.ATTRIBUTES)
 
@@ -118,10 +110,7 @@ def celeba_source(root: Path, size: int) -> Source:
 def folder_source(root: Path, size: int) -> Source:
     """Any folder of images, searched recursively; every tenth in the order of a hash of its name is for testing.
 
-    Hidden files and folders, whose names begin with a dot, are left out.
-
-    Raises:
-        UsageError: there are no images.
+    What is hidden, by a dot before its name, is left out. `UsageError` if there are no images.
     """
     paths = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
     paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
