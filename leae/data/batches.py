@@ -29,10 +29,8 @@ class Batches:
     fill a batch are left out of that epoch. `batch_size` is that of all processes together; each cuts its own rows.
 
     The whole array is kept on a GPU that has room for it. Otherwise batches are read from its file, for a GPU one step
-    ahead and by another thread; of a file beyond `mapped_bytes` nothing but the batches is in memory.
-
-    Raises:
-        UsageError: fewer images than one batch, or a batch that the processes cannot share evenly.
+    ahead and by another thread; of a file beyond `mapped_bytes` nothing but the batches is in memory. `UsageError` if
+    there are fewer images than one batch, or the processes cannot share a batch evenly.
     """
 
     def __init__(
@@ -56,16 +54,12 @@ class Batches:
         """The batch of a step, or this process's rows of it: float32 [n, C, S, S] in [0, 1] on the device."""
         if self.ahead is None:
             return to_float(self.read(step), self.device)
-        rows = self.reading.pop(step, None) or self.ahead.submit(self._read_pinned, self._choose(step))
-        self.reading = {step + 1: self.ahead.submit(self._read_pinned, self._choose(step + 1))}
+        rows = self.reading.pop(step, None) or self.ahead.submit(self._read_pinned, step)
+        self.reading = {step + 1: self.ahead.submit(self._read_pinned, step + 1)}
         return to_float(rows.result().to(self.device, non_blocking=True), self.device)
 
     def read(self, step: int) -> np.ndarray | Tensor:
         """The same as it is kept: uint8 [n, S, S, C], a tensor if the array is on the device."""
-        return self._read(self._choose(step))
-
-    def _choose(self, step: int) -> np.ndarray | Tensor:
-        """The numbers of the images of a step, as the array wants them."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         if epoch != self.epoch:
             order = torch.randperm(len(self.images), generator=generator(self.seed, "order", epoch))
@@ -73,17 +67,15 @@ class Batches:
             self.epoch = epoch
         size = self.batch_size // world_size()
         first = batch * self.batch_size + rank() * size
-        return self.order[first : first + size]
-
-    def _read(self, chosen: np.ndarray | Tensor) -> np.ndarray | Tensor:
+        chosen = self.order[first : first + size]
         if self.file is None:
             return self.images[chosen]
-        rows = np.empty((len(chosen), *self.images.shape[1:]), np.uint8)
+        rows = np.empty((size, *self.images.shape[1:]), np.uint8)
         for row, number in zip(rows, chosen.tolist(), strict=True):
             if os.preadv(self.file.fileno(), [row], self.images.offset + number * row.nbytes) < row.nbytes:
                 raise UsageError(f"{self.images.filename} has become shorter; start again to have it prepared again")
         return rows
 
-    def _read_pinned(self, chosen: np.ndarray) -> Tensor:
-        """Rows in memory that the GPU can copy by itself."""
-        return torch.from_numpy(self._read(chosen)).pin_memory()
+    def _read_pinned(self, step: int) -> Tensor:
+        """The same in memory that the GPU can copy by itself."""
+        return torch.from_numpy(self.read(step)).pin_memory()

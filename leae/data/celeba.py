@@ -48,31 +48,22 @@ def has_celeba(root: Path) -> bool:
 
 
 def find(root: Path) -> CelebA:
-    """Find the images of a CelebA below `root`, and read its lists.
-
-    Raises:
-        UsageError: there are no images, or no list of the splits; or a list is damaged, or does not fit the images.
-    """
+    """Find the images of a CelebA below `root`, and read its lists; `UsageError` if these lack, or do not fit them."""
     archive, paths = _search(root, f"{IMAGES}/", ".jpg", f"{IMAGES}/*", f"{IMAGES}/{IMAGES}/*")
     if not paths:
         raise UsageError(f"{root} has no CelebA images; expected {IMAGES}.zip or the folder {IMAGES} with .jpg files")
     images = {path.rpartition("/")[2]: path for path in paths}
     partition, _, codes = _read_list(root, PARTITION, SPLITS)
     if partition is None:
-        raise UsageError(
-            f"{root} has CelebA's images but no {PARTITION}.txt or .csv, which says what is train and what is test; "
-            f"put it beside the images, or name the image folder itself to have it split 90/10"
-        )
+        raise UsageError(f"{root} lacks {PARTITION}.txt or .csv; put it beside the images, or name their folder itself")
     if missing := [name for name in codes if name not in images]:
-        place = archive or root / IMAGES
-        found = f"{len(codes)} images, of which {len(missing)} are not in {place}, for example {missing[0]}"
+        found = f"{len(codes)} images, of which {len(missing)} are not in {archive or root}, such as {missing[0]}"
         raise UsageError(f"{PARTITION} names {found}; complete the images or take these lines out")
     splits = {split: [images[name] for name in codes if codes[name] == [code]] for code, split in SPLITS.items()}
     if not splits["valid"]:
         del splits["valid"]
     table, names, rows = _read_list(root, ATTRIBUTES, ("1", "-1", "0"))
-    missing = [name for name in codes if name not in rows]
-    if table and missing:
+    if table and (missing := [name for name in codes if name not in rows]):
         raise UsageError(f"{ATTRIBUTES} has no row for {len(missing)} images, for example {missing[0]}; get it again")
     attributes = {images[name]: np.array(row) == "1" for name, row in rows.items() if name in images}
     files = {archive} if archive else {root / path for path in paths}
@@ -101,49 +92,42 @@ def _read_list(root: Path, name: str, values: Collection[str]) -> tuple[Path | N
     if not found:
         return None, [], {}
     path, where = found[0], f"{found[0]} in {archive}" if archive else root / found[0]
+    names, table = [], {}
     try:
         with zipfile.ZipFile(archive).open(path) if archive else open(where, "rb") as file:
             content = file.read(MOST_BYTES + 1)  # whatever size it claims
         if len(content) > MOST_BYTES:
             raise ValueError(f"more than {MOST_BYTES:,} bytes")
         lines = re.split(r"\r\n|\r|\n", content.decode("utf-8-sig", errors="replace"))
-        rows = list(csv.reader(lines)) if path.endswith(".csv") else [line.split() for line in lines]
+        rows = csv.reader(lines) if path.endswith(".csv") else map(str.split, lines)
+        for number, row in enumerate(filter(None, rows), start=1):
+            width = len(names) or 1
+            if number <= 2 and not row[0].endswith(".jpg"):  # the header, or how many rows there are
+                names = row[1:] if row[0] == "image_id" else row
+            elif row[0] in table or len(row) != 1 + width or not set(row[1:]) <= set(values):
+                expected = f"a file name that occurs once, then {width} out of {', '.join(values)}"
+                raise ValueError(f"line {number}: {' '.join(row)[:80]!r}; expected {expected}")
+            else:
+                table[row[0]] = row[1:]
+        if not table:
+            raise ValueError("no .jpg files are named")
     except (*UNREADABLE, csv.Error) as error:
-        raise UsageError(f"{where} cannot be read ({error}); get it again") from error
-    names, table = [], {}
-    for number, row in enumerate(filter(None, rows), start=1):
-        width = len(names) or 1
-        if number <= 2 and not row[0].endswith(".jpg"):  # the header, or how many rows there are
-            names = row[1:] if row[0] == "image_id" else row
-        elif len(row) != 1 + width or not set(row[1:]) <= set(values):
-            expected = f"a file name, then {width} out of {', '.join(values)}"
-            raise UsageError(f"{where}, line {number}: {' '.join(row)[:80]!r}; expected {expected}")
-        elif row[0] in table:
-            raise UsageError(f"{where} names {row[0]} twice; take one of the lines out")
-        else:
-            table[row[0]] = row[1:]
-    if not table:
-        raise UsageError(f"{where} names no .jpg files; get it again")
+        raise UsageError(f"{where} cannot be used: {error}; correct it or get it again") from error
     return archive or root / path, names, table
 
 
 def fetch(root: Path) -> None:
-    """Download CelebA from its Hugging Face mirror into `root`, in the official download's layout.
-
-    Raises:
-        UsageError: the client is not installed, or the mirror cannot be reached; the message says what to do.
-    """
+    """Download CelebA from its mirror into `root`, in the official layout; `UsageError` if that is not possible."""
     by_hand = f"or put {BY_HAND} into {root} by hand"
     try:
-        import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub import snapshot_download
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed; run {COMMAND}, {by_hand}") from error
-    mirror = {"repo_type": "dataset", "allow_patterns": "*.parquet", "local_dir": root / "mirror"}
+    folder = root / "mirror"
     try:
-        folder = Path(huggingface_hub.snapshot_download(MIRROR, **mirror))
-    except (OSError, HfHubHTTPError) as error:
+        snapshot_download(MIRROR, repo_type="dataset", allow_patterns="*.parquet", local_dir=folder)
+    except OSError as error:
         reason = str(error).strip().split("\n")[0]
         raise UsageError(f"CelebA's mirror {MIRROR} cannot be reached ({reason}); try online, {by_hand}") from error
     files = {code: sorted(folder.glob(f"**/{split}-*.parquet")) for code, split in SPLITS.items()}

@@ -18,16 +18,14 @@ from PIL import Image, ImageDraw
 VERSION = 1  # of the drawing; another number whenever the faces change, so that they are rendered again
 
 SKIN = ((250, 226, 206), (240, 205, 178), (224, 178, 144), (196, 145, 106), (150, 101, 69), (98, 64, 45))
-HAIR = {
-    "Black_Hair": (32, 27, 28),
-    "Brown_Hair": (98, 62, 36),
-    "Blond_Hair": (222, 184, 108),
-    "Gray_Hair": (172, 172, 176),
-    "Red_Hair": (164, 72, 32),
+HAIR = {  # the share of heads that have it, and its colour
+    "Black_Hair": (0.28, (32, 27, 28)),
+    "Brown_Hair": (0.26, (98, 62, 36)),
+    "Blond_Hair": (0.2, (222, 184, 108)),
+    "Gray_Hair": (0.14, (172, 172, 176)),
+    "Red_Hair": (0.12, (164, 72, 32)),
 }
-HAIR_SHARES = (0.28, 0.26, 0.2, 0.14, 0.12)
 IRIS = {"brown": (84, 52, 28), "blue": (70, 122, 188), "green": (86, 132, 84), "black": (34, 26, 24)}
-IRIS_SHARES = (0.36, 0.28, 0.16, 0.2)
 FRAMES = ((24, 24, 28), (112, 62, 28), (196, 158, 72), (150, 24, 36), (40, 62, 120))
 EAR_RINGS = ((236, 200, 88), (226, 228, 236), (200, 40, 70))
 WHITE, BLACK, BLOOD = (255, 255, 255), (10, 8, 10), (60, 20, 10)
@@ -91,8 +89,8 @@ def choose_face(rng: np.random.Generator) -> SimpleNamespace:
         return rng.random() < share
 
     def pick(choices, shares=None):
-        shares = shares or [1 / len(choices)] * len(choices)
-        return choices[min(int(np.searchsorted(np.cumsum(shares), rng.random())), len(choices) - 1)]
+        limits = np.cumsum(shares or [1 / len(choices)] * len(choices))
+        return choices[min(np.searchsorted(limits, rng.random()), len(choices) - 1)]
 
     def colour(low: float, high: float) -> tuple:
         return tuple(low + (high - low) * rng.random(3))
@@ -111,15 +109,16 @@ def choose_face(rng: np.random.Generator) -> SimpleNamespace:
     f.shade, f.deep_shade = mix(f.skin, BLOOD, 0.22), mix(f.skin, BLOOD, 0.5)
     f.rosy = chance(0.25)
     # hair
-    f.hair_name, f.bald, f.bangs = pick(list(HAIR), HAIR_SHARES), chance(0.12), chance(0.35)
-    f.hair = mix(HAIR[f.hair_name], colour(0, 255), 0.08)
+    f.hair_name, f.bald, f.bangs = pick(list(HAIR), [share for share, _ in HAIR.values()]), chance(0.12), chance(0.35)
+    f.hair = mix(HAIR[f.hair_name][1], colour(0, 255), 0.08)
     f.dark_hair = mix(f.hair, BLACK, 0.3)
     f.length, f.volume = uniform(0, 1), uniform(0.06, 0.2)
     f.hairline, f.parting = uniform(0.5, 0.68), uniform(-0.8, 0.8)
     f.long_hair, f.hair_end = f.length > 0.55 and not f.bald, 0.45 + 2.9 * (f.length - 0.55)
     # eyes and brows
     f.eye_x, f.eye_y = uniform(0.37, 0.46) * f.width / 0.76, uniform(-0.16, -0.06)
-    f.eye_width, f.eye_open, f.iris = uniform(0.125, 0.17), uniform(0.3, 0.75), pick(list(IRIS), IRIS_SHARES)
+    f.eye_width, f.eye_open = uniform(0.125, 0.17), uniform(0.3, 0.75)
+    f.iris = pick(list(IRIS), (0.36, 0.28, 0.16, 0.2))
     f.gaze_x, f.gaze_y = uniform(-1, 1), uniform(-0.6, 0.6)
     f.brow_thickness, f.brow_rise = uniform(0.03, 0.115), uniform(0.02, 0.09)
     f.brow_slant, f.brow_gap = uniform(-0.06, 0.06), uniform(0.06, 0.14)
@@ -190,22 +189,19 @@ def draw_background(f: SimpleNamespace, size: int) -> Image.Image:
     return pixels.resize((size, size), Image.Resampling.BILINEAR, box=(0.5, 0.5, 1.5, 1.5))
 
 
-def draw_hair_behind(f: SimpleNamespace, head: Pen) -> None:
+def draw_back_hair_and_body(f: SimpleNamespace, head: Pen, body: Pen) -> None:
     if f.long_hair:
         outer, end = f.width + f.volume + 0.06, f.hair_end
         ends = [(outer + 0.06, end), (0.4 * outer, end + 0.1), (-0.4 * outer, end + 0.1), (-outer - 0.06, end)]
         head.polygon(np.concatenate([arc(0.5, 1, 20) * (outer, 1 + f.volume), ends]), f.dark_hair)
-
-
-def draw_body(f: SimpleNamespace, body: Pen) -> None:
     neck, chin = 0.55 * f.width, 1.3
     body.polygon([(-neck, 0.3), (neck, 0.3), (neck, 1.6), (-neck, 1.6)], f.shade)
     body.polygon([*arch(-1.9, 1.9, 2.1, 0.82, 15), (2.2, 4), (-2.2, 4)], f.shirt)
     if f.collar == "round":
         body.ellipse(0, chin - 0.02, neck * 1.08, 0.2, f.shade)
     else:
-        depth = 0.42 if f.collar == "open" else 0.3
-        body.polygon([(-neck * 1.1, chin - 0.1), (neck * 1.1, chin - 0.1), (0, chin + depth)], f.shade)
+        tip = chin + (0.42 if f.collar == "open" else 0.3)
+        body.polygon([(-neck * 1.1, chin - 0.1), (neck * 1.1, chin - 0.1), (0, tip)], f.shade)
     if f.necktie:
         body.polygon([(-0.15, 1.5), (0.15, 1.5), (0.09, 1.74), (-0.09, 1.74)], mix(f.necktie_colour, BLACK, 0.25))
         body.polygon([(-0.09, 1.74), (0.09, 1.74), (0.28, 4), (-0.28, 4)], f.necktie_colour)
@@ -215,38 +211,30 @@ def draw_body(f: SimpleNamespace, body: Pen) -> None:
             body.polygon(np.array(flap) * (side, 1), mix(f.shirt, WHITE, 0.55))
 
 
-def draw_head(f: SimpleNamespace, head: Pen) -> None:
-    f.contour = arc(0, 1, 45) * (f.width, 1)
-    f.contour[:, 0] *= 1 - f.jaw * np.clip(f.contour[:, 1], 0, 1) ** 1.5
-    head.ellipses(f.width * 0.99, 0.02, 0.1, 0.2, f.shade)
-    head.polygon(f.contour, f.skin)
+def draw_head_and_beard(f: SimpleNamespace, head: Pen) -> None:
+    contour = arc(0, 1, 45) * (f.width, 1)
+    contour[:, 0] *= 1 - f.jaw * np.clip(contour[:, 1], 0, 1) ** 1.5
+    head.ellipses(f.width * 0.99, 0.02, 0.1, 0.2, f.shade)  # the ears
+    head.polygon(contour, f.skin)
     if f.rosy:
         head.ellipses(f.width * 0.6, 0.3, 0.18, 0.13, mix(f.skin, (232, 84, 92), 0.45))
-
-
-def draw_beard(f: SimpleNamespace, head: Pen) -> None:
     stubble = mix(f.hair, f.skin, 0.12)
     if f.beard:
-        jaw = f.contour[f.contour[:, 1] > 0.12] * (1, 1.06)  # from the right ear round the chin to the left ear
+        jaw = contour[contour[:, 1] > 0.12] * (1, 1.06)  # from the right ear round the chin to the left ear
         head.polygon(np.concatenate([jaw, arch(-0.8 * f.width, 0.8 * f.width, 0.12, -0.3, 11)]), stubble)
     if f.goatee:
         head.ellipse(0, 0.86, 0.22, 0.2, stubble)
     if f.mustache:
-        reach, y = f.mouth_width + 0.05, f.mouth_y
-        half = [(0.05, y - 0.17), (0.6 * reach, y - 0.13), (reach, y + 0.06), (0.6 * reach, y - 0.02), (0, y - 0.04)]
-        left = [(-x, height) for x, height in reversed(half)]
-        head.polygon(half + left, mix(stubble, BLACK, 0.12))
+        x, y = f.mouth_width + 0.05, f.mouth_y
+        half = np.array([(0.05, y - 0.17), (0.6 * x, y - 0.13), (x, y + 0.06), (0.6 * x, y - 0.02), (0, y - 0.04)])
+        head.polygon(np.concatenate([half, half[::-1] * (-1, 1)]), mix(stubble, BLACK, 0.12))
 
 
-def draw_nose(f: SimpleNamespace, head: Pen) -> None:
-    y = f.eye_y + f.nose_length
-    bridge = [(-0.02, f.eye_y + 0.05), (0.05, f.eye_y + 0.05)]
-    head.polygon([*bridge, (f.nose_width, y), (-0.2 * f.nose_width, y)], f.shade)
-    head.ellipse(0, y, f.nose_width, 0.055, f.shade)
-    head.ellipses(f.nose_width * 0.5, y + 0.02, 0.035, 0.025, f.deep_shade)
-
-
-def draw_mouth(f: SimpleNamespace, head: Pen) -> None:
+def draw_nose_and_mouth(f: SimpleNamespace, head: Pen) -> None:
+    y, width = f.eye_y + f.nose_length, f.nose_width
+    head.polygon([(-0.02, f.eye_y + 0.05), (0.05, f.eye_y + 0.05), (width, y), (-0.2 * width, y)], f.shade)
+    head.ellipse(0, y, width, 0.055, f.shade)
+    head.ellipses(width * 0.5, y + 0.02, 0.035, 0.025, f.deep_shade)
     colour = (196, 22, 58) if f.lipstick else mix(f.skin, (170, 50, 56), 0.5)
     upper = arch(-f.mouth_width, f.mouth_width, f.mouth_y - f.smile, -f.smile, 11)
     bulge = 1 - np.linspace(-1, 1, 11) ** 2
@@ -284,16 +272,15 @@ def draw_hair(f: SimpleNamespace, head: Pen) -> None:
     outside = arc(0.485, 1.015, 20) * (f.width + 0.8 * f.volume, 1 + f.volume)
     if f.bangs:
         inside = arch(-0.98 * f.width, 0.98 * f.width, -0.12, 0.26, 11)[::-1]
-        inside[::2, 1] += 0.05  # strands
-        inside[1::2, 1] -= 0.05
+        inside[:, 1] += np.resize((0.05, -0.05), 11)  # strands
         head.polygon(np.concatenate([outside, inside]), f.hair)
     else:
         part = f.parting * f.width * 0.5
         temple = np.array([(f.width, -0.05), (0.93 * f.width, -0.32), (0.66 * f.width, 0.06 - f.hairline)])
         inside = np.concatenate([temple, [(part, -f.hairline - 0.16)], (temple * (-1, 1))[::-1]])
         head.polygon(np.concatenate([outside, inside]), f.hair)
-        crest = -f.hairline - 0.14
-        head.polygon([(part - 0.03, crest), (part + 0.03, crest), (1.1 * part, -0.98 - 0.7 * f.volume)], f.dark_hair)
+        crest, top = -f.hairline - 0.14, -0.98 - 0.7 * f.volume
+        head.polygon([(part - 0.03, crest), (part + 0.03, crest), (1.1 * part, top)], f.dark_hair)
     if f.long_hair:
         near, far, end = f.width, f.width + f.volume, f.hair_end
         lock = [(0.9 * near, -0.3), (far, -0.2), (far + 0.1, end), (0.82 * near, end), (0.93 * near, 0.1)]
@@ -308,17 +295,16 @@ def draw_earrings_and_hat(f: SimpleNamespace, head: Pen) -> None:
         return
     reach, dome = f.width + 0.8 * f.volume + 0.05, arc(0.5, 1, 18)
     if f.hat_shape == "beanie":
-        head.polygon(dome * (reach, 0.86) + (0, -0.5), f.hat_colour)
-        head.polygon([(-reach, -0.7), (reach, -0.7), (reach, -0.44), (-reach, -0.44)], f.band_colour)
+        crown, band = dome * (reach, 0.86) + (0, -0.5), [(-reach, -0.7), (reach, -0.7), (reach, -0.44), (-reach, -0.44)]
     elif f.hat_shape == "cap":
-        head.polygon(dome * (reach, 0.78) + (0, -0.48), f.hat_colour)
         peak = [(-0.3, -0.56), (reach + 0.5, -0.46), (reach + 0.44, -0.36), (-0.4, -0.42)]
-        head.polygon(np.array(peak) * (f.cap_side, 1), f.band_colour)
+        crown, band = dome * (reach, 0.78) + (0, -0.48), np.array(peak) * (f.cap_side, 1)
     else:
-        crown = np.array([(0.84, -0.5), (0.74, -1.36), (-0.74, -1.36), (-0.84, -0.5)])
-        head.polygon(crown * (reach, 1), f.hat_colour)
-        band = np.array([(0.85, -0.56), (0.82, -0.74), (-0.82, -0.74), (-0.85, -0.56)])
-        head.polygon(band * (reach, 1), f.band_colour)
+        crown = np.array([(0.84, -0.5), (0.74, -1.36), (-0.74, -1.36), (-0.84, -0.5)]) * (reach, 1)
+        band = np.array([(0.85, -0.56), (0.82, -0.74), (-0.82, -0.74), (-0.85, -0.56)]) * (reach, 1)
+    head.polygon(crown, f.hat_colour)
+    head.polygon(band, f.band_colour)
+    if f.hat_shape == "brimmed":
         head.ellipse(0, -0.5, reach + 0.42, 0.12, mix(f.hat_colour, BLACK, 0.14))
 
 
@@ -342,8 +328,7 @@ def draw_glasses(f: SimpleNamespace, head: Pen) -> None:
         head.polygon(np.concatenate([lens, around[::-1]]) + (x, f.eye_y), f.frame)
         ends = sorted((x + side * width, side * max(f.width, f.eye_x + width)))
         head.stroke(np.array([(ends[0], f.eye_y), (ends[1], f.eye_y)]), rim, f.frame)
-    bridge = f.eye_x - width
-    head.stroke(np.array([(-bridge, f.eye_y - 0.03), (bridge, f.eye_y - 0.03)]), rim, f.frame)
+    head.stroke(np.array([(width - f.eye_x, f.eye_y - 0.03), (f.eye_x - width, f.eye_y - 0.03)]), rim, f.frame)
 
 
 def light_from_a_side(f: SimpleNamespace, image: np.ndarray) -> np.ndarray:
@@ -366,9 +351,7 @@ def render_face(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarra
     picture = draw_background(f, size).resize((side, side), Image.Resampling.NEAREST)
     canvas, centre = ImageDraw.Draw(picture), (f.x * side, f.y * side)
     head, body = Pen(canvas, centre, f.half_height * side, f.tilt), Pen(canvas, centre, f.half_height * side)
-    draw_hair_behind(f, head)
-    draw_body(f, body)
-    features = (draw_head, draw_beard, draw_nose, draw_mouth, draw_eyes, draw_hair)
-    for draw in (*features, draw_earrings_and_hat, draw_glasses):
+    draw_back_hair_and_body(f, head, body)
+    for draw in (draw_head_and_beard, draw_nose_and_mouth, draw_eyes, draw_hair, draw_earrings_and_hat, draw_glasses):
         draw(f, head)
     return light_from_a_side(f, np.asarray(picture.reduce(scale))), np.array(list(attributes_of(f).values()))

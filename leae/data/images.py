@@ -39,11 +39,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def read_square(file: Path | IO[bytes], size: int, crop: int | None = None) -> np.ndarray:
     """The central square of an image file, uint8 [size, size, 3].
 
-    The square that is cut has `crop` pixels a side, or the image's short side, which must then have `size`.
-
-    Raises:
-        TooSmall: the image is smaller than that.
-        one of UNREADABLE: the file is no image that can be read.
+    The square that is cut has `crop` pixels a side, or the image's short side, which must then have `size`: `TooSmall`
+    if the image is smaller than that, and one of UNREADABLE if it cannot be read.
     """
     with Image.open(file, formats=FORMATS) as image:
         if crop is None:

@@ -10,9 +10,9 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +29,7 @@ from leae.files import atomic_write
 FORMAT = 3  # of the prepared folder; another number is prepared again
 BAD_SHARE = 0.01  # more unusable images than this are an error
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 CHUNK = 32  # images that a worker reads at a time
 BLOCK = 2**22  # bytes of a file that are in memory while its checksum is computed
 
@@ -55,10 +56,8 @@ def open_dataset(name: str, image_size: int, face_count: int = 50_000, identity:
 
     Of the processes that call this at once, the first prepares it and the others wait. The size may be at most 2048,
     the count of faces 1,000,000; see `find_source`. `identity` is that of the data set that a run was trained on: a
-    prepared folder that has it is opened, and the source is not asked for.
-
-    Raises:
-        UsageError: it cannot be prepared, or has another identity than the one asked for.
+    prepared folder that has it is opened, and the source is not asked for. `UsageError` if the data set cannot be
+    prepared, or has another identity than the one asked for.
     """
     require(isinstance(name, str), "DATASET", name, "a text")
     require_whole(1, 2048, IMAGE_SIZE=image_size)
@@ -79,10 +78,9 @@ def open_dataset(name: str, image_size: int, face_count: int = 50_000, identity:
         if manifest is None or not _is_whole(folder, manifest):
             manifest = _prepare(source, folder)
         dataset = _open(folder, manifest)
-        if identity not in (None, dataset.identity):
-            advice = "bring back the data as they were, or start a new run"
-            raise UsageError(f"{source.title}: has changed since the run was trained; {advice}")
-        return dataset
+    if identity not in (None, dataset.identity):
+        raise UsageError(f"{source.title}: has changed since the run was trained; bring it back or start a new run")
+    return dataset
 
 
 def _read_manifest(folder: Path) -> dict | None:
@@ -96,10 +94,7 @@ def _read_manifest(folder: Path) -> dict | None:
 
 
 def _is_whole(folder: Path, manifest: dict) -> bool:
-    """Whether all arrays are there and have their checksums, and a note if not.
-
-    They are read only if their sizes and times of change are not those at which they were last verified.
-    """
+    """Whether all arrays have their checksums; those whose sizes and times of change were verified are not read."""
     record, checksums = folder / "verified.json", manifest["checksums"]
     states = [(folder / name).stat() for name in checksums if (folder / name).is_file()]
     verified = [checksums, [[state.st_size, state.st_mtime_ns] for state in states]]
@@ -116,8 +111,7 @@ def _is_whole(folder: Path, manifest: dict) -> bool:
 
 
 def _checksum(path: Path) -> int:
-    """The CRC-32 of a file."""
-    checksum = 0
+    checksum = 0  # CRC-32
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             checksum = zlib.crc32(block, checksum)
@@ -125,10 +119,9 @@ def _checksum(path: Path) -> int:
 
 
 def _open(folder: Path, manifest: dict) -> Dataset:
-    splits, names = manifest["splits"], tuple(manifest["attribute_names"])
+    splits, names, identity = manifest["splits"], tuple(manifest["attribute_names"]), digest(manifest["checksums"])
     images = {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in splits}
     attributes = {split: np.load(folder / f"{split}-attributes.npy") for split in splits} if names else {}
-    identity = digest(manifest["checksums"])
     return Dataset(manifest["name"], manifest["title"], identity, images, attributes, names)
 
 
@@ -137,15 +130,30 @@ def _prepare(source: Source, folder: Path) -> dict:
     total = sum(map(len, source.splits.values()))
     if not (source.splits["train"] and source.splits["test"]):
         raise UsageError(f"{source.title}: {total} images make no train and test split; at least two are needed")
-    temporary = folder.with_name(f".{folder.name}.tmp")
+    temporary, bad = folder.with_name(f".{folder.name}.tmp"), []
     shutil.rmtree(temporary, ignore_errors=True)  # a process that was killed has left it
     temporary.mkdir(parents=True)
     try:
         need, free = total * source.image_size**2 * source.channels, shutil.disk_usage(temporary).free
         if need > free:
-            room = f"would take {need / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free"
-            raise UsageError(f"{folder} {room}; make room, or choose fewer or smaller images")
-        manifest = _fill(temporary, source, total)
+            raise UsageError(f"{folder} would take {need / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free; make room")
+        with tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar:
+            for split in source.splits:
+                _write_split(temporary, source, split, bar, bad)
+        if bad:
+            tqdm.write(f"warning: {source.title}: {_list(bad, total)} and left out", file=sys.stderr)
+        manifest = {
+            "format": FORMAT,
+            "name": source.name,
+            "title": source.title,
+            "fingerprint": source.fingerprint,
+            "splits": list(source.splits),
+            "checksums": {path.name: _checksum(path) for path in sorted(temporary.glob("*.npy"))},
+            "attribute_names": list(source.attribute_names),
+            "skipped": bad,
+        }
+        with atomic_write(temporary / "manifest.json") as file:
+            json.dump({**manifest, "checksum": digest(manifest)}, file, indent=2)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
         return manifest
@@ -156,47 +164,32 @@ def _prepare(source: Source, folder: Path) -> dict:
         raise
 
 
-def _fill(folder: Path, source: Source, total: int) -> dict:
-    """Write the arrays of a source, and then the manifest."""
-    bad = []
-    with tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar:
-        for split, items in source.splits.items():
-            attributes, shape = [], (source.image_size, source.image_size, source.channels)
-            # Written, not mapped: on a full disk a mapped file ends the process without a word.
-            with atomic_write(folder / f"{split}.npy", "wb") as file:
-                _write_header(file, (len(items), *shape))
-                for item, result in zip(items, _read_all(source.read, items), strict=True):
-                    bar.update()
-                    if isinstance(result, str):
-                        bad.append([item, result])
-                        if len(bad) > BAD_SHARE * total:
-                            raise UsageError(f"{source.title}: {_list(bad, total)}; at most {BAD_SHARE:.0%} may be")
-                        continue
-                    image, row = result if isinstance(result, tuple) else (result, source.attributes.get(item))
-                    file.write(np.ascontiguousarray(image))
-                    attributes.append(row)
-                if not attributes:
-                    raise UsageError(f"{source.title}: no {split} image can be used; {_list(bad, total)}")
-                file.seek(0)
-                _write_header(file, (len(attributes), *shape))  # as long as the one before: NumPy leaves room
-            if source.attribute_names:
-                with atomic_write(folder / f"{split}-attributes.npy", "wb") as file:
-                    np.save(file, np.array(attributes, dtype=bool))
-        if bad:
-            bar.write(f"warning: {source.title}: {_list(bad, total)} and left out", file=sys.stderr)
-    manifest = {
-        "format": FORMAT,
-        "name": source.name,
-        "title": source.title,
-        "fingerprint": source.fingerprint,
-        "splits": list(source.splits),
-        "checksums": {path.name: _checksum(path) for path in sorted(folder.glob("*.npy"))},
-        "attribute_names": list(source.attribute_names),
-        "skipped": bad,
-    }
-    with atomic_write(folder / "manifest.json") as file:
-        json.dump({**manifest, "checksum": digest(manifest)}, file, indent=2)
-    return manifest
+def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list) -> None:
+    """Write the arrays of a split; what cannot be used is added to `bad`."""
+    items, shape, rows = source.splits[split], (source.image_size, source.image_size, source.channels), []
+    workers = CORES if len(items) >= SERIAL else 0
+    generator = torch.Generator()  # PyTorch's own is left as it is
+    chunks = DataLoader(items, CHUNK, collate_fn=source.read, num_workers=workers, generator=generator)
+    # Written, not mapped: on a full disk a mapped file ends the process without a word.
+    with atomic_write(folder / f"{split}.npy", "wb") as file:
+        _write_header(file, (len(items), *shape))
+        for item, result in zip(items, chain.from_iterable(chunks), strict=True):
+            bar.update()
+            if isinstance(result, str):
+                bad.append([item, result])
+                if len(bad) > BAD_SHARE * bar.total:
+                    raise UsageError(f"{source.title}: {_list(bad, bar.total)}; at most {BAD_SHARE:.0%} may be")
+            else:
+                image, row = result if isinstance(result, tuple) else (result, source.attributes.get(item))
+                file.write(np.ascontiguousarray(image))
+                rows.append(row)
+        if not rows:
+            raise UsageError(f"{source.title}: no {split} image can be used; {_list(bad, bar.total)}")
+        file.seek(0)
+        _write_header(file, (len(rows), *shape))  # as long as the one before: NumPy leaves room
+    if source.attribute_names:
+        with atomic_write(folder / f"{split}-attributes.npy", "wb") as file:
+            np.save(file, np.array(rows, dtype=bool))
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
@@ -209,21 +202,12 @@ def _list(bad: list[list[str]], total: int) -> str:
     return f"{len(bad)} of {total} images cannot be used: {'; '.join(shown)}{'; …' if len(bad) > 5 else ''}"
 
 
-def _read_all(read: Callable[[list], list], items: list) -> Iterator:
-    """Results of reading all items, in order; on all cores if there are enough of them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = cores if len(items) >= SERIAL else 0
-    generator = torch.Generator()  # PyTorch's own is left as it is
-    for results in DataLoader(items, CHUNK, collate_fn=read, num_workers=workers, generator=generator):
-        yield from results
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line. The defaults are those of main.py."""
-    gpu = torch.cuda.is_available()
+    size, count = (128, 50_000) if torch.cuda.is_available() else (64, 8_192)
     parser.add_argument("dataset", help=f"{', '.join(NAMES)}, or the path of a folder of images")
-    parser.add_argument("--image-size", type=int, default=128 if gpu else 64, help="side in pixels [%(default)s]")
-    parser.add_argument("--faces", type=int, default=50_000 if gpu else 8_192, help="faces to train on [%(default)s]")
+    parser.add_argument("--image-size", type=int, default=size, help="side in pixels [%(default)s]")
+    parser.add_argument("--faces", type=int, default=count, help="faces to train on [%(default)s]")
 
 
 def main(options: argparse.Namespace) -> None:

@@ -22,17 +22,16 @@ class SmallSet:
     title: str
     channels: int
     reader: str = ""  # torchvision's class
-    folder: str = ""  # where that class keeps what it reads, below the data folder
-    place: str = ""  # where it looks for the files that it downloads
+    place: str = ""  # where that class expects the files that it downloads, below the data folder
     files: str = ""  # what these are
 
 
 _IDX = "the four files train-images-idx3-ubyte.gz, train-labels-…, t10k-images-… and t10k-labels-…"
 SMALL_SETS = {
     # 60,000 + 10,000 images of 28×28 pixels, twice; 50,000 + 10,000 of 32×32; 1,618 + 179 of 8×8
-    "mnist": SmallSet("MNIST", 1, "MNIST", "MNIST/raw", "MNIST/raw", _IDX),
-    "fashion-mnist": SmallSet("Fashion-MNIST", 1, "FashionMNIST", "FashionMNIST/raw", "FashionMNIST/raw", _IDX),
-    "cifar10": SmallSet("CIFAR-10", 3, "CIFAR10", "cifar-10-batches-py", "", "cifar-10-python.tar.gz"),
+    "mnist": SmallSet("MNIST", 1, "MNIST", "MNIST/raw", _IDX),
+    "fashion-mnist": SmallSet("Fashion-MNIST", 1, "FashionMNIST", "FashionMNIST/raw", _IDX),
+    "cifar10": SmallSet("CIFAR-10", 3, "CIFAR10", "", "cifar-10-python.tar.gz"),
     "digits": SmallSet("scikit-learn's digits", 1),
 }
 
@@ -44,43 +43,30 @@ UNREADABLE = (OSError, RuntimeError, EOFError, AssertionError, ValueError, tarfi
 def load(name: str, data: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
     """By split, "train" and "test", uint8 images [N, s, s, C] and int labels [N]; and the names of the classes.
 
-    What lies in the folder `data` is read without asking the network; what is missing is downloaded.
-
-    Raises:
-        UsageError: it is not there and cannot be downloaded, or is damaged; the message says what to put where.
+    What lies in the folder `data` is read without asking the network; what is missing is downloaded. `UsageError` if
+    it cannot be downloaded, or is damaged; the message says what to put where.
     """
-    small = SMALL_SETS[name]
-    parts, classes = _load_digits() if name == "digits" else _load_from_torchvision(small, data)
-    for split, (images, labels) in parts.items():
-        count, height, width, channels = images.shape
-        if height != width or channels != small.channels or count != len(labels) or np.any(labels >= len(classes)):
-            found = f"{split} images of shape {images.shape} and {len(labels)} labels"
-            raise UsageError(f"{small.title}: {found} do not fit; delete {data / small.folder} and try again")
-    return parts, classes
+    if name == "digits":
+        from sklearn.datasets import load_digits  # takes seconds to import, and only this set needs it
 
+        digits = load_digits()
+        images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]  # 16 is white
+        cut = len(images) - len(images) // 10  # the last tenth is mostly by other writers than those of the first
+        parts = {"train": (images[:cut], digits.target[:cut]), "test": (images[cut:], digits.target[cut:])}
+        return parts, tuple(map(str, digits.target_names))
+    from torchvision import datasets  # likewise
 
-def _load_digits():
-    from sklearn.datasets import load_digits  # takes seconds to import, and only this set needs it
-
-    digits = load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]  # 16 is white
-    cut = len(images) - len(images) // 10  # the last tenth is mostly by other writers than those of the first
-    parts = {"train": (images[:cut], digits.target[:cut]), "test": (images[cut:], digits.target[cut:])}
-    return parts, tuple(map(str, digits.target_names))
-
-
-def _load_from_torchvision(small: SmallSet, data: Path):
-    from torchvision import datasets  # takes seconds to import, and only these sets need it
-
-    parts = {}
+    small, parts = SMALL_SETS[name], {}
     try:
         for split in ("train", "test"):
             reader = getattr(datasets, small.reader)(data, train=split == "train", download=True)
-            images = np.asarray(reader.data)
-            parts[split] = images[..., None] if images.ndim == 3 else images, np.asarray(reader.targets)
+            images, labels = np.asarray(reader.data), np.asarray(reader.targets)
+            if images.shape[1] != images.shape[2] or len(images) != len(labels) or labels.max() >= len(reader.classes):
+                raise ValueError(f"{split} images of shape {images.shape} and {len(labels)} labels do not fit")
+            parts[split] = images.reshape(*images.shape[:3], small.channels), labels
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        where = f"can neither be read from {data / small.folder} nor downloaded ({reason})"
+        where = f"can neither be read from {data / small.place} nor downloaded ({reason})"
         advice = f"delete what is damaged or not the official file; then try again online, or put {small.files}"
         raise UsageError(f"{small.title} {where}; {advice} into {data / small.place} by hand") from error
     return parts, tuple(name.split(" - ")[0] for name in reader.classes)  # MNIST's are "0 - zero" and so on

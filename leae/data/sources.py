@@ -26,11 +26,7 @@ FIRST_TEST_FACE = 1_000_000_000  # so that however many are trained on, the same
 
 @dataclass(frozen=True)
 class Source:
-    """A data set before it is prepared.
-
-    `read` takes some of a split's items and returns, for each, uint8 [S, S, C], alone or with its attributes, or the
-    reason why it cannot be used. Other processes call it.
-    """
+    """A data set before it is prepared."""
 
     name: str  # what `find_source` takes to give this very source
     key: str  # the prepared folder's name
@@ -38,6 +34,7 @@ class Source:
     image_size: int  # S, side in pixels that images are cut and scaled to
     fingerprint: str  # changes when the source does
     splits: dict[str, list]
+    # For each of some items: uint8 [S, S, C], alone or with its attributes, or why there is none. Workers call it.
     read: Callable[[list], list]
     attribute_names: tuple[str, ...] = ()
     attributes: dict[str, np.ndarray] = field(default_factory=dict)  # by item, unless `read` brings them
@@ -48,19 +45,14 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
     """The source that a data set's name means. Nothing is prepared yet; a small set is downloaded.
 
     The name is "celeba", "faces", "auto" (CelebA if it lies under data/celeba, else faces), one of `small_sets`, or a
-    folder's path. A folder in CelebA's layout is read as such, any other as a plain folder of images. `image_size` is
-    the side in pixels that images will have, `face_count` how many faces would be rendered for training.
-
-    Raises:
-        UsageError: there is no such data set, or a part of it is missing; the message says what to do.
+    folder's path; a folder in CelebA's layout is read as such. Images will have `image_size` pixels a side, and
+    `face_count` faces would be rendered for training. `UsageError` if there is no such data set, or a part is missing.
     """
     root = DATA / "celeba"
-    if name == "auto" and celeba.has_celeba(root):
-        print(f"data: CelebA from {root}")
-        name = "celeba"
-    elif name == "auto":
-        print(f"data: rendered faces, as there is no CelebA; to get it: {celeba.COMMAND}")
-        name = "faces"
+    if name == "auto":
+        name = "celeba" if celeba.has_celeba(root) else "faces"
+        no_celeba = f"rendered faces, as there is no CelebA; to get it: {celeba.COMMAND}"
+        print("data:", f"CelebA from {root}" if name == "celeba" else no_celeba)
     if name == "faces":
         return faces_source(image_size, face_count)
     if name in small_sets.SMALL_SETS:
@@ -70,10 +62,9 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
         return celeba_source(path, image_size)
     if name == "celeba":
         raise UsageError(f"there is no CelebA in {root}; run {celeba.COMMAND}, or put {celeba.BY_HAND} there")
-    if not name or not path.is_dir():
-        known = ", ".join(("auto", *NAMES))
-        raise UsageError(f"there is no data set {name!r}; choose {known}, or the path of a folder of images")
-    return folder_source(path, image_size)
+    if name and path.is_dir():
+        return folder_source(path, image_size)
+    raise UsageError(f"there is no data set {name!r}; choose auto, {', '.join(NAMES)}, or a folder of images")
 
 
 def channels_of(name: str) -> int:
@@ -85,9 +76,8 @@ def faces_source(size: int, count: int) -> Source:
     """Rendered faces: the first `count` for training, a tenth as many from FIRST_TEST_FACE on for testing."""
     test = range(FIRST_TEST_FACE, FIRST_TEST_FACE + max(1, count // TEST_EVERY))
     splits = {"train": list(range(count)), "test": list(test)}
-    key, fingerprint = f"faces-{count}-{size}", digest(faces.VERSION, FACE_SEED, count, size)
-    read = partial(_render, size)
-    return Source("faces", key, "rendered faces", size, fingerprint, splits, read, faces.ATTRIBUTES)
+    fingerprint, read = digest(faces.VERSION, FACE_SEED, count, size), partial(_render, size)
+    return Source("faces", f"faces-{count}-{size}", "rendered faces", size, fingerprint, splits, read, faces.ATTRIBUTES)
 
 
 def _render(size: int, items: list[int]) -> list:
@@ -101,8 +91,8 @@ def small_source(name: str, size: int) -> Source:
         parts, classes = small_sets.load(name, DATA)
     splits = {split: [(split, number) for number in range(len(labels))] for split, (_, labels) in parts.items()}
     fingerprint = digest(*(hashlib.sha256(array.tobytes()).hexdigest() for part in parts.values() for array in part))
-    read, key = partial(small_sets.read, name, DATA, size), f"{name}-{size}"
-    return Source(name, key, small.title, size, fingerprint, splits, read, classes, channels=small.channels)
+    read = partial(small_sets.read, name, DATA, size)
+    return Source(name, f"{name}-{size}", small.title, size, fingerprint, splits, read, classes, {}, small.channels)
 
 
 def celeba_source(root: Path, size: int) -> Source:
@@ -120,10 +110,7 @@ def celeba_source(root: Path, size: int) -> Source:
 def folder_source(root: Path, size: int) -> Source:
     """Any folder of images, searched recursively; every tenth in the order of a hash of its name is for testing.
 
-    Hidden files and folders, whose names begin with a dot, are left out.
-
-    Raises:
-        UsageError: there are no images.
+    What is hidden, by a dot before its name, is left out. `UsageError` if there are no images.
     """
     paths = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
     paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
@@ -132,9 +119,8 @@ def folder_source(root: Path, size: int) -> Source:
     # The order of the hashes is arbitrary but fixed, so that neighbouring names do not fall into one split.
     names = sorted((path.relative_to(root).as_posix() for path in paths), key=digest)
     splits = {"train": sorted(set(names) - set(names[::TEST_EVERY])), "test": sorted(names[::TEST_EVERY])}
-    key, fingerprint = _folder_key(root, size), digest(_states(root, paths))
-    read = partial(read_images, root, size, None)
-    return Source(str(root), key, f"images in {root}", size, fingerprint, splits, read)
+    fingerprint, read = digest(_states(root, paths)), partial(read_images, root, size, None)
+    return Source(str(root), _folder_key(root, size), f"images in {root}", size, fingerprint, splits, read)
 
 
 def read_images(root: Path, size: int, crop: int | None, items: list[str]) -> list:

@@ -105,11 +105,11 @@ class Ahead(Batches):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self.ahead, self.chosen = ThreadPoolExecutor(1), []
+        self.ahead, self.read_ahead = ThreadPoolExecutor(1), []
 
-    def _read_pinned(self, chosen):
-        self.chosen.append(chosen.tolist())
-        return torch.from_numpy(self._read(chosen))
+    def _read_pinned(self, step):
+        self.read_ahead.append(step)
+        return torch.from_numpy(self.read(step))
 
 
 def test_batches_that_are_read_ahead_are_the_same_and_read_once():
@@ -117,7 +117,7 @@ def test_batches_that_are_read_ahead_are_the_same_and_read_once():
         ahead = Ahead(numbered(24), 6, 0, CPU)
         assert seen(ahead, steps) == seen(Batches(numbered(24), 6, 0, CPU), steps)
         ahead.ahead.shutdown()
-        assert len(ahead.chosen) == reads
+        assert len(ahead.read_ahead) == reads
 
 
 @pytest.mark.gpu

@@ -204,7 +204,7 @@ def test_a_data_set_that_is_not_the_one_a_run_was_trained_on_is_refused(workplac
     write_image(workplace / "pictures" / "new.png", 99)
     assert open_dataset("pictures", 16, identity=identity).identity == identity  # what is prepared still has it
     shutil.rmtree(PREPARED)
-    with pytest.raises(UsageError, match=r"^images in pictures: has changed .*; bring back .* or start a new run$"):
+    with pytest.raises(UsageError, match=r"^images in pictures: has changed .*; bring it back or start a new run$"):
         open_dataset("pictures", 16, identity=identity)
     (workplace / "pictures" / "new.png").unlink()
     assert open_dataset("pictures", 16, identity=identity).identity == identity
