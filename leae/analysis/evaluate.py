@@ -86,9 +86,8 @@ class Sample:
     def __init__(self, dataset: Dataset, train: int, test: int, label_share: float, views: MaskedViews):
         self.train, self.test = dataset.images["train"][:train], dataset.images["test"][:test]  # uint8 [N, S, S, C]
         self.views = views
-        labels = [np.zeros((len(images), 0), bool) for images in (self.train, self.test)]
-        if dataset.attribute_names:
-            labels = [dataset.attributes["train"][:train], dataset.attributes["test"][:test]]
+        counts = {"train": len(self.train), "test": len(self.test)}
+        labels = [dataset.attributes.get(split, np.zeros((n, 0), bool))[:n] for split, n in counts.items()]
         probed = probes.probed_attributes(*labels)
         self.attributes = np.array(dataset.attribute_names)[probed]  # names [A]
         self.train_labels, self.test_labels = (part[:, probed] for part in labels)  # bool [N, A]
@@ -203,13 +202,10 @@ def table(columns: list[Column], sample: Sample) -> str:
     heads = zip_longest(*(column.name.replace("-", "-\n").split("\n") for column in columns), fillvalue="")
     rows = [("", head) for head in heads]
     rows += [("reconstruction", ()), *figure_rows(columns, "reconstruction", RECONSTRUCTION)]
-    said = (
-        f"mean over {len(sample.attributes)} attributes ± half of the 95 % interval; * does not beat the PCA beside it"
-    )
-    if not len(sample.attributes):
-        said = (
-            f"left out, as no attribute has {probes.FEWEST_PER_CLASS} images with it and as many without in both splits"
-        )
+    count, fewest = len(sample.attributes), probes.FEWEST_PER_CLASS
+    said = f"mean over {count} attributes ± half of the 95 % interval; * does not beat the PCA beside it"
+    if not count:
+        said = f"left out, as no attribute has {fewest} images with it and as many without in both splits"
     rows += [("", ()), (f"representation: {said}", ())]
     for method, entries in columns[0].figures["representation"].items():
         few = f", {len(sample.few):,} labels, {sample.probed_by_few.sum()} attributes" if method == "few" else ""
@@ -219,9 +215,8 @@ def table(columns: list[Column], sample: Sample) -> str:
                 cells = [probe_cell(column, method, view, score) for column in columns]
                 rows.append((f"  {SCORES[score]}, {view}", cells))
     rows += [("", ()), ("latent, of clean held-out images", ()), *figure_rows(columns, "latent", LATENT)]
-    return "\n".join(
-        f"{label:{LABEL_WIDTH}}{''.join(f'{cell:>{COLUMN_WIDTH}}' for cell in cells)}".rstrip() for label, cells in rows
-    )
+    lines = [label.ljust(LABEL_WIDTH) + "".join(cell.rjust(COLUMN_WIDTH) for cell in cells) for label, cells in rows]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def figure_rows(columns: list[Column], section: str, figures: dict[str, tuple[str, str]]) -> Iterator[tuple[str, list]]:

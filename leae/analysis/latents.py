@@ -59,11 +59,12 @@ class LatentSpace:
     def __init__(self, run: TrainedRun, dataset: Dataset, seed: int, device: torch.device):
         self.run, self.dataset, self.device = run, dataset, device
         train, test = dataset.images["train"], dataset.images["test"]
+        labels = dataset.attributes.get("train", np.zeros((len(train), 0), bool))
         drawn = torch.randperm(len(train), generator=generator(seed, "selection", 1))[:TRAINING_CODES].sort().values
-        train = train[drawn.numpy()]
-        labels = dataset.attributes["train"][drawn.numpy()] if dataset.attribute_names else np.zeros((len(train), 0))
-        self.training_labels = torch.from_numpy(labels).bool()  # [M, A]
-        self.training = encode_all(run.model, train, None, device, f"{run.name}: training codes").flatten(1)  # [M, D]
+        self.training_labels = torch.from_numpy(labels[drawn.numpy()])  # bool [M, A]
+        self.training = encode_all(
+            run.model, train[drawn.numpy()], None, device, f"{run.name}: training codes"
+        ).flatten(1)  # [M, D]
         self.held_out = encode_all(run.model, test, None, device, f"{run.name}: held-out codes").flatten(1)  # [N, D]
         self.errors = held_out_errors(run.model, test, device)  # float64 [N]
         self.order = torch.randperm(len(test), generator=generator(seed, "selection"))  # the first of these are shown
@@ -238,7 +239,9 @@ def main(options: argparse.Namespace) -> None:
         require(0 < share < 1, "--attribute", name, "one that some training images have and some lack")
     if (count := len(dataset.images["test"])) < FEWEST_IMAGES:
         raise UsageError(f"{dataset.title} has {count} held-out images; these pictures need at least {FEWEST_IMAGES}")
-    folder, space, drawn = run.latents_folder(), LatentSpace(run, dataset, options.seed, device), []
+    space, drawn = LatentSpace(run, dataset, options.seed, device), []
+    folder = run.run.folder / "latents"
+    folder.mkdir(exist_ok=True)
     for name, picture in tqdm(pictures(space, options), desc="drawing", leave=False, dynamic_ncols=True):
         save_picture(picture, folder / name)
         drawn.append(name)

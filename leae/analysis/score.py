@@ -155,7 +155,8 @@ def main(options: argparse.Namespace) -> None:
     if options.positive is not None:
         expected = " or ".join(map(printable, labels)) or "left out, for the folder has not two sub-folders"
         require(options.positive in labels, "--positive", options.positive, expected)
-    dataset, output = run.open_data(), run.latents_folder()
+    dataset, output = run.open_data(), run.run.folder / "latents"
+    output.mkdir(exist_ok=True)
 
     held_out = trained.held_out_errors(run.model, dataset.images["test"], device).numpy()
     errors, unusable = score_images(options.folder, names, run.model, device)

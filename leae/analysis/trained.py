@@ -61,12 +61,6 @@ class TrainedRun:
         ratio = self.run.settings["MASK_RATIO"] if mask_ratio is None else mask_ratio
         return MaskedViews(self.model.image_shape[-1], ratio, seed)
 
-    def latents_folder(self) -> Path:
-        """The folder in the run's for pictures of codes, and for scores; it is made where there is none."""
-        folder = self.run.folder / "latents"
-        folder.mkdir(exist_ok=True)
-        return folder
-
 
 def add_run_arguments(parser: Parser, nargs: int | str, masks: bool = True) -> None:
     """The arguments that the commands share: `nargs` runs, and with `masks` the mask ratio."""
