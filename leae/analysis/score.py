@@ -126,7 +126,8 @@ def draw_roc(errors: np.ndarray, positives: np.ndarray, names: dict[bool, str], 
     figure = Figure(figsize=(12, 5.2), dpi=maps.DPI, layout="constrained")
     curve, histogram = figure.subplots(1, 2)
     RocCurveDisplay.from_predictions(positives, errors, name="score", ax=curve, plot_chance_level=True)
-    curve.set(title=f"area under the ROC curve: {roc_auc_score(positives, errors):.3f}")
+    area = roc_auc_score(positives, errors)
+    curve.set(xlabel="false positive rate", ylabel="true positive rate", title=f"area under the curve: {area:.3f}")
     edges = np.histogram_bin_edges(errors, bins=20)
     for positive, colour in ((False, maps.WITHOUT), (True, maps.WITH)):
         part = errors[positives == positive]
