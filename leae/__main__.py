@@ -5,7 +5,6 @@ docstring is its help.
 """
 
 import argparse
-import ast
 import difflib
 import importlib
 import sys
@@ -42,8 +41,8 @@ def main() -> None:
         print("usage: uv run -m leae COMMAND ..., one of these; each has a --help of its own\n")
         for name, module in COMMANDS.items():
             source = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
-            docstring = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")))
-            print(f"    {name:<10}{docstring.splitlines()[0]}")
+            first_line = source.read_text(encoding="utf-8").splitlines()[0].strip('"')
+            print(f"    {name:<10}{first_line}")
         return
     from leae.errors import run_command  # imports torch, which the overview does without
 

@@ -2,7 +2,6 @@
 
     uv run -m leae bench                                every setting
     uv run -m leae bench --only cpu --steps 20          one setting, more steps
-    uv run -m leae bench --profile                      where the time of a step goes, besides
 
 Plain steps (`leae.analysis.plain`: every view its own pass, contiguous float32 memory, unfused AdamW, every loss read
 back) and main.py's steps, both with main.py's constants, are timed in turns: what slows the machine slows both.
@@ -19,7 +18,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from leae.analysis.plain import plain_objective
@@ -142,15 +140,15 @@ def flop_per_image(contestant: Contestant) -> float:
     return counter.get_total_flops() / contestant.batches.batch_size
 
 
-def compare(title: str, constants: dict, batch_size: int, steps: int, device: torch.device, rate: float) -> Contestant:
-    """Time a setting and print what came out; the contestant that makes fast steps."""
+def compare(title: str, constants: dict, batch_size: int, steps: int, device: torch.device, rate: float) -> None:
+    """Time a setting and print what came out."""
     size = constants["IMAGE_SIZE"]
     images = np.random.default_rng(0).integers(0, 256, (DATA_IMAGES, size, size, 3), dtype=np.uint8)
     batches = Batches(images, batch_size, 0, device)
     contestants = [Contestant(constants, batches, plain) for plain in (True, False)]
     flop = [flop_per_image(contestant) for contestant in contestants]  # before it is compiled
-    fast = contestants[1]
     if device.type == "cuda":
+        fast = contestants[1]
         compile_if_it_works(fast.model.encoder, fast.model.decoder, fast.judge.encoder)
         for contestant in 3 * contestants:  # algorithms are tried out
             contestant.step()
@@ -169,14 +167,12 @@ def compare(title: str, constants: dict, batch_size: int, steps: int, device: to
         )
     share = np.median(cutting) * medians[1] / batch_size
     print(f"  ratio  {medians[1] / medians[0]:.2f}; data: {share:.1%} of a fast step")
-    return fast
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", choices=SETTINGS, help="one of the settings instead of all")
     parser.add_argument("--steps", type=int, help="steps that are timed of each kind [10, on a GPU 50]")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="[%(default)s]")
-    parser.add_argument("--profile", action="store_true", help="print where the time of fast steps goes")
 
 
 def main(options: argparse.Namespace) -> None:
@@ -189,13 +185,7 @@ def main(options: argparse.Namespace) -> None:
         title, gpu, differing = SETTINGS[name]
         constants = script_constants(SCRIPT, gpu) | differing
         batch_size = CPU_BATCH if gpu and device.type == "cpu" else constants["BATCH_SIZE"]
-        fast = compare(title, constants, batch_size, steps, device, rate)
-        if options.profile:
-            with profile() as profiler:  # of the CPU, and of the GPU where there is one
-                for _ in range(3):
-                    seconds_of(fast.step, device)
-            by = f"self_{device.type}_time_total"
-            print(profiler.key_averages().table(sort_by=by, row_limit=15, max_name_column_width=50))
+        compare(title, constants, batch_size, steps, device, rate)
     if options.only is None:
         images, read = read_rate()
         print(f"\nreading from a prepared array's file: {images:,.0f} images/s of 128×128, {read / 1e9:.1f} GB/s")

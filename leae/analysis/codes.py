@@ -32,14 +32,12 @@ def gaussianity(codes: Tensor, seed: int = 0) -> tuple[float, float, int]:
     statistic grows with their number, so that figures compare only where that is the same.
     """
     codes = codes[:GAUSSIAN_CODES].float()
-    true = torch.randn(codes.shape, generator=generator(seed, "metrics", 1))
-    return _sigreg(codes, seed), _sigreg(true, seed), len(codes)
-
-
-def _sigreg(codes: Tensor, seed: int) -> float:
-    """SIGReg, of a spatial latent one row of positions at a time: all at once would take gigabytes."""
-    rows = [codes] if codes.dim() == 2 else codes.split(1, dim=2)
-    return sum(sigreg(row, generator(seed, "metrics")).item() for row in rows) / len(rows)
+    statistics = []
+    for some in (codes, torch.randn(codes.shape, generator=generator(seed, "metrics", 1))):
+        # Of a spatial latent one row of positions at a time: all at once would take gigabytes.
+        rows = [some] if some.dim() == 2 else some.split(1, dim=2)
+        statistics.append(sum(sigreg(row, generator(seed, "metrics")).item() for row in rows) / len(rows))
+    return *statistics, len(codes)
 
 
 def class_difference(codes: Tensor, labels: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def main(options: argparse.Namespace) -> None:
     drawn = torch.randperm(len(test), generator=generator(options.seed, "selection"))[: options.images]
     images = to_float(test[drawn.numpy()], device)
     boxes = [(row, column, views.side) for row, column in views.corners(len(images)).tolist()]
-    shown = f"{dataset.title}, held-out images, {views.image_size}×{views.image_size}"
-    title = f"{shown}; mask ratio {views.mask_ratio:g}; checkpoint {options.checkpoint}"
+    title = f"{dataset.title}, held-out images, {views.image_size}×{views.image_size}; "
+    title += f"mask ratio {views.mask_ratio:g}; checkpoint {options.checkpoint}"
     save_picture(draw_grid(comparison_rows(runs, images, views), title, boxes), options.output)
     print(f"comparison: {options.output}")

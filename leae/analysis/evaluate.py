@@ -12,15 +12,16 @@ image. Each run's folder gets its figures in evaluation.json and a picture of th
 import argparse
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
-from torch import Tensor, nn
+from torch import Tensor
 
 from leae.analysis import probes
 from leae.analysis.codes import drift, gaussianity
@@ -38,7 +39,8 @@ from leae.training.run import versions
 from leae.training.settings import Parser
 
 VIEWS = ("clean", "masked")
-RECONSTRUCTION = {  # rows of the table, each for both views: what is measured, and its format
+# Rows of the table: what is measured, and its format.
+FIDELITY = {
     "psnr": ("PSNR of {} images (dB)", ".2f"),
     "psnr_square": ("  in the square, {}", ".2f"),
     "ssim": ("SSIM of {} images", ".3f"),
@@ -47,6 +49,7 @@ RECONSTRUCTION = {  # rows of the table, each for both views: what is measured, 
     "lpips": ("LPIPS of {} images", ".3f"),
     "fid": ("FID of {} images", ".1f"),
 }
+RECONSTRUCTION = {f"{n}_{view}": (label.format(view), form) for n, (label, form) in FIDELITY.items() for view in VIEWS}
 LATENT = {
     "latent_size": ("latent size", "d"),
     "sigreg": ("SIGReg statistic", ".1f"),
@@ -83,9 +86,8 @@ class Sample:
     def __init__(self, dataset: Dataset, train: int, test: int, label_share: float, views: MaskedViews):
         self.train, self.test = dataset.images["train"][:train], dataset.images["test"][:test]  # uint8 [N, S, S, C]
         self.views = views
-        labels = [np.zeros((len(images), 0), bool) for images in (self.train, self.test)]
-        if dataset.attribute_names:
-            labels = [dataset.attributes["train"][:train], dataset.attributes["test"][:test]]
+        counts = {"train": len(self.train), "test": len(self.test)}
+        labels = [dataset.attributes.get(split, np.zeros((n, 0), bool))[:n] for split, n in counts.items()]
         probed = probes.probed_attributes(*labels)
         self.attributes = np.array(dataset.attribute_names)[probed]  # names [A]
         self.train_labels, self.test_labels = (part[:, probed] for part in labels)  # bool [N, A]
@@ -95,24 +97,21 @@ class Sample:
         self.weights = probes.resample_weights(len(self.test))
 
 
-class PixelPCA(nn.Module):
+class PixelPCA:
     """The best linear autoencoder by squared error: principal components of images uint8 [N, S, S, C]."""
 
     def __init__(self, images: np.ndarray, components: int):
-        super().__init__()
-        pixels = to_float(images, "cpu").flatten(1).numpy()
-        self.components = min(components, *pixels.shape)  # D
-        pca = PCA(self.components, svd_solver="randomized", random_state=0).fit(pixels)
-        self.register_buffer("mean", torch.from_numpy(pca.mean_).float())  # [C·S·S]
-        self.register_buffer("directions", torch.from_numpy(pca.components_).float())  # [D, C·S·S]
+        pixels = to_float(images).flatten(1).numpy()
+        self.pca = PCA(min(components, *pixels.shape), svd_solver="randomized", random_state=0).fit(pixels)
 
     def encode(self, images: Tensor) -> Tensor:
-        """float [N, C, S, S] in [0, 1] → [N, D]"""
-        return (images.flatten(1) - self.mean) @ self.directions.T
+        """float [N, C, S, S] in [0, 1] → [N, D] on the CPU"""
+        return torch.from_numpy(self.pca.transform(images.flatten(1).cpu().numpy()))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
         """Reconstructions: float [N, C, S, S] in [0, 1] → the same."""
-        return (self.encode(images) @ self.directions + self.mean).view(images.shape).clamp(0, 1)
+        pixels = torch.from_numpy(self.pca.inverse_transform(self.encode(images).numpy()))
+        return pixels.to(images.device).view(images.shape).clamp(0, 1)
 
 
 def columns_for(runs: list[TrainedRun], train: np.ndarray, device: torch.device) -> list[Column]:
@@ -121,8 +120,8 @@ def columns_for(runs: list[TrainedRun], train: np.ndarray, device: torch.device)
     for run in runs:
         components = min(run.model.latent_size, probes.PROBE_DIMS)
         if components not in pcas:
-            pca = PixelPCA(train, components).to(device)
-            pcas[components] = Column(f"PCA {pca.components}", pca)
+            model = PixelPCA(train, components)
+            pcas[components] = Column(f"PCA {model.pca.n_components_}", model)
         columns.append(Column(run.name, run.model, run, pcas[components]))
         torch.manual_seed(0)
         kind = MODELS[type(run.model).__name__.removeprefix("Variational")]  # whose latent has no second half
@@ -200,44 +199,41 @@ def probe(column: Column, view: str, train: np.ndarray, test: np.ndarray, sample
 
 def table(columns: list[Column], sample: Sample) -> str:
     """The figures as text, a column for every encoder."""
-    lines = []
-
-    def row(label: str, cells: list[str]) -> None:
-        lines.append((label.ljust(LABEL_WIDTH) + "".join(cell.rjust(COLUMN_WIDTH) for cell in cells)).rstrip())
-
-    def figure_row(section: str, name: str, label: str, form: str) -> None:
-        if any(name in column.figures[section] for column in columns):
-            values = [column.figures[section].get(name) for column in columns]
-            row(label, ["" if value is None else f"{value:{form}}" for value in values])
-
-    def probe_cell(column: Column, method: str, view: str, score: str) -> str:
-        if not column.means:
-            return f"{CHANCE:.3f}     "
-        entry = column.figures["representation"][method][view][score]
-        low, high = entry["interval"]
-        worse = column.pca and not entry[f"beats {column.pca.name}"]
-        return f"{entry['mean']:.3f}±{(high - low) / 2:.3f}".replace("±0", "±") + ("*" if worse else " ")
-
-    heads = [column.name.replace("-", "-\n").split("\n") for column in columns]
-    for line in range(max(map(len, heads))):
-        row("" if line else "reconstruction", [head[line] if line < len(head) else "" for head in heads])
-    for name, (label, form) in RECONSTRUCTION.items():
-        for view in VIEWS:
-            figure_row("reconstruction", f"{name}_{view}", label.format(view), form)
-    said = f"left out, as no attribute has {probes.FEWEST_PER_CLASS} images with it and as many without in both splits"
-    if count := len(sample.attributes):
-        said = f"mean over {count} attributes ± half of the 95 % interval; * does not beat the PCA beside it"
-    lines += ["", f"representation: {said}"]
+    heads = zip_longest(*(column.name.replace("-", "-\n").split("\n") for column in columns), fillvalue="")
+    rows = [("", head) for head in heads]
+    rows += [("reconstruction", ()), *figure_rows(columns, "reconstruction", RECONSTRUCTION)]
+    count, fewest = len(sample.attributes), probes.FEWEST_PER_CLASS
+    said = f"mean over {count} attributes ± half of the 95 % interval; * does not beat the PCA beside it"
+    if not count:
+        said = f"left out, as no attribute has {fewest} images with it and as many without in both splits"
+    rows += [("", ()), (f"representation: {said}", ())]
     for method, entries in columns[0].figures["representation"].items():
         few = f", {len(sample.few):,} labels, {sample.probed_by_few.sum()} attributes" if method == "few" else ""
-        lines.append(METHODS[method] + few)
+        rows.append((METHODS[method] + few, ()))
         for score in entries["clean"]:
             for view in VIEWS:
-                row(f"  {SCORES[score]}, {view}", [probe_cell(column, method, view, score) for column in columns])
-    lines += ["", "latent, of clean held-out images"]
-    for name, (label, form) in LATENT.items():
-        figure_row("latent", name, label, form)
-    return "\n".join(lines)
+                cells = [probe_cell(column, method, view, score) for column in columns]
+                rows.append((f"  {SCORES[score]}, {view}", cells))
+    rows += [("", ()), ("latent, of clean held-out images", ()), *figure_rows(columns, "latent", LATENT)]
+    lines = [label.ljust(LABEL_WIDTH) + "".join(cell.rjust(COLUMN_WIDTH) for cell in cells) for label, cells in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def figure_rows(columns: list[Column], section: str, figures: dict[str, tuple[str, str]]) -> Iterator[tuple[str, list]]:
+    """The rows of those figures of a section that any column has: label and cells."""
+    for name, (label, form) in figures.items():
+        if any(name in column.figures[section] for column in columns):
+            values = [column.figures[section].get(name) for column in columns]
+            yield label, ["" if value is None else f"{value:{form}}" for value in values]
+
+
+def probe_cell(column: Column, method: str, view: str, score: str) -> str:
+    if not column.means:
+        return f"{CHANCE:.3f}     "
+    entry = column.figures["representation"][method][view][score]
+    low, high = entry["interval"]
+    star = "*" if column.pca and not entry[f"beats {column.pca.name}"] else " "
+    return f"{entry['mean']:.3f}±{(high - low) / 2:.3f}".replace("±0", "±") + star
 
 
 def draw(column: Column, columns: list[Column]) -> Figure:
@@ -246,35 +242,31 @@ def draw(column: Column, columns: list[Column]) -> Figure:
     run, latent = column.run, column.figures["latent"]
     figure.suptitle(f"{run.name}: {run.method}, {run.size}, checkpoint {run.checkpoint}")
     *left, right = np.atleast_1d(figure.subplots(1, 2 if column.means else 1))
-    for axes in left:  # none without attributes
-        draw_probes(axes, column, columns)
+    if left:  # there are attributes
+        draw_probes(left[0], column, columns)
     right.plot(range(1, len(latent["spectrum"]) + 1), latent["spectrum"])
     right.axhline(1, color="grey", linewidth=1, label="N(0, I)")
-    right.grid(alpha=0.3)
     title = f"spread of the codes: effective rank {latent['effective_rank']:.1f} of {latent['dimensions']}"
     right.set(title=title, xlabel="principal direction", ylabel="standard deviation", ylim=(0, None))
+    right.grid(alpha=0.3)
     right.legend()
     return figure
 
 
 def draw_probes(axes: Axes, column: Column, columns: list[Column]) -> None:
     """The AUROC of every attribute: of a run's clean and masked views, of the untrained encoder, and of PCA."""
-    untrained = [one for one in columns if one.run is None and one.pca is column.pca]
-    own = column.figures["representation"]["linear"]["clean"]["auroc"]["attributes"]
-    names = sorted(own, key=own.get)
-
-    def plot(one: Column, view: str, label: str, marker: str, **style) -> None:
+    others = [one for one in columns if one.run is None and one.pca is column.pca] + [column.pca]
+    shown = [(column, "clean", "C0o", {}), (column, "masked", "C0o", {"markerfacecolor": "none"})]
+    shown += [(one, "clean", f"C{number}{'+1x'[number % 3]}", {}) for number, one in enumerate(others, start=1)]
+    names = None
+    for one, view, form, style in shown:
         areas = one.figures["representation"]["linear"][view]["auroc"]["attributes"]
-        axes.plot([areas[name] for name in names], range(len(names)), marker, label=label, **style)
-
-    plot(column, "clean", column.name, "o", color="C0")
-    plot(column, "masked", f"{column.name}, masked views", "o", color="C0", markerfacecolor="none")
-    for number, one in enumerate([*untrained, column.pca]):
-        plot(one, "clean", one.name, "x+1"[number % 3], color=f"C{number + 1}")
+        names = names or sorted(areas, key=areas.get)  # in the order of the run's own
+        axes.plot([areas[name] for name in names], range(len(names)), form, label=f"{one.name}, {view} views", **style)
     axes.set_yticks(range(len(names)), names)
     axes.axvline(CHANCE, color="grey", linewidth=1)
-    axes.grid(alpha=0.3)
     axes.set(title="linear probes of held-out codes", xlabel="AUROC")
+    axes.grid(alpha=0.3)
     axes.legend()
 
 
@@ -304,13 +296,12 @@ def main(options: argparse.Namespace) -> None:
 
     print(table(columns, sample))
     beside = {column.name: column.figures for column in columns if column.run is None}
-    measured = {"mask_ratio": views.mask_ratio, "train_images": len(sample.train), "held_out": len(sample.test)}
-    measured["label_share"] = options.label_share
     for column, run in zip(columns, runs, strict=False):
         folder = run.run.folder
+        measured = {"mask_ratio": views.mask_ratio, "train_images": len(sample.train), "held_out": len(sample.test)}
+        measured["label_share"] = options.label_share
         about = {"run": folder.name, "checkpoint": run.checkpoint, "step": run.step, "data": run.run.data}
-        about["options"] = measured
-        content = about | column.figures | {"beside": beside, "versions": versions()}
+        content = {**about, "options": measured, **column.figures, "beside": beside, "versions": versions()}
         with atomic_write(folder / "evaluation.json") as file:
             json.dump(content, file, indent=2)
         save_picture(draw(column, columns), folder / "evaluation.png")

@@ -59,11 +59,12 @@ class LatentSpace:
     def __init__(self, run: TrainedRun, dataset: Dataset, seed: int, device: torch.device):
         self.run, self.dataset, self.device = run, dataset, device
         train, test = dataset.images["train"], dataset.images["test"]
+        labels = dataset.attributes.get("train", np.zeros((len(train), 0), bool))
         drawn = torch.randperm(len(train), generator=generator(seed, "selection", 1))[:TRAINING_CODES].sort().values
-        train = train[drawn.numpy()]
-        labels = dataset.attributes["train"][drawn.numpy()] if dataset.attribute_names else np.zeros((len(train), 0))
-        self.training_labels = torch.from_numpy(labels).bool()  # [M, A]
-        self.training = encode_all(run.model, train, None, device, f"{run.name}: training codes").flatten(1)  # [M, D]
+        self.training_labels = torch.from_numpy(labels[drawn.numpy()])  # bool [M, A]
+        self.training = encode_all(
+            run.model, train[drawn.numpy()], None, device, f"{run.name}: training codes"
+        ).flatten(1)  # [M, D]
         self.held_out = encode_all(run.model, test, None, device, f"{run.name}: held-out codes").flatten(1)  # [N, D]
         self.errors = held_out_errors(run.model, test, device)  # float64 [N]
         self.order = torch.randperm(len(test), generator=generator(seed, "selection"))  # the first of these are shown
@@ -85,17 +86,17 @@ class LatentSpace:
 
 def separations(space: LatentSpace) -> dict[str, float]:
     """How well each attribute that is common enough is separated on training images, the best first."""
-    found = {}
+    areas = {}
     for name, labels in zip(space.dataset.attribute_names, space.training_labels.T, strict=True):
-        if RARE <= labels.float().mean() <= 1 - RARE:
-            found[name] = separation(space.training, labels)
-    return dict(sorted(((n, a) for n, a in found.items() if not np.isnan(a)), key=lambda item: -item[1]))
+        if RARE <= labels.float().mean() <= 1 - RARE and not np.isnan(area := separation(space.training, labels)):
+            areas[name] = area
+    return dict(sorted(areas.items(), key=lambda item: -item[1]))
 
 
 def colours_of(space: LatentSpace, attribute: str | None, best: dict[str, float]) -> tuple[np.ndarray, list[str], str]:
-    """What colours a map, an attribute that was asked for, else classes, else the first of `separations`.
+    """A label for each held-out image, int64 [N], by which it is coloured; the labels' names; what to say of them.
 
-    It comes as a label for each held-out image, int64 [N]; the labels' names; and what to say of them.
+    The labels are an attribute that was asked for, else classes, else the first of `separations`.
     """
     names, labels = space.dataset.attribute_names, space.dataset.attributes.get("test")
     classes = 2 <= len(names) <= MOST_CLASSES and (space.training_labels.sum(dim=1) == 1).all()
@@ -111,10 +112,10 @@ def colours_of(space: LatentSpace, attribute: str | None, best: dict[str, float]
 def draw_codes_map(space: LatentSpace, kind: str, seed: int, colours: tuple[np.ndarray, list[str], str]) -> Figure:
     """A map of held-out codes; `kind` is one of MAPS, `colours` are from `colours_of`."""
     shown = space.order[:MAPPED]
-    plane = make_map(kind, space.training, space.held_out[shown], seed)
+    points, axes, method = make_map(kind, space.training, space.held_out[shown], seed)
     labels, names, said = colours
-    title = f"{space.run.title}\n{len(shown):,} held-out codes by {plane.method}\n{said}"
-    return draw_map(plane, space.images(shown), labels[shown.numpy()], names, title)
+    title = f"{space.run.title}\n{len(shown):,} held-out codes by {method}\n{said}"
+    return draw_map(points, axes, space.images(shown), labels[shown.numpy()], names, title)
 
 
 def draw_interpolations(space: LatentSpace, count: int) -> Image.Image:
@@ -231,16 +232,16 @@ def main(options: argparse.Namespace) -> None:
     dataset = run.open_data()
     if (name := options.attribute) is not None:
         names = dataset.attribute_names
-        require(bool(names), "--attribute", name, f"left out, for {dataset.title} has no attributes")
         advice = "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(name, names, n=1))
-        require(name in names, "--attribute", name, f"one of {', '.join(names)}{advice}")
-        having = dataset.attributes["train"][:, names.index(name)]
-        varies = having.any() and not having.all()
-        require(varies, "--attribute", name, "one that some training images have and some lack")
-    count = len(dataset.images["test"])
-    if count < FEWEST_IMAGES:
+        expected = f"one of {', '.join(names)}{advice}" if names else f"left out, for {dataset.title} has no attributes"
+        require(name in names, "--attribute", name, expected)
+        share = dataset.attributes["train"][:, names.index(name)].mean()
+        require(0 < share < 1, "--attribute", name, "one that some training images have and some lack")
+    if (count := len(dataset.images["test"])) < FEWEST_IMAGES:
         raise UsageError(f"{dataset.title} has {count} held-out images; these pictures need at least {FEWEST_IMAGES}")
-    folder, space, drawn = run.latents_folder(), LatentSpace(run, dataset, options.seed, device), []
+    space, drawn = LatentSpace(run, dataset, options.seed, device), []
+    folder = run.run.folder / "latents"
+    folder.mkdir(exist_ok=True)
     for name, picture in tqdm(pictures(space, options), desc="drawing", leave=False, dynamic_ncols=True):
         save_picture(picture, folder / name)
         drawn.append(name)

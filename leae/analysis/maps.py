@@ -1,7 +1,7 @@
 """Two-dimensional maps of codes: how they are made, and how they are drawn, with images at their places."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colormaps
@@ -31,16 +31,6 @@ MOST_CLASSES = 20  # that colours can tell apart
 TINY = np.finfo(np.float32).tiny
 
 
-@dataclass(frozen=True)
-class Map:
-    """Where codes lie on a plane."""
-
-    points: np.ndarray  # float [N, 2]
-    axes: tuple[str, str]  # what the two are
-    scale: bool  # whether distances along the axes mean something
-    method: str  # how it was made, for the title
-
-
 def require_umap() -> Callable:
     """UMAP's class, which comes with an extra; a `UsageError` if that is not installed."""
     try:
@@ -51,11 +41,14 @@ def require_umap() -> Callable:
     return UMAP
 
 
-def make_map(kind: str, training: Tensor, codes: Tensor, seed: int) -> Map:
-    """A map of codes, float [N, D], at least four of them; `kind` is one of MAPS.
+def make_map(kind: str, training: Tensor, codes: Tensor, seed: int) -> tuple[np.ndarray, list[str], str]:
+    """Where codes, float [N, D], at least four of them, lie on a plane; `kind` is one of MAPS.
 
     Principal components are those of training codes, float [M, D]. t-SNE and UMAP lay out the codes themselves,
     beginning at their places among the first two components, without labels.
+
+    Returns:
+        Points, float [N, 2]; what either axis is, or ["", ""] where neither has a meaning; how the map was made.
     """
     training, codes = training.numpy(), codes.numpy()
     components = min(2 if kind == "pca" else COMPONENTS, *training.shape)
@@ -68,17 +61,17 @@ def make_map(kind: str, training: Tensor, codes: Tensor, seed: int) -> Map:
     if kind == "pca":
         variances = np.pad(pca.explained_variance_, (0, missing))
         shares = variances / max(training.var(axis=0, ddof=1).sum(), TINY)
-        axes = tuple(f"component {number}: {share:.1%} of the variance" for number, share in enumerate(shares, start=1))
-        return Map(projected, axes, True, "PCA, the components those of training codes")
+        axes = [f"component {number}: {share:.1%} of the variance" for number, share in enumerate(shares, start=1)]
+        return projected, axes, "PCA, the components those of training codes"
     start = (projected[:, :2] / max(projected[:, 0].std(), TINY)).astype(np.float32)
     seed %= 2**32  # all that NumPy's older generator takes
     if kind == "tsne":
         perplexity = min(PERPLEXITY, (len(codes) - 1) / 3)
         points = TSNE(2, perplexity=perplexity, init=1e-4 * start, random_state=seed).fit_transform(projected)
-        return Map(points, ("t-SNE 1", "t-SNE 2"), False, f"t-SNE, perplexity {perplexity:.3g}")
+        return points, ["", ""], f"t-SNE, perplexity {perplexity:.3g}"
     neighbours = min(UMAP_NEIGHBOURS, len(codes) - 1)
     umap = require_umap()(n_neighbors=neighbours, init=start, random_state=seed, n_jobs=1)
-    return Map(umap.fit_transform(projected), ("UMAP 1", "UMAP 2"), False, f"UMAP, {neighbours} neighbours")
+    return umap.fit_transform(projected), ["", ""], f"UMAP, {neighbours} neighbours"
 
 
 def without_overlap(points: np.ndarray, distance: float) -> list[int]:
@@ -90,40 +83,43 @@ def without_overlap(points: np.ndarray, distance: float) -> list[int]:
     return taken
 
 
-def draw_map(plane: Map, images: Tensor, labels: np.ndarray, names: list[str], title: str) -> Figure:
+def draw_map(
+    points: np.ndarray, axis_names: list[str], images: Tensor, labels: np.ndarray, names: list[str], title: str
+) -> Figure:
     """A map with a dot for every code, coloured by its label, and thumbnails where there is room for them.
 
-    Images are float [N, C, S, S] in [0, 1]; labels, int [N], say which of the legend's names is an image's. A map
-    without names has one colour. The title may have several lines.
+    Points, float [N, 2], and the axes' names are from `make_map`. Images are float [N, C, S, S] in
+    [0, 1]; labels, int [N], say which of the legend's names is an image's. A map without names has one colour. The
+    title may have several lines.
     """
-    lines = len(title.split("\n")) - (-len(names) // LEGEND_COLUMNS)
+    lines = len(title.split("\n")) + math.ceil(len(names) / LEGEND_COLUMNS)
     left, bottom, right, top = 80, 65, 20, 20 + LINE * lines  # margins in pixels
     width, height = left + SIDE + right, bottom + SIDE + top
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     axes = figure.add_axes((left / width, bottom / height, SIDE / width, SIDE / height))
     # One unit is as long along both axes, with room for a thumbnail at the borders.
-    middle = (plane.points.max(axis=0) + plane.points.min(axis=0)) / 2
-    reach = max(np.ptp(plane.points, axis=0).max() / 2, 1e-6) * (1 + 2 * THUMBNAIL / SIDE)
+    middle = (points.max(axis=0) + points.min(axis=0)) / 2
+    reach = max(np.ptp(points, axis=0).max() / 2, 1e-6) * (1 + 2 * THUMBNAIL / SIDE)
     axes.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach))
 
     palette = [WITHOUT, WITH] if len(names) <= 2 else colormaps["tab10" if len(names) <= 10 else "tab20"].colors
     for label, colour in enumerate(palette[: max(1, len(names))]):
-        x, y = plane.points[labels == label].T
+        x, y = points[labels == label].T
         letters = LEGEND_LETTERS // min(max(1, len(names)), LEGEND_COLUMNS)
         name = f"{legend_text(names[label], letters)} ({len(x):,})" if names else None
         axes.scatter(x, y, s=18, color=colour, linewidths=0, alpha=0.8, label=name)
     pixels = to_pixels(images)
     pixels = pixels.repeat(3 // pixels.shape[3], axis=3)  # grey ones become RGB
-    for index in without_overlap(plane.points, SPACING * THUMBNAIL * 2 * reach / SIDE):
+    for index in without_overlap(points, SPACING * THUMBNAIL * 2 * reach / SIDE):
         thumbnail = OffsetImage(pixels[index], zoom=THUMBNAIL * 72 / DPI / pixels.shape[1])
         frame = {"edgecolor": palette[labels[index]], "linewidth": 2}
-        axes.add_artist(AnnotationBbox(thumbnail, plane.points[index], pad=0, frameon=True, bboxprops=frame))
+        axes.add_artist(AnnotationBbox(thumbnail, points[index], pad=0, frameon=True, bboxprops=frame))
     if names:  # above the map, where it hides nothing
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": LEGEND_COLUMNS, "frameon": False}
         axes.legend(**place, fontsize=11, markerscale=2.5, borderaxespad=0.3, handletextpad=0.2)
-    axes.set_xlabel(plane.axes[0], fontsize=11)
-    axes.set_ylabel(plane.axes[1], fontsize=11)
-    if not plane.scale:
+    axes.set_xlabel(axis_names[0], fontsize=11)
+    axes.set_ylabel(axis_names[1], fontsize=11)
+    if not any(axis_names):
         axes.set(xticks=[], yticks=[])
     figure.text(left / width, 1 - 12 / height, title, fontsize=11, va="top", linespacing=1.4)
     return figure

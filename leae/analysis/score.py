@@ -18,21 +18,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from sklearn.metrics import roc_auc_score, roc_curve
-from torch import nn
+from sklearn.metrics import RocCurveDisplay, roc_auc_score
 from tqdm import tqdm
 
-from leae.analysis.maps import DPI, WITH, WITHOUT, legend_text
-from leae.analysis.trained import (
-    TrainedRun,
-    add_run_arguments,
-    held_out_errors,
-    open_runs,
-    save_picture,
-    squared_errors,
-)
+from leae.analysis import maps, trained
+from leae.autoencoder import BaseAutoencoder
 from leae.data.batches import to_float
-from leae.data.sources import folder_source
+from leae.data.sources import folder_source, read_images
 from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write
 from leae.training.device import find_device
@@ -44,25 +36,20 @@ MOST_IMAGES = 50  # in a row of the picture
 LETTERS = 24  # of a sub-folder's name in a legend
 
 
-class ImageFolder:
-    """The images of a folder, at any depth, as uint8 [S, S, C] for a model's (C, S, S); `UsageError` if none."""
+def image_names(root: Path) -> list[str]:
+    """A folder's images, at any depth, as paths below it; `UsageError` if it has none."""
+    if not root.is_dir():
+        raise UsageError(f"{root} is not a folder; name one with images")
+    return sorted(name for names in folder_source(root, size=0).splits.values() for name in names)
 
-    def __init__(self, root: Path, image_shape: tuple[int, ...]):
-        if not root.is_dir():
-            raise UsageError(f"{root} is not a folder; name one with images")
-        self.source = folder_source(root, image_shape[1])
-        self.grey = image_shape[0] == 1
-        self.names = sorted(name for members in self.source.splits.values() for name in members)  # paths below it
-        tops = {sub_folder(name) for name in self.names}
-        # The sub-folders, where there are two and these have all images.
-        self.labels = tuple(sorted(tops)) if len(tops) == 2 and "" not in tops else ()
 
-    def read(self, names: list[str]) -> list[np.ndarray | str]:
-        """Images by their names: for each uint8 [S, S, C], or the reason why there is none."""
-        images = self.source.read(names)
-        if self.grey:
-            images = [i if isinstance(i, str) else np.array(Image.fromarray(i).convert("L"))[..., None] for i in images]
-        return images
+def read_for(model: BaseAutoencoder, root: Path, names: list[str]) -> list[np.ndarray | str]:
+    """Images below a folder as a model takes them: for each uint8 [S, S, C], or the reason why there is none."""
+    channels, size, _ = model.image_shape
+    images = read_images(root, size, None, names)
+    if channels == 1:
+        images = [i if isinstance(i, str) else np.array(Image.fromarray(i).convert("L"))[..., None] for i in images]
+    return images
 
 
 def sub_folder(name: str) -> str:
@@ -70,17 +57,25 @@ def sub_folder(name: str) -> str:
     return name.split("/")[0] if "/" in name else ""
 
 
-def score_images(folder: ImageFolder, model: nn.Module, device: torch.device) -> tuple[dict, dict]:
+def labels_of(names: list[str]) -> list[str]:
+    """The two sub-folders that have all of these images; none where there are not two."""
+    labels = sorted({sub_folder(name) for name in names})
+    return labels if len(labels) == 2 and "" not in labels else []
+
+
+def score_images(
+    root: Path, names: list[str], model: BaseAutoencoder, device: torch.device
+) -> tuple[dict[str, float], dict[str, str]]:
     """Each image's mean squared error by name, the highest first; why others are unusable; `UsageError` if all are."""
     errors, unusable = {}, {}
-    for first in tqdm(range(0, len(folder.names), BATCH), desc="scoring", leave=False, dynamic_ncols=True):
-        members = folder.names[first : first + BATCH]
-        results = dict(zip(members, folder.read(members), strict=True))
+    for first in tqdm(range(0, len(names), BATCH), desc="scoring", leave=False, dynamic_ncols=True):
+        members = names[first : first + BATCH]
+        results = dict(zip(members, read_for(model, root, members), strict=True))
         unusable |= {name: result for name, result in results.items() if isinstance(result, str)}
         images = {name: result for name, result in results.items() if name not in unusable}
         if images:
             batch = to_float(np.stack(list(images.values())), device)
-            errors |= zip(images, squared_errors(model, batch).tolist(), strict=True)
+            errors |= zip(images, trained.squared_errors(model, batch).tolist(), strict=True)
     if not errors:
         name, reason = next(iter(unusable.items()))
         raise UsageError(f"none of the {len(unusable)} images can be scored; {name}: {reason}")
@@ -91,9 +86,8 @@ def write_scores(errors: dict[str, float], unusable: dict[str, str], held_out: n
     """CSV of scores, then of unusable files; above_held_out is the share of the errors `held_out`, float [M], below."""
     writer = csv.writer(file)
     writer.writerow(("file", "score", "above_held_out", "reason"))
-    shares = np.searchsorted(np.sort(held_out), list(errors.values()), side="left") / len(held_out)
-    for (name, error), share in zip(errors.items(), shares, strict=True):
-        writer.writerow((printable(name), f"{error:.6g}", f"{share:.4f}", ""))
+    for name, error in errors.items():
+        writer.writerow((printable(name), f"{error:.6g}", f"{(held_out < error).mean():.4f}", ""))
     for name, reason in unusable.items():
         writer.writerow((printable(name), "", "", printable(reason)))
 
@@ -103,17 +97,17 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def draw_scores(folder: ImageFolder, errors: dict, run: TrainedRun, count: int, device: torch.device) -> Image.Image:
+def draw_scores(root: Path, errors: dict, run: trained.TrainedRun, count: int, device: torch.device) -> Image.Image:
     """At most `count` images with the highest and with the lowest scores, each above its reconstruction."""
     ranked, total = list(errors), len(errors)
     count = max(1, min(count, total // 2))
     rows, captions = {}, {}
     for which, places in (("highest", range(count)), ("lowest", range(total - 1, total - 1 - count, -1))):
         names = [ranked[place] for place in places]
-        read = folder.read(names)
-        gone = [name for name, image in zip(names, read, strict=True) if isinstance(image, str)]
-        if gone:
-            raise UsageError(f"{printable(gone[0])} has changed while the folder was scored; score it again")
+        read = read_for(run.model, root, names)
+        for name, image in zip(names, read, strict=True):
+            if isinstance(image, str):
+                raise UsageError(f"{printable(name)} has changed while the folder was scored; score it again")
         images = to_float(np.stack(read), device)
         above, below = f"{which} scores:\nimage", f"{which} scores:\nreconstruction"
         rows[above], rows[below] = images.cpu(), reconstruct(run.model, images).cpu()
@@ -129,17 +123,15 @@ def draw_roc(errors: np.ndarray, positives: np.ndarray, names: dict[bool, str], 
     Of the sub-folders' names the one at True is that of the `positives`, bool [N], which should score higher; 95 % of
     the held-out images score at most `limit`.
     """
-    figure = Figure(figsize=(12, 5.2), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(12, 5.2), dpi=maps.DPI, layout="constrained")
     curve, histogram = figure.subplots(1, 2)
-    false, true, _ = roc_curve(positives, errors)
-    curve.plot([0, 1], [0, 1], color="grey", linestyle=":", label="chance: 0.5")
-    curve.plot(false, true, color=WITH, linewidth=2, label=f"score: {roc_auc_score(positives, errors):.3f}")
-    curve.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC curve", aspect="equal")
-    curve.legend(title="area under the curve", loc="lower right")
+    RocCurveDisplay.from_predictions(positives, errors, name="score", ax=curve, plot_chance_level=True)
+    area = roc_auc_score(positives, errors)
+    curve.set(xlabel="false positive rate", ylabel="true positive rate", title=f"area under the curve: {area:.3f}")
     edges = np.histogram_bin_edges(errors, bins=20)
-    for positive, colour in ((False, WITHOUT), (True, WITH)):
+    for positive, colour in ((False, maps.WITHOUT), (True, maps.WITH)):
         part = errors[positives == positive]
-        label = f"{legend_text(names[positive], LETTERS)} ({len(part):,})"
+        label = f"{maps.legend_text(names[positive], LETTERS)} ({len(part):,})"
         histogram.hist(part, edges, weights=np.full(len(part), 1 / len(part)), color=colour, alpha=0.6, label=label)
     histogram.axvline(limit, color="black", linestyle="--", linewidth=1, label="95% of held-out images are below")
     histogram.set(xlabel="mean squared error", ylabel="share of the images")
@@ -149,7 +141,7 @@ def draw_roc(errors: np.ndarray, positives: np.ndarray, names: dict[bool, str], 
 
 
 def add_arguments(parser: Parser) -> None:
-    add_run_arguments(parser, nargs=1, masks=False)
+    trained.add_run_arguments(parser, nargs=1, masks=False)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the images to score, at any depth")
     parser.add_argument("--positive", metavar="NAME", help="sub-folder to be flagged [the one of higher mean score]")
     parser.add_argument("--images", type=int, default=8, help="images in a row of scores.png [%(default)s]")
@@ -158,36 +150,37 @@ def add_arguments(parser: Parser) -> None:
 def main(options: argparse.Namespace) -> None:
     require_whole(1, MOST_IMAGES, **{"--images": options.images})
     device = find_device(options.device)
-    [run] = open_runs(options.runs, options.checkpoint, device)
-    folder = ImageFolder(options.folder, run.model.image_shape)
+    [run] = trained.open_runs(options.runs, options.checkpoint, device)
+    names = image_names(options.folder)
+    labels = labels_of(names)
     if options.positive is not None:
-        names = " or ".join(map(printable, folder.labels)) or "left out, for the folder has not two sub-folders"
-        require(options.positive in folder.labels, "--positive", options.positive, names)
-    dataset = run.open_data()
-    output = run.latents_folder()
+        expected = " or ".join(map(printable, labels)) or "left out, for the folder has not two sub-folders"
+        require(options.positive in labels, "--positive", options.positive, expected)
+    dataset, output = run.open_data(), run.run.folder / "latents"
+    output.mkdir(exist_ok=True)
 
-    held_out = held_out_errors(run.model, dataset.images["test"], device).numpy()
-    errors, unusable = score_images(folder, run.model, device)
+    held_out = trained.held_out_errors(run.model, dataset.images["test"], device).numpy()
+    errors, unusable = score_images(options.folder, names, run.model, device)
     with atomic_write(output / "scores.csv") as file:
         write_scores(errors, unusable, held_out, file)
     scores, limit = np.array(list(errors.values())), float(np.quantile(held_out, 0.95))
     print(f"scores: {output / 'scores.csv'}; {len(scores):,} images, {len(unusable):,} that cannot be used")
     said = f"as 5% of the {len(held_out):,} held-out images of {dataset.title} do"
     print(f"{(scores > limit).sum():,} score above {limit:.3g}, {said}")
-    save_picture(draw_scores(folder, errors, run, options.images, device), output / "scores.png")
+    trained.save_picture(draw_scores(options.folder, errors, run, options.images, device), output / "scores.png")
     print(f"highest and lowest: {output / 'scores.png'}")
 
     (output / "roc.png").unlink(missing_ok=True)  # another folder's would lie beside these scores
     owners = np.array([sub_folder(name) for name in errors])
-    if not folder.labels or len(set(owners)) < 2:
-        reason = "one of the two sub-folders has no image that can be used"
-        if not folder.labels:
-            reason = "the folder has not two sub-folders that hold all of its images"
-        print(f"no ROC curve: {reason}")
+    if not labels:
+        print("no ROC curve: the folder has not two sub-folders that hold all of its images")
         return
-    positive = options.positive or max(folder.labels, key=lambda label: scores[owners == label].mean())
-    positives, names = owners == positive, {label == positive: printable(label) for label in folder.labels}
+    if len(set(owners)) < 2:
+        print("no ROC curve: one of the two sub-folders has no image that can be used")
+        return
+    positive = options.positive or max(labels, key=lambda label: scores[owners == label].mean())
+    positives, names = owners == positive, {label == positive: printable(label) for label in labels}
     reason = "as --positive says" if options.positive else "which has the higher mean score; --positive says otherwise"
     area = roc_auc_score(positives, scores)
     print(f"AUROC {area:.4f} of {names[True]!r} ({reason}) against {names[False]!r}: {output / 'roc.png'}")
-    save_picture(draw_roc(scores, positives, names, limit, run.title), output / "roc.png")
+    trained.save_picture(draw_roc(scores, positives, names, limit, run.title), output / "roc.png")

@@ -38,9 +38,8 @@ class TrainedRun:
     def method(self) -> str:
         """What it was trained for."""
         settings = self.run.settings
-        if "JUDGE_RULER" not in settings:
-            return self.run.kind
-        return f"{self.run.kind}, {settings['OBJECTIVE']}, {settings['JUDGE_RULER']} ruler"
+        judge = f", {settings['OBJECTIVE']}, {settings['JUDGE_RULER']} ruler" if "JUDGE_RULER" in settings else ""
+        return self.run.kind + judge
 
     @property
     def size(self) -> str:
@@ -61,12 +60,6 @@ class TrainedRun:
         """Masked views, by default with the run's mask ratio; a `UsageError` if no such square fits the images."""
         ratio = self.run.settings["MASK_RATIO"] if mask_ratio is None else mask_ratio
         return MaskedViews(self.model.image_shape[-1], ratio, seed)
-
-    def latents_folder(self) -> Path:
-        """The folder in the run's for pictures of codes, and for scores; it is made where there is none."""
-        folder = self.run.folder / "latents"
-        folder.mkdir(exist_ok=True)
-        return folder
 
 
 def add_run_arguments(parser: Parser, nargs: int | str, masks: bool = True) -> None:
@@ -95,17 +88,14 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
             raise UsageError(f"{folder}/settings.json has no {missing[0]}; train it again with this version of leae")
         model, step = load_checkpoint(_find_checkpoint(run, checkpoint), device)
         runs.append(TrainedRun(run, name if names.count(name) == 1 else str(folder), checkpoint, step, model))
-    for other in runs[1:]:
-        if (other.run.identity, other.model.image_shape) != (runs[0].run.identity, runs[0].model.image_shape):
-            ours = f"{runs[0].run.folder} was trained on {_images_of(runs[0])}"
-            theirs = f"{other.run.folder} on {_images_of(other)}"
-            raise UsageError(f"{ours}, {theirs}; only runs on the same images can be put side by side")
+    if len({(one.run.identity, one.model.image_shape) for one in runs}) > 1:
+        said = []
+        for one in runs:
+            channels, size, _ = one.model.image_shape
+            data = f"{one.run.data['title']} ({one.run.identity[:6]}) at {size}×{size}×{channels}"
+            said.append(f"{one.run.folder} was trained on {data}")
+        raise UsageError(f"{', '.join(said)}; only runs on the same images can be put side by side")
     return runs
-
-
-def _images_of(trained: TrainedRun) -> str:
-    channels, size, _ = trained.model.image_shape
-    return f"{trained.run.data['title']} ({trained.run.identity[:6]}) at {size}×{size}×{channels}"
 
 
 def _find_checkpoint(run: Run, name: str) -> Path:

@@ -128,8 +128,8 @@ def test_nothing_held_out_reaches_directions_components_or_the_choice_of_attribu
     assert best[0] == best[1]
     assert next(iter(best[0].items())) == ("Bright", 1)
     torch.testing.assert_close(walks[0], walks[1], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(maps[0].points[:2], maps[1].points[:2], atol=1e-5)
-    assert not np.allclose(maps[0].points[2:], maps[1].points[2:], atol=1e-2)
+    np.testing.assert_allclose(maps[0][0][:2], maps[1][0][:2], atol=1e-5)
+    assert not np.allclose(maps[0][0][2:], maps[1][0][2:], atol=1e-2)
 
 
 def test_neighbours_are_the_nearest_other_held_out_images(space, drawn):

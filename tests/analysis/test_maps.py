@@ -21,24 +21,24 @@ def gaussian(*shape, seed=0):
 def test_the_components_of_a_pca_map_are_those_of_the_training_codes(count, dimensions):
     spread = torch.linspace(3, 0.1, dimensions)
     training, held_out = gaussian(count, dimensions) * spread + 2, gaussian(20, dimensions, seed=1) * spread
-    plane = make_map("pca", training, held_out, 0)
+    points, axes, _ = make_map("pca", training, held_out, 0)
     mean = training.double().mean(0)
     _, values, rows = np.linalg.svd((training - mean).double().numpy(), full_matrices=False)
     expected = (held_out - mean).double().numpy() @ rows[:2].T
-    signs = np.sign((expected * plane.points).sum(axis=0))  # a component and its opposite are one
-    np.testing.assert_allclose(plane.points, expected * signs, atol=2e-2 * np.abs(expected).max())
+    signs = np.sign((expected * points).sum(axis=0))  # a component and its opposite are one
+    np.testing.assert_allclose(points, expected * signs, atol=2e-2 * np.abs(expected).max())
     shares = values[:2] ** 2 / (values**2).sum()
-    for axis, share in zip(plane.axes, shares, strict=True):
+    for axis, share in zip(axes, shares, strict=True):
         said = float(axis.split(": ")[1].split("%")[0])
         assert said == pytest.approx(100 * share, abs=0.11)
     # Whatever other held-out codes there are, a code's place stays.
-    np.testing.assert_allclose(make_map("pca", training, held_out[:5], 0).points, plane.points[:5], atol=1e-4)
+    np.testing.assert_allclose(make_map("pca", training, held_out[:5], 0)[0], points[:5], atol=1e-4)
 
 
 def test_t_sne_keeps_groups_apart_and_is_the_same_for_the_same_seed():
     labels = torch.arange(60) % 2
     codes = gaussian(60, 70) * 0.1 + labels[:, None] * 5
-    first, second = (make_map("tsne", gaussian(80, 70), codes, 2**40).points for _ in range(2))
+    first, second = (make_map("tsne", gaussian(80, 70), codes, 2**40)[0] for _ in range(2))
     assert np.array_equal(first, second)
     centres = np.stack([first[labels.numpy() == label].mean(axis=0) for label in (0, 1)])
     nearer = np.linalg.norm(first[:, None] - centres, axis=2).argmin(axis=1)
@@ -48,10 +48,10 @@ def test_t_sne_keeps_groups_apart_and_is_the_same_for_the_same_seed():
 @pytest.mark.parametrize("kind", ["pca", "tsne"])
 @pytest.mark.parametrize("codes", [torch.ones(5, 6), gaussian(4, 1)])
 def test_collapsed_codes_and_codes_of_one_dimension_have_places_too(kind, codes):
-    plane = make_map(kind, codes.repeat(3, 1), codes, 0)
-    assert plane.points.shape == (len(codes), 2)
-    assert np.isfinite(plane.points).all()
-    draw_map(plane, torch.rand(len(codes), 1, 8, 8), np.zeros(len(codes), int), [], "title")
+    points, axes, _ = make_map(kind, codes.repeat(3, 1), codes, 0)
+    assert points.shape == (len(codes), 2)
+    assert np.isfinite(points).all()
+    draw_map(points, axes, torch.rand(len(codes), 1, 8, 8), np.zeros(len(codes), int), [], "title")
 
 
 @given(st.integers(0, 60), st.integers(0, 100), st.floats(0.01, 1))
@@ -72,13 +72,13 @@ def test_a_map_without_umap_says_how_to_get_it(monkeypatch):
 
 
 def test_a_map_shows_its_images_in_their_labels_colours_at_their_places():
-    plane = make_map("pca", gaussian(50, 2), torch.tensor([[-9.0, 0], [9, 0], [0, 9], [0, -9]]), 0)
+    points, axes, _ = make_map("pca", gaussian(50, 2), torch.tensor([[-9.0, 0], [9, 0], [0, 9], [0, -9]]), 0)
     images = torch.zeros(4, 3, 16, 16)
     images[:, 1] = torch.tensor([0.1, 0.3, 0.5, 0.7])[:, None, None]  # every image its own green
-    figure = draw_map(plane, images, np.array([0, 1, 1, 0]), ["_none", "$one$"], "title")
+    figure = draw_map(points, axes, images, np.array([0, 1, 1, 0]), ["_none", "$one$"], "title")
     (canvas := FigureCanvasAgg(figure)).draw()
     picture = np.asarray(canvas.buffer_rgba())[..., :3]
-    places = figure.axes[0].transData.transform(plane.points)
+    places = figure.axes[0].transData.transform(points)
     for (x, y), green in zip(places, images[:, 1, 0, 0].tolist(), strict=True):
         assert abs(int(picture[picture.shape[0] - int(y), int(x), 1]) - 255 * green) <= 1
     shown = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]

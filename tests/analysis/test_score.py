@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from leae.analysis.score import ImageFolder, score_images, write_scores
+from leae.analysis.score import image_names, labels_of, read_for, score_images, write_scores
 from leae.autoencoder import Autoencoder
 from leae.conv_autoencoder import VariationalConvAutoencoder
 from leae.data.images import read_square
@@ -19,7 +19,6 @@ from leae.errors import UsageError
 from tests.conftest import run_leae, write_image
 
 CPU = torch.device("cpu")
-SHAPE = (3, 16, 16)
 ODD = ("a b.png", "a\nb.png", "a\r\nb, c.png", 'q"uote".png', "Катя.png", "日本語.png", "=1+1.png")
 
 
@@ -45,7 +44,7 @@ def rows_of(errors, unusable, held_out=(0.1,)):
 def test_images_are_ranked_by_the_mean_squared_error_of_their_reconstruction(tmp_path, model):
     for number in range(7):
         write_noise(tmp_path / f"{number % 3}" / f"{number}.png", number)
-    errors, unusable = score_images(ImageFolder(tmp_path, SHAPE), model, CPU)
+    errors, unusable = score_images(tmp_path, image_names(tmp_path), model, CPU)
     expected = {}
     for path in tmp_path.rglob("*.png"):
         image = torch.from_numpy(read_square(path, 16).copy()).permute(2, 0, 1)[None] / 255
@@ -64,7 +63,7 @@ def test_odd_file_names_come_back_from_the_csv_as_they_are_and_bytes_that_are_no
     with contextlib.suppress(OSError):  # a file system that takes no such name
         (tmp_path / os.fsdecode(b"bad\xff.png")).touch()
         expected.append(r"bad\xff.png")
-    rows = rows_of(*score_images(ImageFolder(tmp_path, SHAPE), model, CPU))
+    rows = rows_of(*score_images(tmp_path, image_names(tmp_path), model, CPU))
     assert sorted(row["file"] for row in rows) == sorted(expected)
     assert list(rows[0]) == ["file", "score", "above_held_out", "reason"]
     values = [float(row["score"]) for row in rows if row["score"]]
@@ -77,14 +76,14 @@ def test_files_that_cannot_be_used_are_listed_last_with_the_reason(tmp_path, mod
     write_noise(tmp_path / "a small one.png", 1, (10, 30))
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     (tmp_path / "notes.txt").write_text("not asked for")
-    rows = rows_of(*score_images(ImageFolder(tmp_path, SHAPE), model, CPU))
+    rows = rows_of(*score_images(tmp_path, image_names(tmp_path), model, CPU))
     assert [row["file"] for row in rows] == ["good.png", "a small one.png", "broken.jpg"]
     assert [bool(row["score"]) for row in rows] == [True, False, False]
     assert rows[1]["reason"] == "30×10 pixels, smaller than 16×16"
     assert rows[2]["reason"].startswith("unreadable")
     (tmp_path / "good.png").unlink()
     with pytest.raises(UsageError, match="none of the 2 images can be scored; a small one"):
-        score_images(ImageFolder(tmp_path, SHAPE), model, CPU)
+        score_images(tmp_path, image_names(tmp_path), model, CPU)
 
 
 def test_the_share_above_is_that_of_held_out_images_with_a_lower_error():
@@ -94,26 +93,26 @@ def test_the_share_above_is_that_of_held_out_images_with_a_lower_error():
 
 def test_a_model_of_grey_images_is_given_grey_ones(tmp_path):
     write_noise(tmp_path / "colour.png", 0, (40, 40))
-    folder = ImageFolder(tmp_path, (1, 32, 32))
-    [image] = folder.read(["colour.png"])
+    model = VariationalConvAutoencoder(latent_dim=4)
+    [image] = read_for(model, tmp_path, ["colour.png"])
     rgb = read_square(tmp_path / "colour.png", 32).astype(float)
     np.testing.assert_allclose(image[..., 0], rgb @ (0.299, 0.587, 0.114), atol=1)
-    assert len(score_images(folder, VariationalConvAutoencoder(latent_dim=4), CPU)[0]) == 1
+    assert len(score_images(tmp_path, ["colour.png"], model, CPU)[0]) == 1
 
 
 @pytest.mark.parametrize(
     ("names", "labels"),
     [
-        (["good/1.png", "bad/deep/2.png"], ("bad", "good")),
-        (["good/1.png", "bad/2.png", "3.png"], ()),
-        (["good/1.png", "bad/2.png", "ugly/3.png"], ()),
-        (["good/1.png", ".hidden/2.png", "bad/3.png"], ("bad", "good")),
+        (["good/1.png", "bad/deep/2.png"], ["bad", "good"]),
+        (["good/1.png", "bad/2.png", "3.png"], []),
+        (["good/1.png", "bad/2.png", "ugly/3.png"], []),
+        (["good/1.png", ".hidden/2.png", "bad/3.png"], ["bad", "good"]),
     ],
 )
 def test_labels_are_two_sub_folders_that_hold_everything(tmp_path, names, labels):
     for name in names:
         write_noise(tmp_path / name, 0)
-    assert ImageFolder(tmp_path, SHAPE).labels == labels
+    assert labels_of(image_names(tmp_path)) == labels
 
 
 RUN = "runs/self-teaching-001"
