@@ -8,7 +8,7 @@ counts in each of B resamples.
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
+from sklearn.model_selection import train_test_split
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
@@ -39,10 +39,16 @@ def linear_scores(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray, t
     codes, held_out = scaler.transform(codes), scaler.transform(held_out)
     scores = np.empty((len(held_out), labels.shape[1]), np.float32)
     for attribute, truth in enumerate(tqdm(labels.T, desc=title, leave=False, dynamic_ncols=True)):
-        probe = LogisticRegression(class_weight="balanced", solver="newton-cholesky")
-        split = StratifiedShuffleSplit(1, test_size=VALIDATION, random_state=0)
-        search = GridSearchCV(probe, {"C": STRENGTHS}, scoring="roc_auc", cv=split).fit(codes, truth)
-        scores[:, attribute] = search.decision_function(held_out)
+        split = train_test_split(codes, truth, test_size=VALIDATION, stratify=truth, random_state=0)
+        fitted, judged, fitted_truth, judged_truth = split
+        # A weaker penalty's fit begins where the stronger one's ended: the fits are the same, after fewer iterations.
+        probe = LogisticRegression(class_weight="balanced", solver="newton-cholesky", warm_start=True)
+        areas = []
+        for strength in STRENGTHS:
+            guess = probe.set_params(C=strength).fit(fitted, fitted_truth).decision_function(judged)
+            areas.append(auroc(guess[:, None], judged_truth[:, None], np.ones((1, len(judged)))).item())
+        probe.set_params(C=STRENGTHS[np.argmax(areas)]).fit(codes, truth)
+        scores[:, attribute] = probe.decision_function(held_out)
     return scores
 
 
