@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -74,10 +75,9 @@ def test_the_rate_of_a_matrix_product_is_its_work_by_its_time(monkeypatch):
     assert matrix_product_rate(CPU) == (2 * 2048**3 / 0.5, "2048×2048 float32")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell a process's peak memory")
 def test_peak_memory_sees_what_is_in_use_for_a_moment_only():
     nothing = peak_memory(lambda: None, CPU)
-    if nothing is None:
-        pytest.skip("the system does not tell a process's peak memory")
     assert peak_memory(lambda: np.ones(300 * 2**20, np.uint8).sum(), CPU) - nothing > 250 * 2**20
 
 
@@ -95,7 +95,6 @@ def test_the_report_names_hardware_setting_and_figures(monkeypatch, capsys):
     bench.add_arguments(parser)
     bench.main(parser.parse_args(["--steps", "2", "--device", "cpu", "--only", "small"]))
     said = capsys.readouterr().out
-    assert f"torch {torch.__version__}" in said
     assert "a small one: 32×32, 8 images a step" in said
     speeds = [float(speed) for speed in re.findall(r"(\d+\.\d) images/s \(", said)]
     ratio = float(re.search(r"ratio +([\d.]+)", said)[1])

@@ -57,26 +57,24 @@ def other_data(monkeypatch):
     return lambda change: monkeypatch.setattr(TrainedRun, "open_data", lambda run: change(original(run)))
 
 
-def test_without_attributes_the_section_is_left_out_and_says_why(trained, monkeypatch, capsys, other_data):
-    other_data(lambda dataset: replace(dataset, attributes={}, attribute_names=()))
-    run_leae(monkeypatch, "evaluate", RUNS[0], "--train-images", "100")
-    assert "representation: left out, as no attribute has 10 images" in capsys.readouterr().out
-    assert json.loads((Path(RUNS[0]) / "evaluation.json").read_text())["representation"] == {}
-
-
-def test_a_figure_that_is_undefined_is_an_empty_cell_and_null(trained, monkeypatch, capsys, other_data):
+def test_a_figure_that_is_undefined_is_an_empty_cell_and_null_and_without_attributes_a_section_is_left_out(
+    trained, monkeypatch, capsys, other_data
+):
     def flattened(dataset):  # no gradient to compare with, no distance between codes
-        return replace(dataset, images={split: np.full_like(a, 90) for split, a in dataset.images.items()})
+        images = {split: np.full_like(array, 90) for split, array in dataset.images.items()}
+        return replace(dataset, images=images, attributes={}, attribute_names=())
 
     other_data(flattened)
     run_leae(monkeypatch, "evaluate", RUNS[0], "--train-images", "100")
     rows = capsys.readouterr().out.splitlines()
+    assert any("representation: left out, as no attribute has 10 images" in row for row in rows)
     assert "sharpness in the square, clean" in rows
     assert "drift under masking" in rows
     content = json.loads((Path(RUNS[0]) / "evaluation.json").read_text(), parse_constant=pytest.fail)
     assert content["reconstruction"]["sharpness_square_masked"] is None
     assert content["reconstruction"]["psnr_clean"] > 0
     assert content["latent"]["drift"] is None
+    assert content["representation"] == {}
 
 
 def test_nothing_of_the_held_out_images_or_labels_reaches_a_fit(trained, monkeypatch, capsys, other_data):
