@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from leae.analysis import bench
-from leae.analysis.bench import Contestant, flop_per_image, matrix_product_rate, peak_memory
+from leae.analysis.bench import Contestant, flop_per_image, peak_memory
 from leae.data.batches import Batches
 
 CPU = torch.device("cpu")
@@ -61,11 +61,6 @@ def test_both_contestants_train_the_same_model_on_the_same_batches(constants):
     # Not all: in float32 the sign of a tiny gradient is chance, and Adam's first steps are long whatever the gradient.
     assert ((first - second).abs() < 1e-4).double().mean() > 0.95
     assert not plain.model.decoder.up1.conv2.weight.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_the_rate_of_a_matrix_product_is_its_work_by_its_time(monkeypatch):
-    monkeypatch.setattr(bench, "seconds_of", lambda work, device: 0.5 if work().shape == (2048, 2048) else None)
-    assert matrix_product_rate(CPU) == (2 * 2048**3 / 0.5, "2048×2048 float32")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell a process's peak memory")

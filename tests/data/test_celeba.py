@@ -43,7 +43,7 @@ class Mirror(BaseHTTPRequestHandler):
     """What the real client asks a hub for: the data set, its tree, and its files."""
 
     def do_GET(self):
-        path, headers = self.path.split("?")[0], {}
+        path, headers = self.path.split("?")[0], {"Content-Type": "application/json"}
         if path.startswith("/api/datasets/flwrlabs/celeba/tree/"):
             tree = [{"type": "file", "path": n, "size": len(c), "oid": etag(c)} for n, c in FILES.items()]
             content = json.dumps(tree).encode()
@@ -54,16 +54,13 @@ class Mirror(BaseHTTPRequestHandler):
             content = FILES[path.split(f"/resolve/{COMMIT}/")[-1]]
             headers = {"ETag": f'"{etag(content)}"', "X-Repo-Commit": COMMIT}
         self.send_response(200)
-        for key, value in {"Content-Length": len(content), "Content-Type": "application/json", **headers}.items():
-            self.send_header(key, str(value))
+        for key, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(content)
 
     do_HEAD = do_GET
-
-    def log_message(self, *arguments):
-        pass
 
 
 def etag(content):

@@ -54,8 +54,7 @@ def test_attributes_are_independent_where_anatomy_allows(faces):
     correlation = dict(zip(ATTRIBUTES, np.corrcoef(faces[1].T.astype(float)), strict=True))
     for first, second in combinations(ATTRIBUTES, 2):
         if {first, second} not in tied and not {first, second} <= hair:
-            # Over four standard errors.
-            assert abs(correlation[first][ATTRIBUTES.index(second)]) < 0.12, (first, second)
+            assert abs(correlation[first][ATTRIBUTES.index(second)]) < 0.12  # over four standard errors
 
 
 def test_attributes_are_what_the_picture_shows(faces):
