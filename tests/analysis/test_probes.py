@@ -17,29 +17,19 @@ def planted(count=1500, dim=16, strength=4.0, rare=0.2, seed=0):
     return codes.astype(np.float32), labels
 
 
-@pytest.mark.parametrize("scores_of", [linear_scores, neighbour_scores])
-def test_a_planted_direction_is_found_and_noise_is_chance_within_its_interval(scores_of):
-    (codes, labels), (held_out, truth) = planted(seed=0), planted(seed=2)
-    if scores_of is neighbour_scores:  # which would not see one number among sixteen
-        codes, held_out = codes[:, :2], held_out[:, :2]
-    scores, weights = scores_of(codes, labels, held_out), resample_weights(len(truth))
+def test_a_linear_probe_approaches_the_best_possible_classifier_and_noise_is_chance_within_its_interval():
+    (codes, labels), (held_out, truth) = (planted(count=4000, strength=2.0, seed=seed) for seed in (0, 1))
+    best = roc_auc_score(truth[:, 0], held_out[:, 0])  # for these codes the planted number itself
+    scores, weights = linear_scores(codes, labels, held_out), resample_weights(len(truth))
+    assert roc_auc_score(truth[:, 0], scores[:, 0]) == pytest.approx(best, abs=0.01)
     for figure in (auroc(scores, truth, weights), balanced_accuracy(scores > 0, truth, weights)):
-        assert figure[0, 0] > 0.9
         low, high = interval(figure[:, 1])
         assert low < 0.5 < high
 
 
-def test_a_linear_probe_approaches_the_best_possible_classifier():
-    codes, labels = planted(count=4000, strength=2.0)
-    held_out, truth = planted(count=4000, strength=2.0, seed=1)
-    best = roc_auc_score(truth[:, 0], held_out[:, 0])  # for these codes the planted number itself
-    scores = linear_scores(codes, labels[:, :1], held_out)
-    assert roc_auc_score(truth[:, 0], scores[:, 0]) == pytest.approx(best, abs=0.01)
-
-
 def test_codes_of_very_many_dimensions_are_probed_by_their_first_components():
-    codes, labels = planted(count=600, dim=probes.PROBE_DIMS + 40, strength=400.0)
-    held_out, truth = planted(count=300, dim=probes.PROBE_DIMS + 40, strength=400.0, seed=1)
+    dim = probes.PROBE_DIMS + 40
+    (codes, labels), (held_out, truth) = (planted(count=600, dim=dim, strength=400.0, seed=seed) for seed in (0, 1))
     assert roc_auc_score(truth[:, 0], linear_scores(codes, labels[:, :1], held_out)[:, 0]) > 0.99
 
 
@@ -53,11 +43,10 @@ def test_neighbours_are_the_nearest_of_standardised_codes():
     np.testing.assert_allclose(neighbour_scores(codes, labels, held_out), expected)
 
 
-@pytest.mark.parametrize("ties", [False, True])
-def test_figures_are_scikit_learns_also_under_the_bootstraps_weights(ties):
+def test_figures_are_scikit_learns_also_with_ties_and_under_the_bootstraps_weights():
     draws = np.random.default_rng(0)
     labels, scores = draws.random((200, 2)) < 0.3, draws.standard_normal((200, 2))
-    scores = np.round(scores, 0 if ties else 12)
+    scores[:, 1] = scores[:, 1].round()
     weights = resample_weights(200)[:20]
     areas, accuracies = auroc(scores, labels, weights), balanced_accuracy(scores > 0, labels, weights)
     for row, column in np.ndindex(areas.shape):
@@ -67,17 +56,11 @@ def test_figures_are_scikit_learns_also_under_the_bootstraps_weights(ties):
         assert accuracies[row, column] == pytest.approx(expected)
 
 
-def test_the_bootstrap_draws_as_many_as_there_are_with_replacement():
-    weights = resample_weights(50)
+def test_the_interval_of_the_bootstrap_covers_what_a_known_distribution_has():
+    weights = resample_weights(400)
     assert (weights[0] == 1).all()
-    assert (weights.sum(axis=1) == 50).all()
-    assert weights[1:].std() == pytest.approx(1, abs=0.05)  # of a Poisson distribution, nearly
-
-
-def test_the_interval_covers_what_a_known_distribution_has():
-    draws = np.random.default_rng(0)
-    means = resample_weights(400) @ draws.standard_normal(400) / 400
-    low, high = interval(means)
+    assert (weights.sum(axis=1) == 400).all()
+    low, high = interval(weights @ np.random.default_rng(0).standard_normal(400) / 400)
     assert high - low == pytest.approx(2 * 1.96 / 400**0.5, rel=0.1)
 
 

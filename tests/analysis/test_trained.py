@@ -1,6 +1,5 @@
 """Trained runs: which are opened, which are refused and with what words."""
 
-import json
 import re
 import shutil
 
@@ -32,10 +31,8 @@ def test_runs_of_other_data_or_sizes_are_refused_by_name(trained):
         open_runs([*RUNS, "runs/plain-001"], "100", CPU)
 
 
-def edit(run, change):
-    content = json.loads((run / "settings.json").read_text())
-    change(content)
-    (run / "settings.json").write_text(json.dumps(content))
+def edit(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
 
 
 @pytest.mark.parametrize(
@@ -46,8 +43,7 @@ def edit(run, change):
         (lambda run: (run / "checkpoints/100.safetensors").write_bytes(b"no"), "100.safetensors is not a checkpoint"),
         (lambda run: (run / "settings.json").unlink(), "not a run's folder"),
         (lambda run: (run / "settings.json").write_text("{}"), "has no 'kind': .* another version"),
-        (lambda run: edit(run, lambda content: content["data"].pop("identity")), "has no 'identity'"),
-        (lambda run: edit(run, lambda content: content["settings"].pop("MASK_RATIO")), "has no MASK_RATIO"),
+        (lambda run: edit(run / "settings.json", "MASK_RATIO", "MASKED"), "has no MASK_RATIO"),
     ],
 )
 def test_a_run_that_cannot_be_opened_is_refused_in_one_line(trained, tmp_path, damage, says):
@@ -66,19 +62,18 @@ def test_a_run_given_twice_is_refused_and_one_of_the_same_name_is_called_by_its_
     assert [run.name for run in open_runs([RUNS[0], str(other)], "100", CPU)] == [RUNS[0], str(other)]
 
 
-def test_a_run_whose_data_have_changed_is_refused(trained, tmp_path):
-    other = shutil.copytree(RUNS[0], tmp_path / "copy")
-    edit(other, lambda content: content["data"].update(identity="0" * 64))
-    (run,) = open_runs([str(other)], "100", CPU)
+def test_a_run_whose_data_have_changed_is_refused(trained):
+    [run] = open_runs(RUNS[:1], "100", CPU)
+    run.run.data["identity"] = "0" * 64
     with pytest.raises(UsageError, match="faces: has changed since the run was trained"):
         run.open_data()
 
 
 def test_codes_are_the_models_of_every_image_and_its_masked_view_in_order(trained):
-    run, _ = open_runs(RUNS, "100", CPU)
+    [run] = open_runs(RUNS[:1], "100", CPU)
     assert run.views(None).mask_ratio == 0.35  # the run's
-    images, views = run.open_data().images["train"][:300], run.views(0.1)  # more than one batch
-    batch = to_float(images, CPU)
-    with torch.no_grad():
-        torch.testing.assert_close(encode_all(run.model, images, None, CPU, ""), run.model.encode(batch))
-        torch.testing.assert_close(encode_all(run.model, images, views, CPU, ""), run.model.encode(views(batch)))
+    images = run.open_data().images["train"][:300]  # more than one batch
+    for views in (None, run.views(0.1)):
+        batch = views(to_float(images)) if views else to_float(images)
+        with torch.no_grad():
+            torch.testing.assert_close(encode_all(run.model, images, views, CPU, ""), run.model.encode(batch))

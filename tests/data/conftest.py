@@ -25,6 +25,14 @@ def attributes_of(number):
     return [number % 2 == 0, number % 3 == 0]
 
 
+def assert_celeba(dataset):
+    """It is the small CelebA with its splits and attributes."""
+    assert dataset.attribute_names == NAMES
+    assert numbers_of(dataset) == {split: list(numbers) for split, numbers in SPLITS.items()}
+    for split, numbers in SPLITS.items():
+        assert dataset.attributes[split].tolist() == [attributes_of(number) for number in numbers]
+
+
 def celeba_lists(kind="txt"):
     splits = [(f"{number:06d}.jpg", str(code)) for code, split in enumerate(SPLITS) for number in SPLITS[split]]
     signs = [(f"{n:06d}.jpg", *("1" if value else "-1" for value in attributes_of(n))) for n in range(20)]

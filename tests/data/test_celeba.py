@@ -15,7 +15,7 @@ from PIL import Image
 from leae.data.celeba import has_celeba
 from leae.data.prepare import open_dataset
 from tests.conftest import ROOT
-from tests.data.conftest import NAMES, SPLITS, attributes_of, numbers_of
+from tests.data.conftest import NAMES, SPLITS, assert_celeba, attributes_of
 
 pytest.importorskip("huggingface_hub")
 pyarrow = pytest.importorskip("pyarrow")
@@ -43,8 +43,7 @@ class Mirror(BaseHTTPRequestHandler):
     """What the real client asks a hub for: the data set, its tree, and its files."""
 
     def do_GET(self):
-        path, headers = self.path.split("?")[0], {}
-        name = path.split(f"/resolve/{COMMIT}/")[-1]
+        path, headers = self.path.split("?")[0], {"Content-Type": "application/json"}
         if path.startswith("/api/datasets/flwrlabs/celeba/tree/"):
             tree = [{"type": "file", "path": n, "size": len(c), "oid": etag(c)} for n, c in FILES.items()]
             content = json.dumps(tree).encode()
@@ -52,19 +51,16 @@ class Mirror(BaseHTTPRequestHandler):
             siblings = [{"rfilename": file} for file in FILES]
             content = json.dumps({"id": "flwrlabs/celeba", "sha": COMMIT, "siblings": siblings}).encode()
         else:
-            content = FILES[name]
+            content = FILES[path.split(f"/resolve/{COMMIT}/")[-1]]
             headers = {"ETag": f'"{etag(content)}"', "X-Repo-Commit": COMMIT}
         self.send_response(200)
-        for key, value in {"Content-Length": len(content), "Content-Type": "application/json", **headers}.items():
-            self.send_header(key, str(value))
+        for key, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(content)
 
     do_HEAD = do_GET
-
-    def log_message(self, *arguments):
-        pass
 
 
 def etag(content):
@@ -85,11 +81,7 @@ def test_celeba_is_fetched_from_its_mirror_and_prepared(workplace):
         server.shutdown()
     assert result.returncode == 0, result.stderr
     assert "CelebA: 12 train, 3 valid, 5 test; 2 attributes" in result.stdout
-    dataset = open_dataset("celeba", 64)
-    assert dataset.attribute_names == NAMES
-    assert numbers_of(dataset) == {split: list(numbers) for split, numbers in SPLITS.items()}
-    for split, numbers in SPLITS.items():
-        assert dataset.attributes[split].tolist() == [attributes_of(number) for number in numbers]
+    assert_celeba(open_dataset("celeba", 64))
     kept = {path.name for path in (workplace / "data" / "celeba").iterdir()}
     assert kept == {"img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt"}
 

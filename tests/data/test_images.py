@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from leae.data import celeba, prepare
-from leae.data.images import TooSmall, read_square
+from leae.data.images import read_square
 from leae.data.prepare import open_dataset
 from leae.errors import UsageError
 from tests.conftest import write_image
@@ -24,8 +24,7 @@ def flat(mode="RGB", colour=RED, size=(40, 32)):
 
 
 def stored(kind="PNG", image=None, **options):
-    file = io.BytesIO()
-    (image or flat()).save(file, kind, **options)
+    (image or flat()).save(file := io.BytesIO(), kind, **options)
     return file.getvalue()
 
 
@@ -41,24 +40,15 @@ def claiming(width, height):
 FILM = {"save_all": True, "append_images": [flat(colour="blue")]}
 IMAGES = {
     "truncated": ("a.jpg", stored("JPEG")[:-200], "Truncated"),
-    "empty": ("a.png", b"", "unreadable: none of PNG"),
     "a text": ("a.png", b"not an image", "unreadable: none of PNG"),
-    "a PNG called .jpg": ("a.jpg", stored(), RED),
     "a JPEG called .PNG": ("a.PNG", stored("JPEG", quality=98), RED),
     "PostScript called .jpg": ("a.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EOF\n", "none of PNG"),
-    "30,000 pixels wide": ("a.png", stored(image=flat(size=(30_000, 20))), RED),
-    "animated GIF called .png": ("a.png", stored("GIF", **FILM), RED),
     "animated WebP": ("a.webp", stored("WEBP", lossless=True, **FILM), RED),
     "a decompression bomb": ("a.png", claiming(60_000, 60_000), "3600000000 pixels"),
-    "a smaller one": ("a.png", claiming(9_000, 9_000), "unreadable: "),
-    "spaces in its name": ("two words .png", stored(), RED),
     "a newline in its name": ("two\nlines.png", stored(), RED),
     "a newline in a bad one's name": ("two\nlines.png", b"", r"'two\nlines.png' (unreadable"),
-    "letters of other alphabets": ("Ψηφίο-数字-цифра.png", stored(), RED),
     "a name that is no text": (b"\xff\xfe.png", stored(), RED),
     "a bad one whose name is no text": (b"\xff\xfe.png", b"", r"'\udcff\udcfe.png' (unreadable"),
-    "another suffix": ("a.txt", stored(), None),
-    "hidden": (".a.png", stored(), None),
 }
 
 
@@ -87,14 +77,10 @@ def test_an_image_is_used_or_skipped_with_its_name(workplace, monkeypatch, capsy
 PALETTE = flat().quantize(4)
 MODES = {
     "rgb": (stored(), RED),
-    "bmp": (stored("BMP"), RED),
-    "webp": (stored("WEBP", lossless=True), RED),
-    "jpeg": (stored("JPEG", quality=98), RED),
     "cmyk": (stored("JPEG", flat("CMYK", (0, 255, 255, 0)), quality=98), (255, 0, 0)),
     "grey": (stored(image=flat("L", 90)), GREY),
     "bits": (stored(image=flat("1", 1)), WHITE),
     "16-bit": (stored(image=flat("I;16", 257 * 90)), GREY),
-    "opaque": (stored(image=flat("RGBA", (*RED, 255))), RED),
     "transparent": (stored(image=flat("RGBA", (*RED, 0))), WHITE),
     "grey-alpha": (stored(image=flat("LA", (90, 255))), GREY),
     "palette": (stored(image=PALETTE), RED),
@@ -135,12 +121,6 @@ def test_scaling_down_averages():
     assert np.abs(square[2:-2, 2:-2].astype(int) - 127).max() < 6
 
 
-@pytest.mark.parametrize(("crop", "says"), [(None, "smaller than 64×64"), (128, "smaller than 128×128")])
-def test_images_smaller_than_what_is_cut_out_are_refused(crop, says):
-    with pytest.raises(TooSmall, match=f"40×32 pixels, {says}"):
-        square_of(stored(), 64, crop)
-
-
 @pytest.mark.parametrize("layout", ["climbing", "absolute"])
 def test_a_zip_with_names_that_lead_elsewhere_is_read_and_nothing_is_written_there(workplace, layout):
     write_celeba(workplace / "data" / "celeba", layout)
@@ -162,13 +142,10 @@ def lie(field, number, size):
 UNREADABLE, USED = "000000.jpg (unreadable: ", "used"
 ZIPS = {
     "cut off": (lambda content: content[:-500], "cannot be read as a zip"),
-    "cut to nothing": (lambda content: b"", "cannot be read as a zip"),
     "an image damaged": (lambda content: content.replace(b"\xff\xd9", b"\0\0", 1), UNREADABLE),
     "a size of 2 GB": (lie(24, 2**31, 4), USED),  # its bytes are all there
     "a size too small": (lie(24, 100, 4), UNREADABLE),
-    "a packed size too small": (lie(20, 100, 4), UNREADABLE),
     "another compression": (lie(10, 99, 2), UNREADABLE),
-    "another checksum": (lie(16, 99, 4), UNREADABLE),
     "encrypted": (lie(8, 1, 2), UNREADABLE),
     "a place beyond its end": (lie(42, 2**31, 4), UNREADABLE),
 }
@@ -197,38 +174,23 @@ def added(line):
     return lambda text: text + line
 
 
-ROW = b"000004.jpg 0\n"
+ROW, SIGNS = b"000004.jpg 0\n", b"000004.jpg  1  -1\n"
 PARTITION, ATTRIBUTES, CSV = "list_eval_partition.txt", "list_attr_celeba.txt", "list_eval_partition.csv"
 LISTS = {  # what is done to which list, and what is said, or how many images there are
     "a row missing": (PARTITION, replaced(ROW, b""), 19),
     "a row too many": (PARTITION, added(b"000099.jpg 0\n"), r"21 images, of which 1 are not in .*, .* 000099.jpg"),
-    "a row doubled": (PARTITION, added(ROW), "line 21: '000004.jpg 0'; expected a file name that occurs once"),
-    "in two splits": (PARTITION, added(b"000004.jpg 2\n"), "'000004.jpg 2'; expected .* once"),
+    "a row doubled": (PARTITION, added(ROW), "line 21: .* expected a file name that occurs once"),
     "another split": (PARTITION, replaced(ROW, b"000004.jpg 7\n"), "line 5: '000004.jpg 7'; expected .* 0, 1, 2"),
     "a row of one word": (PARTITION, added(b"000004.jpg\n"), "line 21"),
     "empty": (PARTITION, lambda text: b"", "list_eval_partition.txt cannot be used: no .jpg files"),
     "lines that end as on Windows": (PARTITION, replaced(b"\n", b"\r\n"), 20),
-    "lines that end as on old Macs": (PARTITION, replaced(b"\n", b"\r"), 20),
     "empty lines": (PARTITION, replaced(b"\n", b"\n\n"), 20),
     "a byte-order mark": (PARTITION, replaced(b"000000", b"\xef\xbb\xbf000000"), 20),
     "no text": (PARTITION, lambda text: bytes(range(256)), "no .jpg files"),
-    "an attribute row missing": (
-        ATTRIBUTES,
-        replaced(b"000004.jpg  1  -1\n", b""),
-        "no row for 1 images, .* 000004.jpg",
-    ),
+    "an attribute row missing": (ATTRIBUTES, replaced(SIGNS, b""), "no row for 1 images, .* 000004.jpg"),
     "an attribute row too many": (ATTRIBUTES, added(b"000099.jpg 1 1\n"), 20),
-    "an attribute row doubled": (ATTRIBUTES, added(b"000004.jpg 1 1\n"), "'000004.jpg 1 1'; expected .* once"),
-    "an attribute row too short": (
-        ATTRIBUTES,
-        replaced(b"000004.jpg  1", b"000004.jpg"),
-        "000004.jpg -1.*then 2 out of 1, -1",
-    ),
-    "an attribute of 2": (
-        ATTRIBUTES,
-        replaced(b"000004.jpg  1", b"000004.jpg 2"),
-        "000004.jpg 2 .*then 2 out of 1, -1",
-    ),
+    "an attribute row too short": (ATTRIBUTES, replaced(SIGNS, b"000004.jpg -1\n"), "jpg -1.*then 2 out of 1, -1"),
+    "an attribute of 2": (ATTRIBUTES, replaced(SIGNS, b"000004.jpg 2 -1\n"), "jpg 2 -1.*then 2 out of 1, -1"),
     "more than a list can have": (PARTITION, added(b" " * 10**6), "more than 1,000,000 bytes"),
     "csv with a mark": (CSV, replaced(b"image_id", b"\xef\xbb\xbfimage_id"), 20),
     "csv with a quote left open": (CSV, replaced(b"000004", b'"0'), "line"),
@@ -242,9 +204,7 @@ def test_a_list_is_used_or_refused_with_what_is_wrong(workplace, monkeypatch, na
     path = write_celeba(workplace / "data" / "celeba", kind=name[-3:]) / name
     path.write_bytes(change(path.read_bytes()))
     if isinstance(outcome, int):
-        dataset = open_dataset("celeba", 64)
-        assert count_of(dataset) == outcome
-        assert dataset.attribute_names == ("Smiling", "Eyeglasses")
+        assert count_of(open_dataset("celeba", 64)) == outcome
     else:
         with pytest.raises(UsageError, match=outcome) as refusal:
             open_dataset("celeba", 64)

@@ -95,8 +95,7 @@ def test_a_set_is_downloaded_once_and_read_with_its_labels(served, name, seventh
             images = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None]
         assert np.array_equal(dataset.images[split], images)
         assert np.array_equal(dataset.attributes[split], np.eye(10, dtype=bool)[labels])
-    assert len(dataset.attribute_names) == 10
-    assert dataset.attribute_names[7] == seventh
+    assert (len(dataset.attribute_names), dataset.attribute_names[7]) == (10, seventh)
     assert dataset.images["train"].shape[-1] == channels_of(name)
 
     shutil.rmtree(served)
@@ -105,21 +104,19 @@ def test_a_set_is_downloaded_once_and_read_with_its_labels(served, name, seventh
 
 
 def test_files_that_were_placed_by_hand_are_used_without_the_network(served, workplace):
-    (workplace / "data").mkdir()
-    shutil.copy(served / "cifar-10-python.tar.gz", workplace / "data")
-    served.rename(workplace / "data" / "MNIST").joinpath("raw").mkdir()
-    for path in (workplace / "data" / "MNIST").glob("*.gz"):
-        path.rename(path.parent / "raw" / path.name)
+    raw = workplace / "data" / "MNIST" / "raw"
+    raw.parent.mkdir(parents=True)
+    served.rename(raw)
+    (raw / "cifar-10-python.tar.gz").rename(workplace / "data" / "cifar-10-python.tar.gz")
     for name in ("mnist", "cifar10"):
         assert len(open_dataset(name, 32).images["train"]) == 50
 
 
-SOURCES = [("cifar10", "cifar-10-python.tar.gz", "data"), ("mnist", "train-images-idx3-ubyte.gz", "data.MNIST.raw")]
-SOURCES += [("fashion-mnist", "train-images-idx3-ubyte.gz", "data.FashionMNIST.raw")]
-
-
 @pytest.mark.parametrize("online", [True, False])
-@pytest.mark.parametrize(("name", "file", "place"), SOURCES)
+@pytest.mark.parametrize(
+    ("name", "file", "place"),
+    [("cifar10", "cifar-10-python.tar.gz", "data"), ("mnist", "train-images-idx3-ubyte.gz", "data.MNIST.raw")],
+)
 def test_a_download_that_fails_or_is_another_is_refused_with_what_to_put_where(served, online, name, file, place):
     if online:
         (served / file).write_bytes(b"<html>a login page</html>")
@@ -133,8 +130,6 @@ def test_a_download_that_fails_or_is_another_is_refused_with_what_to_put_where(s
 
 DAMAGE = {
     "cut": ("train-images-idx3-ubyte", lambda content: content[:-100]),
-    "empty": ("train-images-idx3-ubyte", lambda content: b""),
-    "text": ("train-images-idx3-ubyte", lambda content: b"not images"),
     "fewer labels": ("t10k-labels-idx1-ubyte", lambda content: content[:7] + b"\x13" + content[8:-1]),
     "label values": ("t10k-labels-idx1-ubyte", lambda content: content[:-1] + b"\x63"),
     "shape": ("train-images-idx3-ubyte", lambda content: content[:8] + b"\0\0\0\x0e\0\0\0\x38" + content[16:]),
@@ -153,12 +148,10 @@ def test_damaged_files_are_refused(served, workplace, name, damage):
 
 def test_digits_need_nothing_and_share_none_between_the_splits(workplace):
     dataset, digits = open_dataset("digits", 8), load_digits()
-    assert dataset.images["train"].shape == (1618, 8, 8, 1)
     together = np.concatenate([dataset.images["train"], dataset.images["test"]])[..., 0]
     assert np.abs(together / 255 - digits.images / 16).max() <= 0.5 / 255
     labels = np.concatenate([dataset.attributes["train"], dataset.attributes["test"]]).argmax(axis=1)
     assert np.array_equal(labels, digits.target)
-    assert dataset.attribute_names == tuple("0123456789")
     assert dataset.attributes["test"].sum(axis=0).min() >= 15  # every digit is tested on
 
 
@@ -166,8 +159,6 @@ def test_28_pixels_are_padded_by_2_and_then_all_are_scaled():
     image = np.random.default_rng(0).integers(0, 256, (28, 28, 1), dtype=np.uint8)
     assert np.array_equal(fit(image, 32), np.pad(image, ((2, 2), (2, 2), (0, 0))))
     enlarged = fit(np.full((28, 28, 1), 200, np.uint8), 128)
-    assert enlarged[64, 64, 0] == 200
-    assert enlarged[:4].max() == 0  # two pixels of padding are eight
-    for shape, value in (((32, 32, 3), (10, 100, 200)), ((8, 8, 1), (77,))):
-        for size in (16, 32, 64):
-            assert np.array_equal(fit(np.full(shape, value, np.uint8), size), np.full((size, size, len(value)), value))
+    assert (enlarged[64, 64, 0], enlarged[:4].max()) == (200, 0)  # two pixels of padding are eight
+    for shape in ((32, 32, 3), (8, 8, 1)):
+        assert (fit(np.full(shape, 77, np.uint8), 16) == np.full((16, 16, shape[2]), 77)).all()

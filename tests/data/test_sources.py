@@ -8,29 +8,27 @@ from leae.data.prepare import open_dataset
 from leae.data.sources import FIRST_TEST_FACE, folder_source
 from leae.errors import UsageError
 from tests.conftest import write_image
-from tests.data.conftest import NAMES, SPLITS, attributes_of, count_of, numbers_of, write_celeba, write_folder
+from tests.data.conftest import assert_celeba, count_of, numbers_of, write_celeba, write_folder
 
 
 def test_a_folder_is_searched_recursively_and_split_once_and_for_all(workplace):
     write_folder(workplace / "pictures", 60)
-    dataset = open_dataset("pictures", 16)
-    assert [dataset.images[split].shape for split in ("train", "test")] == [(54, 16, 16, 3), (6, 16, 16, 3)]
-    numbers = numbers_of(dataset)
+    numbers = numbers_of(open_dataset("pictures", 16))
+    assert (len(numbers["train"]), len(numbers["test"])) == (54, 6)
     assert sorted(numbers["train"] + numbers["test"]) == list(range(60))
     assert numbers["test"] != list(range(6))
     again = folder_source(workplace / "pictures", 16)
     assert [int(name[-7:-4]) for name in again.splits["test"]] == numbers["test"]
 
 
-def test_every_kind_of_image_file_counts_but_hidden_ones_and_links_that_loop_or_lead_nowhere(workplace):
+def test_every_kind_of_image_file_counts_but_links_that_loop_or_lead_nowhere(workplace):
     pictures = workplace / "pictures"
     for number, suffix in enumerate((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".JPG")):
         write_image(pictures / f"{number}{suffix}", number)
-    write_image(pictures / ".cache" / "1.png", 1)
-    write_image(workplace / "elsewhere" / "linked.png", 99)
-    for name, target in (("itself.png", "itself.png"), ("nowhere.png", "none.png"), ("up", pictures)):
+    write_image(pictures / ".cache" / "hidden.png", 1)
+    write_image(workplace / "elsewhere.png", 99)
+    for name, target in (("a.png", "a.png"), ("b.png", "none"), ("up", pictures), ("d.png", "../elsewhere.png")):
         (pictures / name).symlink_to(target)
-    (pictures / "linked.png").symlink_to(workplace / "elsewhere" / "linked.png")
     numbers = numbers_of(open_dataset("pictures", 16))
     assert sorted(numbers["train"] + numbers["test"]) == [0, 1, 2, 3, 4, 5, 99]
 
@@ -43,10 +41,9 @@ def test_too_few_images_to_split_are_refused(workplace, count, says):
         open_dataset("pictures", 16)
 
 
-@pytest.mark.parametrize("name", ["mnits", "no/such/folder", ""])
-def test_an_unknown_data_set_is_refused_with_those_there_are(workplace, name):
-    with pytest.raises(UsageError, match=f"{name}.*celeba.*faces.*folder"):
-        open_dataset(name, 16)
+def test_an_unknown_data_set_is_refused_with_those_there_are(workplace):
+    with pytest.raises(UsageError, match=r"no/such/folder.*celeba.*faces.*folder"):
+        open_dataset("no/such/folder", 16)
 
 
 def test_rendered_faces_come_with_their_attributes_and_the_same_are_tested_on_however_many_there_are(workplace):
@@ -60,25 +57,19 @@ def test_rendered_faces_come_with_their_attributes_and_the_same_are_tested_on_ho
 
 
 def test_auto_means_celeba_if_it_is_there_and_says_so(workplace, capsys):
-    faces = open_dataset("auto", 32, face_count=10)
-    assert (faces.name, faces.title) == ("faces", "rendered faces")
+    assert open_dataset("auto", 32, face_count=10).name == "faces"
     assert "rendered faces, as there is no CelebA; to get it: uv run" in capsys.readouterr().out
     write_celeba(workplace / "data" / "celeba")
-    celeba = open_dataset("auto", 32, face_count=10)
-    assert (celeba.name, celeba.title) == ("celeba", "CelebA")
+    assert open_dataset("auto", 32).name == "celeba"
     assert "CelebA from data/celeba" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("layout", ["folder", "nested", "zip", "mirror"])
-@pytest.mark.parametrize("kind", ["txt", "csv"])
+@pytest.mark.parametrize(("layout", "kind"), [("folder", "txt"), ("nested", "csv"), ("zip", "txt"), ("mirror", "csv")])
 def test_celeba_is_read_from_every_layout_with_splits_and_attributes(workplace, layout, kind):
     write_celeba(workplace / "data" / "celeba", layout, kind)
     dataset = open_dataset("celeba", 128)
-    assert dataset.attribute_names == NAMES
-    assert numbers_of(dataset) == {split: list(numbers) for split, numbers in SPLITS.items()}
+    assert_celeba(dataset)
     assert dataset.validation_split == "valid"
-    for split, numbers in SPLITS.items():
-        assert dataset.attributes[split].tolist() == [attributes_of(number) for number in numbers]
     unpacked = list((workplace / "data").rglob("*.jpg"))
     assert len(unpacked) == (0 if layout in ("zip", "mirror") else 20)
 
@@ -90,12 +81,10 @@ def test_celebas_images_in_a_folder_are_read_with_its_lists_in_a_zip_beside_a_br
     assert count_of(open_dataset("celeba", 64)) == 20
 
 
-def test_a_folder_in_celebas_layout_is_read_as_such_and_its_image_folder_as_a_plain_one(workplace):
+def test_celebas_image_folder_by_itself_is_a_plain_one(workplace):
     write_celeba(workplace / "photos")
     assert set(open_dataset("photos", 64).images) == {"train", "valid", "test"}
-    plain = open_dataset("photos/img_align_celeba", 64)
-    assert set(plain.images) == {"train", "test"}
-    assert plain.validation_split == "test"
+    assert open_dataset("photos/img_align_celeba", 64).validation_split == "test"
 
 
 def test_celeba_is_not_scaled_up(workplace):
