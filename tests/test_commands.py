@@ -29,7 +29,6 @@ def test_a_commands_help_is_its_docstring_and_its_options(monkeypatch, capsys, c
     printed = capsys.readouterr().out
     assert printed.startswith(f"usage: leae {command}")
     assert f"-m leae {command}" in printed
-    assert "--help" in printed
 
 
 @pytest.mark.parametrize(
@@ -48,7 +47,6 @@ def test_a_commands_help_is_its_docstring_and_its_options(monkeypatch, capsys, c
         ("latents RUN --images 51", "--images is 51; it must be at most 50"),
         ("latents RUN --seed -1", "--seed is -1"),
         ("latents RUN --map isomap", "invalid choice: 'isomap'"),
-        ("latents RUN --mask-ratio 0.3", "there is no option --mask-ratio"),
         ("latents RUN --attribute smilling", "is '?smilling'?; it must be one of Bald, .*did you mean Smiling"),
         ("score RUN nowhere", "nowhere is not a folder"),
         ("score RUN empty", "empty has no images"),

@@ -42,28 +42,22 @@ def test_a_signal_ends_a_run_after_its_step_saved_and_with_the_command_that_goes
     assert steps[:goal] == list(range(1, goal + 1))
 
 
-def test_the_first_signal_only_asks_and_the_second_has_its_effect():
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with StopSignal() as stop:
-        assert not stop.requested
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop.requested
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
-
-
-def test_the_second_sigterm_ends_a_command_with_its_status(capsys):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_only_asks_and_the_second_ends_a_command_with_its_status(capsys, number, status):
     def main():
-        with StopSignal():
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGTERM)
+        handler = signal.getsignal(number)
+        with StopSignal() as stop:
+            assert not stop.requested
+            os.kill(os.getpid(), number)
+            assert stop.requested
+            assert signal.getsignal(number) == handler
+            os.kill(os.getpid(), number)
         raise AssertionError("it went on")
 
     with pytest.raises(SystemExit) as end:
-        run_command(main)
-    assert end.value.code == 143
-    assert "interrupted" in capsys.readouterr().err
+        run_command(main, name="leae prepare")
+    assert end.value.code == status
+    assert "leae prepare: interrupted" in capsys.readouterr().err
 
 
 def test_processes_that_share_a_run_leave_it_after_the_same_step(workplace):
