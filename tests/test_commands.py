@@ -29,6 +29,7 @@ def test_a_commands_help_is_its_docstring_and_its_options(monkeypatch, capsys, c
     printed = capsys.readouterr().out
     assert printed.startswith(f"usage: leae {command}")
     assert f"-m leae {command}" in printed
+    assert "--help" in printed
 
 
 @pytest.mark.parametrize(
