@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ SHORT = [  # a training run of seconds
 ]
 SMALL = ["--image-size", "16", "--hidden-dim", "4", "--map-channels", "4", "--latent-dim", "8"]
 TINY = [*SHORT, *SMALL]
+LONG = [*TINY, "--epochs", "500", "--log-every", "1", "--grid-every", "100000", "--save-minutes", "60"]
 
 # The models are tiny, and several tests run at a time: one thread for each, in the processes that they start as well.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -117,6 +119,14 @@ def metrics_of(folder):
     """The rows of metrics.csv without the column that measures time."""
     with (folder / "metrics.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(file)]
+
+
+def wait_for_step(folder, step):
+    """Wait until a run in another process has logged a step."""
+    until = time.monotonic() + 120
+    while not (folder / "metrics.csv").exists() or not any(int(row["step"]) >= step for row in metrics_of(folder)):
+        assert time.monotonic() < until, "it never came"
+        time.sleep(0.01)
 
 
 def read_tensors(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:

@@ -9,22 +9,29 @@ import json
 import os
 import resource
 import runpy
+import signal
 import subprocess
 import sys
 import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def torchrun(folder: Path, *command: str) -> subprocess.Popen:
+    """Two processes that share what a script does; what they print comes through pipes."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*launcher, *command], cwd=folder, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
 
 
 class ForkServer:
-    """The server as a test sees it: starts children, and waits for their ends. Signals are sent with `os.kill`."""
+    """The server as a test sees it: starts children, sends them signals, and waits for their ends."""
 
     def __init__(self):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "tests.processes"]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, cwd=ROOT)
+        command, pipe = [sys.executable, "-m", "tests.processes"], subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=ENVIRONMENT, cwd=ROOT)
 
     def ask(self, **command):
         self.process.stdin.write(json.dumps(command) + "\n")
@@ -37,15 +44,21 @@ class ForkServer:
         Args:
             script: "main.py", or "-m leae".
             *options: its command line.
-            folder: where it works; what it prints goes to `output` there.
+            folder: where it works, made if need be; what it prints goes to `output` there.
             bytes_of_a_file: the most that a file of its may have, a real limit of the system's; −1 is none.
         """
+        folder.mkdir(exist_ok=True)
         arguments = [script, *map(str, options)]
         return self.ask(arguments=arguments, folder=str(folder), bytes=bytes_of_a_file)
 
     def wait(self, child: int) -> int:
         """The exit status of a child, once it has ended; of one that was killed, minus the signal."""
         return self.ask(wait=child)
+
+    def stop(self, child: int, number: int = signal.SIGTERM) -> int:
+        """Send a child a signal and wait for its end."""
+        os.kill(child, number)
+        return self.wait(child)
 
     def run(self, script: str, *options, folder: Path, **limits) -> int:
         """Start a child and wait for it."""

@@ -57,8 +57,6 @@ def test_views_that_share_a_pass_are_encoded_as_if_each_had_its_own(latent):
     separately = (apart.encode(first), apart.encode(second))
     for codes, expected in zip(together.encode_views(first, second), separately, strict=True):
         torch.testing.assert_close(codes, expected)
-        over = (0, *range(2, codes.dim()))
-        torch.testing.assert_close(codes.mean(over), torch.zeros(8, dtype=torch.float64), atol=1e-9, rtol=0)
     torch.testing.assert_close(together.state_dict(), apart.state_dict())  # running statistics included
 
 

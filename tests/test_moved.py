@@ -2,12 +2,10 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 
-from tests.conftest import ROOT, SMALL, assert_same_tensors, metrics_of, write_image
-from tests.training.test_signals import has_logged, wait_until
+from tests.conftest import ROOT, SMALL, assert_same_tensors, metrics_of, wait_for_step, write_image
 
 OPTIONS = ["--batch-size", 32, "--epochs", 500, "--max-steps", 12, "--log-every", 1, "--grid-images", 3, *SMALL]
 DATA = {"self-teaching-001": ["--dataset", "faces", "--faces", 160], "self-teaching-002": ["--dataset", "pictures"]}
@@ -23,9 +21,8 @@ def test_a_run_that_moved_with_its_data_is_resumed_and_evaluated_there(processes
     for name, data in DATA.items():
         assert processes.run("main.py", *OPTIONS, *data, folder=untouched) == 0
         child = processes.start("main.py", *OPTIONS, *data, folder=clone)
-        wait_until(has_logged(clone / "runs" / name, 3))
-        os.kill(child, signal.SIGTERM)
-        assert processes.wait(child) == 143
+        wait_for_step(clone / "runs" / name, 3)
+        assert processes.stop(child) == 143
 
     shutil.copytree(clone, place)  # with new times of change
     shutil.rmtree(clone)

@@ -21,11 +21,6 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
         find_device(name)
 
 
-@pytest.mark.gpu
-def test_a_gpu_has_a_name():
-    assert device_name(find_device("cuda")) == torch.cuda.get_device_name(0)
-
-
 class Part(torch.nn.Module):
     def __init__(self):
         super().__init__()

@@ -1,31 +1,28 @@
 """Runs that are killed by SIGKILL at random moments, again and again, end as those that nobody touched."""
 
 import contextlib
-import os
 import random
 import signal
 import time
 
 import pytest
 
-from tests.conftest import TINY, assert_same_tensors, metrics_of
+from tests.conftest import LONG, assert_same_tensors, metrics_of
 
 # Saved after every step, so that many kills fall into the writing of a checkpoint; few evaluations, which take long.
-OPTIONS = [*TINY, "--epochs", "500", "--log-every", "1", "--grid-every", "100000", "--save-minutes", "0"]
-SCRIPTS = {"main.py": "self-teaching", "main_regular.py": "variational"}
+OPTIONS = [*LONG, "--save-minutes", "0"]
+SCRIPTS = {  # the run's name, and its options
+    "main.py": ("self-teaching-001", OPTIONS),
+    "main_regular.py": ("variational-001", [*OPTIONS, "--objective", "variational"]),
+}
 
 
-def options_of(script, steps):
-    objective = ["--objective", "variational"] if script == "main_regular.py" else []
-    return [*OPTIONS, *objective, "--max-steps", steps]
-
-
-def kill_at_random(processes, script, steps, kills, folder, draw):
+def kill_at_random(processes, command, run, steps, kills, draw):
     """Start a run and go on with it, killing it on the way; how often, and how often with a checkpoint half-written."""
-    run, killed, within_a_checkpoint = folder / "runs" / f"{SCRIPTS[script]}-001", 0, 0
+    folder, killed, within_a_checkpoint = run.parent.parent, 0, 0
     while killed < kills:
-        begun = ["--resume", run] if run.exists() else options_of(script, steps)
-        child = processes.start(script, *begun, folder=folder)
+        options = ["--resume", run] if run.exists() else command[1:]
+        child = processes.start(command[0], *options, folder=folder)
         done = max((int(row["step"]) for row in metrics_of(run)), default=0) if (run / "metrics.csv").exists() else 0
         if done > steps * killed / kills:  # far enough: before it makes another step
             time.sleep(draw.uniform(0, 0.12))
@@ -33,8 +30,7 @@ def kill_at_random(processes, script, steps, kills, folder, draw):
             time.sleep(draw.uniform(0, 0.5))
         else:
             wait_for_half_a_checkpoint(run / "checkpoints")
-        os.kill(child, signal.SIGKILL)
-        status = processes.wait(child)
+        status = processes.stop(child, signal.SIGKILL)
         if status == -signal.SIGKILL:
             killed += 1
             within_a_checkpoint += any((run / "checkpoints").glob(".*.tmp"))
@@ -57,14 +53,13 @@ def wait_for_half_a_checkpoint(checkpoints):
 
 def assert_killed_runs_end_as_others_do(processes, script, steps, kills, folder, seed):
     """Kill a run that often, let it end, and compare everything it left with an untouched run's."""
-    killed_in, whole_in = folder / "killed", folder / "whole"
-    killed_in.mkdir()
-    whole_in.mkdir()
-    killed, within_a_checkpoint = kill_at_random(processes, script, steps, kills, killed_in, random.Random(seed))
+    name, options = SCRIPTS[script]
+    command = [script, *options, "--max-steps", steps]
+    run, whole = (folder / place / "runs" / name for place in ("killed", "whole"))
+    killed, within_a_checkpoint = kill_at_random(processes, command, run, steps, kills, random.Random(seed))
     assert killed == kills
-    run, whole = (place / "runs" / f"{SCRIPTS[script]}-001" for place in (killed_in, whole_in))
-    assert processes.run(script, "--resume", run, folder=killed_in) == 0, (killed_in / "output").read_text()
-    assert processes.run(script, *options_of(script, steps), folder=whole_in) == 0, (whole_in / "output").read_text()
+    for command_line, place in (([script, "--resume", run], "killed"), (command, "whole")):
+        assert processes.run(*command_line, folder=folder / place) == 0, (folder / place / "output").read_text()
 
     assert {path.name for path in run.parent.iterdir()} == {run.name, ".lock"}  # one run, and nothing half-written
     names = {path.relative_to(whole) for path in whole.rglob("*")}
@@ -76,7 +71,7 @@ def assert_killed_runs_end_as_others_do(processes, script, steps, kills, folder,
     rows = metrics_of(run)
     assert rows == metrics_of(whole)
     assert [int(row["step"]) for row in rows if row["split"] == "train"] == list(range(1, steps + 1))
-    assert not list(killed_in.rglob("*.tmp"))
+    assert not list(folder.rglob("*.tmp"))
     return within_a_checkpoint
 
 

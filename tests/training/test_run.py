@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from PIL import Image
 
 from leae.errors import UsageError
 from leae.training.run import RUNS, Run, milestones
@@ -99,16 +98,10 @@ def test_damaged_metrics_are_refused_rather_than_lost(workplace, damage, says):
         run.restore(model, optimizer, judge)
 
 
-NOT_A_RUNS = [
-    "[1]",
-    "[" * 100_000,
-    {"settings": [1]},
-    {"data": "x"},
-    {"data": {"name": "x", "title": 1, "identity": "x"}},
-]
+BAD_SETTINGS = [{"settings": [1]}, {"data": "x"}, {"data": {"name": "x", "title": 1, "identity": "x"}}, {"kind": ["x"]}]
 
 
-@pytest.mark.parametrize("content", [None, *NOT_A_RUNS, {"kind": ["self-teaching"]}])
+@pytest.mark.parametrize("content", [None, "[1]", "[" * 100_000, *BAD_SETTINGS])
 def test_a_folder_that_is_not_a_runs_is_refused_with_those_that_are(workplace, content):
     run, other = make_run(), make_run()
     path = run.folder / "settings.json"
@@ -122,12 +115,10 @@ def test_a_folder_that_is_not_a_runs_is_refused_with_those_that_are(workplace, c
         Run.read(run.folder)
 
 
-def test_a_run_is_resumed_by_one_process_at_a_time_and_by_the_script_that_began_it(workplace):
+def test_a_run_is_resumed_by_the_script_that_began_it(workplace):
     run = make_run()
     with pytest.raises(UsageError, match="self-teaching run; resume it with the script that began it"):
         Run.resume(run.folder, "plain", "masked")
-    with pytest.raises(UsageError, match="is still running, in another process"):
-        Run.resume(run.folder, "self-teaching")
     run.lock.release()
     assert Run.resume(run.folder, "self-teaching").identity == "abc"
 
@@ -138,29 +129,15 @@ def test_nothing_non_finite_is_saved_and_what_was_saved_stays(workplace, what):
     run.save(7, model, optimizer, judge)
     before = (run.folder / "checkpoints" / "last.safetensors").read_bytes()
     weight = model.decoder.head.weight
-    with torch.no_grad():
-        if what == "gradient":
-            weight.grad[0], says = float("inf"), "the gradient of decoder.head.weight is inf"
-        elif what == "weight":
-            weight[0], says = float("nan"), "model.decoder.head.weight is nan"
-        elif what == "judge":
-            judge.encoder.stem.weight[0], says = float("nan"), "judge.encoder.stem.weight is nan"
-        elif what == "moment":
-            optimizer.state[weight]["exp_avg_sq"][0], says = (
-                float("inf"),
-                "optimizer.decoder.head.weight.exp_avg_sq is inf",
-            )
-    with pytest.raises(UsageError, match=f"^{says} after step 8, training has diverged; lower LEARNING_RATE"):
+    tensors = {
+        "gradient": (weight.grad, "the gradient of decoder.head.weight"),
+        "weight": (weight, "model.decoder.head.weight"),
+        "judge": (judge.encoder.stem.weight, "judge.encoder.stem.weight"),
+        "moment": (optimizer.state[weight]["exp_avg_sq"], "optimizer.decoder.head.weight.exp_avg_sq"),
+    }
+    tensor, name = tensors[what]
+    tensor.data[0] = float("inf")
+    with pytest.raises(UsageError, match=f"^{name} is inf after step 8, training has diverged; lower LEARNING_RATE"):
         run.save(8, model, optimizer, judge, ["020"])
     assert (run.folder / "checkpoints" / "last.safetensors").read_bytes() == before
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["last.safetensors"]
-
-
-def test_pictures_open(workplace):
-    run = make_run()
-    run.draw("test", 500, {"original": torch.rand(2, 3, 16, 16)})
-    assert Image.open(run.folder / "grids" / "test-000500.png").size[1] == 32 + 132
-    run.log("test", 0, 0.0, {"psnr_clean": 10.0, "encoder_effective_rank": 3.0})
-    run.log("train", 10, 0.5, {"images_per_second": 5.0, "loss": 0.5})
-    run.plot_metrics()
-    assert Image.open(run.folder / "metrics.png").size[0] > 800

@@ -114,12 +114,6 @@ def test_a_resumed_run_keeps_its_settings_but_for_those_that_change_no_number(mo
         configured(monkeypatch, {**namespace, "NEW_ONE": 1}, resume)
 
 
-def test_an_option_without_effect_is_refused(monkeypatch, namespace):
-    configured(monkeypatch, dict(namespace), "--latent spatial --spatial-dim 16")
-    with pytest.raises(UsageError, match="SPATIAL_DIM has no effect where LATENT is pooled; leave it out"):
-        configured(monkeypatch, dict(namespace), "--spatial-dim 16")
-
-
 def test_a_constant_that_another_one_decides_is_set_unless_the_command_line_asks_for_more(monkeypatch, namespace):
     namespace["IMAGE_SIZE"] = 64
     assert configured(monkeypatch, dict(namespace), "--model conv").settings["IMAGE_SIZE"] == 32

@@ -1,10 +1,8 @@
 """Several processes at the same thing at the same time."""
 
-import os
 import signal
 
-from tests.conftest import TINY, metrics_of
-from tests.training.test_signals import LONG, has_logged, wait_until
+from tests.conftest import LONG, TINY, metrics_of, wait_for_step
 
 
 def test_runs_that_start_at_the_same_moment_get_folders_of_their_own(processes, workplace):
@@ -18,15 +16,12 @@ def test_runs_that_start_at_the_same_moment_get_folders_of_their_own(processes, 
 def test_a_run_that_is_still_running_is_not_resumed_and_one_whose_process_was_killed_is(processes, workplace):
     run = workplace / "runs" / "self-teaching-001"
     first = processes.start("main.py", *LONG, "--max-steps", 2000, folder=workplace)
-    wait_until(has_logged(run, 1))
-    (workplace / "second").mkdir()
+    wait_for_step(run, 1)
     assert processes.run("main.py", "--resume", run, folder=workplace / "second") == 2
     said = (workplace / "second" / "output").read_text()
     assert said == f"main.py: {run} is still running, in another process; stop that one first, or let it finish\n"
-    os.kill(first, signal.SIGKILL)
-    processes.wait(first)
+    processes.stop(first, signal.SIGKILL)
     third = processes.start("main.py", "--resume", run, folder=workplace)
-    wait_until(has_logged(run, len(metrics_of(run)) + 2))
+    wait_for_step(run, len(metrics_of(run)) + 2)
     assert processes.run("main.py", "--resume", run, folder=workplace / "second") == 2
-    os.kill(third, signal.SIGTERM)
-    assert processes.wait(third) == 143
+    assert processes.stop(third) == 143
