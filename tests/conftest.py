@@ -1,6 +1,7 @@
 """What several tests share: an empty working folder, small data sets on disk, short training runs."""
 
 import csv
+import gc
 import json
 import os
 import re
@@ -94,6 +95,7 @@ def trained(trained_place, monkeypatch) -> Path:
 
 def run_script(monkeypatch, script: str, *options: str) -> None:
     """Run a training script in this process, as `python main.py --option` would in its own."""
+    gc.collect()  # what an earlier script of this process left, its lock above all, would have ended with its own
     monkeypatch.setattr(sys, "argv", [script, *options])
     runpy.run_path(str(ROOT / script), run_name="__main__")
 
