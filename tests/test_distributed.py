@@ -9,7 +9,6 @@ from leae.judge import Judge
 from leae.masking import add_noise, draw_gaussian
 from leae.objective import SelfTeachingObjective
 from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
-from tests.conftest import ROOT, TINY, metrics_of, run_script
 from tests.processes import torchrun
 
 SIZE, BATCH, STEPS = 16, 12, 5
@@ -83,21 +82,6 @@ def test_two_processes_train_as_one_does(two_processes, case):
         means = {name: (ours[name] + theirs[name]) / 2 for name in terms}  # each has the terms of its rows
         torch.testing.assert_close(means, terms)
         torch.testing.assert_close([one, other], [model, model], rtol=1e-7, atol=1e-10)
-
-
-def test_a_run_is_shared_by_two_processes_and_resumed_by_one(workplace, monkeypatch):
-    options = [*TINY, "--log-every", "1", "--max-steps", "2"]
-    run_script(monkeypatch, "main.py", *options)
-    said = output_of(torchrun(workplace, str(ROOT / "main.py"), *options))
-    assert said.count("held-out PSNR") == 1  # one process speaks
-    alone, shared = (workplace / "runs" / f"self-teaching-00{number}" for number in (1, 2))
-    assert sorted(path.name for path in (workplace / "runs").glob("*-*")) == [alone.name, shared.name]
-    for ours, theirs in zip(metrics_of(shared), metrics_of(alone), strict=True):
-        assert ours.keys() == theirs.keys()
-        for name in ours.keys() - {"split"}:
-            if ours[name]:
-                assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=0.02)
-    run_script(monkeypatch, "main.py", "--resume", str(shared))  # finished: nothing left to do, nothing refused
 
 
 def test_rows_are_shared_out_in_order_and_evenly(monkeypatch):

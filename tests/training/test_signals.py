@@ -8,7 +8,7 @@ import pytest
 
 from leae.errors import run_command
 from leae.training.signals import StopSignal
-from tests.conftest import LONG, ROOT, metrics_of, read_tensors, wait_for_step
+from tests.conftest import LONG, ROOT, metrics_of, read_tensors, run_script, wait_for_step
 from tests.processes import torchrun
 
 
@@ -60,14 +60,24 @@ def test_the_first_signal_only_asks_and_the_second_ends_a_command_with_its_statu
     assert "leae prepare: interrupted" in capsys.readouterr().err
 
 
-def test_processes_that_share_a_run_leave_it_after_the_same_step(workplace):
-    process = torchrun(workplace, str(ROOT / "main.py"), *LONG, "--log-every", "2", "--max-steps", "2000")
-    run = workplace / "runs" / "self-teaching-001"
-    wait_for_step(run, 2)
+def test_processes_that_share_a_run_leave_it_after_the_same_step_and_one_alone_goes_on_with_it(workplace, monkeypatch):
+    options = [*LONG, "--log-every", "2", "--max-steps", "40"]
+    process = torchrun(workplace, str(ROOT / "main.py"), *options)
+    shared, alone = (workplace / "runs" / f"self-teaching-00{number}" for number in (1, 2))
+    wait_for_step(shared, 2)
     process.send_signal(signal.SIGTERM)
     said, errors = process.communicate(timeout=60)
     found = re.search(r"stopped after step (\d+) and saved; go on with: uv run torchrun --nproc-per-node 2 ", said)
     assert found, errors
-    assert said.count("stopped after") == 1
-    assert step_of(run) == int(found[1])
-    assert step_of(run) % 2 == 0
+    assert said.count("stopped after") == 1  # one process speaks, and writes
+    assert step_of(shared) == int(found[1])
+    assert step_of(shared) % 2 == 0
+
+    run_script(monkeypatch, "main.py", "--resume", str(shared))
+    run_script(monkeypatch, "main.py", *options)
+    assert len(metrics_of(shared)) == len(metrics_of(alone))
+    for ours, theirs in zip(metrics_of(shared)[:3], metrics_of(alone)[:3], strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() - {"split"}:
+            if ours[name]:
+                assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=0.02)
