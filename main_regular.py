@@ -38,7 +38,7 @@ gpu = torch.cuda.is_available()
 # --- data
 DATASET = "auto"  # celeba, faces (rendered), auto (one of these), mnist, fashion-mnist, cifar10, digits, or a folder
 IMAGE_SIZE = 128 if gpu else 64  # side in pixels, a multiple of 8; MODEL "conv" makes it 32
-FACES = 50_000 if gpu else 8_192  # rendered faces to train on, if it is those; a tenth as many are held out
+FACES = 50_000 if gpu else 8_192  # rendered faces to train on, if it is those; others are held out
 HELD_OUT = 20_000 if gpu else 1_000  # held-out images that the run is evaluated on, at most
 
 # --- model

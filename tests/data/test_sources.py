@@ -49,11 +49,11 @@ def test_an_unknown_data_set_is_refused_with_those_there_are(workplace):
 def test_rendered_faces_come_with_their_attributes_and_the_same_are_tested_on_however_many_there_are(workplace):
     dataset = open_dataset("faces", 32, face_count=30)
     assert dataset.attribute_names == ATTRIBUTES
-    assert (len(dataset.images["train"]), len(dataset.images["test"])) == (30, 3)
+    assert (len(dataset.images["train"]), len(dataset.images["test"])) == (30, 15)
     image, attributes = render_face(0, FIRST_TEST_FACE + 1, 32)
     assert np.array_equal(dataset.images["test"][1], image)
     assert np.array_equal(dataset.attributes["test"][1], attributes)
-    assert np.array_equal(open_dataset("faces", 32, face_count=20).images["test"], dataset.images["test"][:2])
+    assert np.array_equal(open_dataset("faces", 32, face_count=20).images["test"], dataset.images["test"][:10])
 
 
 def test_auto_means_celeba_if_it_is_there_and_says_so(workplace, capsys):
