@@ -20,10 +20,10 @@ from leae.data.batches import Batches, to_float
 from leae.data.prepare import open_dataset
 from leae.data.sources import channels_of
 from leae.distributed import data_parallel, init_processes
-from leae.errors import require_choice, run_command
+from leae.errors import require_choice, require_in, run_command
 from leae.masking import add_noise, draw_gaussian, mask_squares
 from leae.randomness import generator, seed_weights
-from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl, require_beta
+from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
 from leae.training.device import autocast, compile_if_it_works, device_name, find_device
 from leae.training.evaluation import MaskedViews, NoisyViews, evaluate, grid_rows, sample_rows, summary
 from leae.training.monitoring import CodeMonitor
@@ -91,7 +91,7 @@ def main() -> None:
     objectives = ("masked", "plain", "denoising", "variational")
     run = configure(globals(), *objectives)  # by the command line or, with RESUME, as that run began
     require_choice(objectives, OBJECTIVE=OBJECTIVE)
-    require_beta(BETA)
+    require_in("[0, inf)", BETA=BETA)
     reconstruction_loss = ReconstructionLoss(RECONSTRUCTION_LOSS, OUTPUT)
     # Masked views are evaluated where nothing is corrupted in training, too: these runs are compared with main.py's.
     views = NoisyViews(NOISE) if OBJECTIVE == "denoising" else MaskedViews(IMAGE_SIZE, MASK_RATIO)

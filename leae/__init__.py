@@ -4,8 +4,7 @@
 def load(path, device="cpu"):
     """A trained model, in evaluation mode: `leae.load("runs/self-teaching-001/checkpoints/100.safetensors")`.
 
-    Raises:
-        UsageError, OSError: see `leae.training.checkpoints.load_checkpoint`.
+    Raises what `leae.training.checkpoints.load_checkpoint` does.
     """
     from leae.training.checkpoints import load_checkpoint  # not everything here needs checkpoints
 

@@ -17,6 +17,7 @@ from leae.layers import BatchNorm1d, BatchNorm2d, SpaceToDepthShortcut, StridedC
 
 LARGEST = 65_536  # of any size of a model; what is larger is a slip of the hand, or of a hostile file
 MOST_PARAMETERS = 2**30  # of a model that is trained: 4 GiB, and four times that with gradients and moments
+BATCH = 256  # images that an encoder takes at a time, where it is not in training
 STRIDE = 8  # image pixels per position of the encoder's map, along one side
 LATENTS = ("pooled", "spatial")
 OUTPUTS = ("sigmoid", "linear")
@@ -34,7 +35,10 @@ class BaseEncoder(nn.Module):
 
     def project(self, images: Tensor) -> Tensor:
         """Codes before `norm`: [N, C, S, S] → [N, *latent_shape], twice the D if variational."""
-        return self.convolve(images if self.output == "sigmoid" else 2 * images - 1)
+        images = images if self.output == "sigmoid" else 2 * images - 1
+        if self.training:
+            return self.convolve(images)
+        return torch.cat([self.convolve(batch) for batch in images.split(BATCH)])  # in bounded memory
 
     def forward(self, images: Tensor) -> Tensor:
         return self.norm(self.project(images))
@@ -182,26 +186,17 @@ class Autoencoder(BaseAutoencoder):
     """The residual autoencoder, with a pooled latent (one vector an image) or a spatial one (a map of codes).
 
     A size that cannot be built is a UsageError that names the nearest ones that can.
-
-    Args:
-        image_size: side of the images in pixels, a multiple of 8.
-        hidden_dim: h; the stem has h channels, the blocks in the middle 2h.
-        latent: "pooled" or "spatial".
-        latent_dim: size of the vector (pooled), or channels of the latent map (spatial), then a divisor of 8h.
-        map_channels: channels of the map before the pooled latent's linear layer, a divisor of 8h; ignored where the
-            map itself is the latent.
-        output: "sigmoid" or "linear"; see `BaseAutoencoder`.
     """
 
     def __init__(
         self,
-        image_size: int = 128,
+        image_size: int = 128,  # side of the images in pixels, a multiple of 8
         image_channels: int = 3,
-        hidden_dim: int = 128,
-        latent: str = "pooled",
-        latent_dim: int = 128,
-        map_channels: int = 128,
-        output: str = "sigmoid",
+        hidden_dim: int = 128,  # h: the stem has h channels, the blocks in the middle 2h
+        latent: str = "pooled",  # or "spatial"
+        latent_dim: int = 128,  # size of a pooled latent; or channels of a spatial one, then a divisor of 8h
+        map_channels: int = 128,  # of the map before the pooled latent's linear layer, a divisor of 8h
+        output: str = "sigmoid",  # or "linear"; see `BaseAutoencoder`
     ):
         require_choice(LATENTS, LATENT=latent)
         require_whole(STRIDE, LARGEST, IMAGE_SIZE=image_size)

@@ -6,7 +6,6 @@ it, so a step does not depend on how many processes share it. In a process of it
 """
 
 import atexit
-import inspect
 import os
 from collections.abc import Callable
 
@@ -85,9 +84,4 @@ def data_parallel(function: Callable, model: nn.Module) -> Callable:
     The model is the same in all; the losses that the function computes are those of a process's rows.
     """
     call = _Call(function, model)
-    if world_size() == 1:
-        return call
-    # The buffers need no broadcast at every step: running statistics are those of the global batch in every process.
-    options = inspect.signature(DistributedDataParallel).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"  # since PyTorch 2.15
-    return DistributedDataParallel(call, **{name: False})
+    return DistributedDataParallel(call) if world_size() > 1 else call

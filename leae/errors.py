@@ -30,11 +30,7 @@ class UsageError(ValueError):
 
 
 def require(condition: bool, name: str, value, expected: str) -> None:
-    """Refuse a setting: `require(0 < NOISE <= 1, "NOISE", NOISE, "above 0 and at most 1")`.
-
-    Raises:
-        UsageError: the condition does not hold.
-    """
+    """Refuse a setting by a `UsageError`: `require(name in names, "--attribute", name, "one of …")`."""
     if not condition:
         raise UsageError(f"{name} is {value!r}; it must be {expected}")
 
@@ -47,13 +43,13 @@ def require_whole(minimum: int, maximum: int = MOST, /, **values) -> None:
         require(value <= maximum, name, value, f"at most {maximum}")
 
 
-def require_number(minimum: float = -math.inf, below: float = math.inf, /, **values) -> None:
-    """Refuse settings that are not finite numbers in a range: `require_number(0, 1, WARMUP=WARMUP)`."""
+def require_in(interval: str, **values) -> None:
+    """Refuse settings that are not finite numbers in an interval: `require_in("[0, 1)", WARMUP=WARMUP)`."""
+    low, high = map(float, interval[1:-1].split(","))  # a bracket includes an end, a parenthesis does not
     for name, value in values.items():
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        require(number, name, value, "a finite number")
-        require(value >= minimum, name, value, f"at least {minimum:g}")
-        require(value < below, name, value, f"below {below:g}")
+        inside = number and low <= value <= high and not (interval[0] == "(" and value == low)
+        require(inside and not (interval[-1] == ")" and value == high), name, value, f"a number in {interval}")
 
 
 def require_choice(choices: Collection[str], **values) -> None:

@@ -12,15 +12,9 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     """Open a file that takes its name only once it is complete and on disk.
 
     What is written goes to `.<name>.tmp` in the same folder; leaving the block without an exception renames that to
-    `path`, in one step, over whatever was there. After an exception `path` is as it was. Only one process at a time
-    may write a file; where several might, they hold a lock.
-
-    Args:
-        path: where the file is to be.
-        mode: "w" for text (UTF-8, line ends as written), "wb" for bytes.
-
-    Raises:
-        OSError: it cannot be written; the error names `path`.
+    `path`, in one step, over whatever was there. After an exception `path` is as it was; an OSError names `path`. Only
+    one process at a time may write a file; where several might, they hold a lock. The mode is "w" for text (UTF-8, line
+    ends as written), or "wb" for bytes.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}

@@ -7,11 +7,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from leae.errors import require, require_choice, require_number
+from leae.errors import require, require_choice, require_in
 from leae.layers import at_least_float32, normalise, normalise_with
 
 RULERS = ("shared", "own")
-BATCH = 256  # images at a time in `Judge.encode`
 
 
 class Judge(nn.Module):
@@ -21,20 +20,16 @@ class Judge(nn.Module):
     statistics of the batches it is shown and neither reads nor changes running statistics, for crops are off the
     data's distribution.
 
-    Args:
-        encoder: E, which is copied: its `project` maps images to codes, its `norm` is the batch norm behind it.
-        decay: T ← decay · T + (1 − decay) · E at every `update`, in [0, 1). 0 is the step-frozen judge.
-        ruler: whose statistics. "shared": reconstructions are measured by those of the real views they are compared
-            with. "own": every batch of views by its own, as published. Then the judge is blind to a shift, or a loss
-            of contrast, that the codes of the reconstructions have in common.
-
-    Anything else, and an encoder that does not end in a batch norm, is a UsageError.
+    The encoder is E, which is copied: its `project` maps images to codes, its `norm` is the batch norm behind it. At
+    every `update` T ← decay · T + (1 − decay) · E, the decay in [0, 1): 0 is the step-frozen judge. The ruler says by
+    whose statistics reconstructions are measured: "shared", by those of the real views they are compared with; "own",
+    as published, by their own. Then the judge is blind to a shift, or a loss of contrast, that the codes of the
+    reconstructions have in common. Anything else, and an encoder without a batch norm, is a UsageError.
     """
 
     def __init__(self, encoder: nn.Module, decay: float = 0.99, ruler: str = "shared"):
         super().__init__()
-        require_number(JUDGE_DECAY=decay)
-        require(0 <= decay < 1, "JUDGE_DECAY", decay, "at least 0 (step-frozen) and below 1, say 0.99")
+        require_in("[0, 1)", JUDGE_DECAY=decay)
         require_choice(RULERS, JUDGE_RULER=ruler)
         ends_well = isinstance(encoder.norm, nn.BatchNorm1d | nn.BatchNorm2d)
         require(ends_well, "the end of the judge's encoder", type(encoder.norm).__name__, "a batch norm")
@@ -50,8 +45,8 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """T of any number of images [N, C, S, S] by the statistics of all of them, and of no other process's."""
-        codes = torch.cat([at_least_float32(self.encoder.project(batch)) for batch in images.split(BATCH)])
+        """T of images [N, C, S, S] by the statistics of all of them, and of no other process's."""
+        codes = at_least_float32(self.encoder.project(images))
         variance, mean = torch.var_mean(codes, dim=[0, *range(2, codes.dim())], correction=0)
         return normalise_with(codes, mean, variance, self.encoder.norm)
 

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from leae.distributed import local_rows, world_size
-from leae.errors import require, require_number
+from leae.errors import require, require_in
 
 
 def mask_side(image_size: int, mask_ratio: float) -> int:
     """Side in pixels of a square that covers `mask_ratio` of the image's area; UsageError unless some are hidden."""
-    require_number(MASK_RATIO=mask_ratio)
-    require(0 < mask_ratio < 1, "MASK_RATIO", mask_ratio, "a share of the image's area between 0 and 1, say 0.35")
+    require_in("(0, 1)", MASK_RATIO=mask_ratio)
     side = round(math.sqrt(mask_ratio) * image_size)
     smallest, largest = (0.5 / image_size) ** 2, (1 - 0.5 / image_size) ** 2
     expected = f"between {smallest:.2g} and {largest:.4f}, so that some of {image_size}×{image_size} pixels are hidden"
@@ -26,19 +25,11 @@ def mask_side(image_size: int, mask_ratio: float) -> int:
 
 def crop_side(image_size: int, crop_ratio: float) -> int:
     """Side in pixels of a crop box that is `crop_ratio`, in (0, 1], of the image's; UsageError below 2 pixels."""
-    require_number(CROP_RATIOS=crop_ratio)
-    expected = "a share of the image's side, above 0 and at most 1, say 0.15"
-    require(0 < crop_ratio <= 1, "a ratio of CROP_RATIOS", crop_ratio, expected)
+    require_in("(0, 1]", **{"a ratio of CROP_RATIOS": crop_ratio})
     side = round(crop_ratio * image_size)
     expected = f"at least {2 / image_size:.2g}, a box of 2×2 of {image_size}×{image_size} pixels"
     require(side >= 2, "a ratio of CROP_RATIOS", crop_ratio, expected)
     return side
-
-
-def require_noise(deviation: float) -> None:
-    """Refuse, by a UsageError, a NOISE that is not in (0, 1], in units of pixels from 0 to 1."""
-    require_number(NOISE=deviation)
-    require(0 < deviation <= 1, "NOISE", deviation, "above 0 and at most 1, say 0.2")
 
 
 def draw_boxes(count: int, side: int, image_size: int, generator: torch.Generator) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from leae.autoencoder import BaseAutoencoder
 from leae.distributed import local_rows, world_size
-from leae.errors import require, require_choice, require_number
+from leae.errors import require, require_choice, require_in
 from leae.judge import Judge
 from leae.masking import crop_and_resize, crop_side, draw_boxes, mask_side, mask_squares
 from leae.sigreg import sigreg
@@ -36,30 +36,17 @@ WHOLE = 1.0  # the crop ratio of the whole image
 
 @dataclass(frozen=True)
 class SelfTeachingObjective:
-    """The objective for images of one size; call it on a batch.
+    """The objective for images of one size; call it on a batch. A value outside its range is a UsageError."""
 
-    Args:
-        image_size: side of the images in pixels.
-        kind: "symmetric" or "crop".
-        mask_ratio: share of an image's area that the masked view hides, in (0, 1).
-        crop_ratios: sides of the crop boxes as shares of the image's side, each in (0, 1]; 1.0 is the whole image.
-            Published is 0.15 alone.
-        sigreg_weight: λ, at least 0.
-
-    Raises:
-        UsageError: a value outside its range.
-    """
-
-    image_size: int
-    kind: str = "symmetric"
-    mask_ratio: float = 0.35
-    crop_ratios: tuple[float, ...] = (0.15, 1.0)
-    sigreg_weight: float = 0.03
+    image_size: int  # side of the images in pixels
+    kind: str = "symmetric"  # or "crop"
+    mask_ratio: float = 0.35  # share of an image's area that the masked view hides, in (0, 1)
+    crop_ratios: tuple[float, ...] = (0.15, 1.0)  # sides of the boxes as shares of the image's; 1.0 is the whole image
+    sigreg_weight: float = 0.03  # λ, at least 0
 
     def __post_init__(self):
         require_choice(OBJECTIVES, OBJECTIVE=self.kind)
-        require_number(SIGREG_WEIGHT=self.sigreg_weight)
-        require(self.sigreg_weight >= 0, "SIGREG_WEIGHT", self.sigreg_weight, "at least 0, say 0.03")
+        require_in("[0, inf)", SIGREG_WEIGHT=self.sigreg_weight)
         mask_side(self.image_size, self.mask_ratio)
         ratios = self.crop_ratios
         some = isinstance(ratios, tuple) and len(ratios) > 0
@@ -74,16 +61,12 @@ class SelfTeachingObjective:
     ) -> dict[str, Tensor]:
         """The loss of one batch, or of this process's rows of it, and every term of it by name.
 
-        Args:
-            model: E and D, in training mode, where its batch norm uses the statistics of each view's batch.
-            judge: T.
-            x: images, float [N, C, S, S] in [0, 1], at least two of them.
-            generator: draws the masks, the boxes and SIGReg's directions; lives on the images' device.
-            step: how many optimizer steps came before, for a schedule.
+        The model is E and D, in training mode, where its batch norm uses the statistics of each view's batch; the judge
+        is T. `x` are images, float [N, C, S, S] in [0, 1], at least two of them. The generator, on their device, draws
+        masks, boxes and SIGReg's directions. `step` optimizer steps came before, which is for a schedule.
 
-        Returns:
-            Scalars by name: "loss" to take the gradient of, its two parts "latent" and "sigreg" (λ included), and
-            the terms that "latent" is the mean of: "consistency" (symmetric), "clean_crop_0.15", "masked_crop_0.15".
+        Scalars come back by name: "loss" to take the gradient of, its two parts "latent" and "sigreg" (λ included), and
+        the terms that "latent" is the mean of: "consistency" (symmetric), "clean_crop_0.15", "masked_crop_0.15".
         """
         crop_ratios = self.crop_ratios  # a schedule goes here: `self.crop_ratios if step < 10_000 else (1.0,)`, say
         symmetric = self.kind == "symmetric"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leae.autoencoder import OUTPUTS
-from leae.errors import require, require_choice, require_number
+from leae.errors import require, require_choice
 from leae.layers import at_least_float32
 from leae.masking import draw_gaussian
 
@@ -66,9 +66,3 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     are four times as large, and β weighs a quarter as much.
     """
     return (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(dim=1).mean() / 2
-
-
-def require_beta(beta: float) -> None:
-    """Refuse, by a UsageError, a BETA (β, the weight of the KL divergence) that is not finite or below 0."""
-    require_number(BETA=beta)
-    require(beta >= 0, "BETA", beta, "at least 0; 1 is the evidence bound")

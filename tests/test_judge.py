@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from leae import judge as judge_module
+from leae import autoencoder
 from leae.analysis.plain import normalise
 from leae.autoencoder import Autoencoder
 from leae.conv_autoencoder import ConvAutoencoder
@@ -68,10 +68,10 @@ def test_running_statistics_are_neither_moved_nor_read():
 @pytest.mark.parametrize("latent", ["pooled", "spatial"])
 def test_an_evaluation_normalises_over_all_images_of_this_process_at_once(latent, monkeypatch):
     source, images = encoder(latent), views(count=7)
-    monkeypatch.setattr(judge_module, "BATCH", 3)
+    monkeypatch.setattr(autoencoder, "BATCH", 3)
     monkeypatch.setenv("WORLD_SIZE", "2")  # a process that evaluates by itself waits for no other
     codes = source.project(images)
-    torch.testing.assert_close(Judge(source).encode(images), normalise(codes, codes, source.norm))
+    torch.testing.assert_close(Judge(source).eval().encode(images), normalise(codes, codes, source.norm))
     if latent == "pooled":
         torch.testing.assert_close(Judge(source).encode(images[:1]), source.norm.bias[None])
 

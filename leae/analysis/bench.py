@@ -121,18 +121,6 @@ def matrix_product_rate(device: torch.device) -> tuple[float, str]:
     return 2 * size**3 / best, f"{size}×{size} {str(dtype).removeprefix('torch.')}"
 
 
-def read_rate() -> tuple[float, float]:
-    """Images of 128×128 and bytes per second that one process reads in random order from a prepared array's file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "images.npy"
-        np.save(path, np.zeros((DATA_IMAGES, 128, 128, 3), np.uint8))
-        images = np.load(path, mmap_mode="r")
-        batches = Batches(images, 128, 0, torch.device("cpu"), mapped_bytes=0)
-        steps = range(batches.steps_per_epoch)
-        seconds = seconds_of(lambda: [batches.read(step) for step in steps], batches.device)
-    return len(images) / seconds, images.nbytes / seconds
-
-
 def flop_per_image(contestant: Contestant) -> float:
     """Floating-point operations of the convolutions and matrix products of a step, forward and backward, per image."""
     with FlopCounterMode(display=False) as counter:
@@ -143,8 +131,10 @@ def flop_per_image(contestant: Contestant) -> float:
 def compare(title: str, constants: dict, batch_size: int, steps: int, device: torch.device, rate: float) -> None:
     """Time a setting and print what came out."""
     size = constants["IMAGE_SIZE"]
-    images = np.random.default_rng(0).integers(0, 256, (DATA_IMAGES, size, size, 3), dtype=np.uint8)
-    batches = Batches(images, batch_size, 0, device)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # images are read from a file, as in a run
+        path = Path(folder) / "images.npy"
+        np.save(path, np.random.default_rng(0).integers(0, 256, (DATA_IMAGES, size, size, 3), dtype=np.uint8))
+        batches = Batches(np.load(path, mmap_mode="r"), batch_size, 0, device, mapped_bytes=0)
     contestants = [Contestant(constants, batches, plain) for plain in (True, False)]
     flop = [flop_per_image(contestant) for contestant in contestants]  # before it is compiled
     if device.type == "cuda":
@@ -186,6 +176,3 @@ def main(options: argparse.Namespace) -> None:
         constants = script_constants(SCRIPT, gpu) | differing
         batch_size = CPU_BATCH if gpu and device.type == "cpu" else constants["BATCH_SIZE"]
         compare(title, constants, batch_size, steps, device, rate)
-    if options.only is None:
-        images, read = read_rate()
-        print(f"\nreading from a prepared array's file: {images:,.0f} images/s of 128×128, {read / 1e9:.1f} GB/s")

@@ -6,7 +6,7 @@
 
 All runs are given the same held-out images and the same masks. Beside them stand the untrained encoder of the same
 shape, PCA of the pixels to as many dimensions, and chance, which answers every image with the training set's mean
-image. Each run's folder gets its figures in evaluation.json and a picture of them in evaluation.png.
+image. Each run's folder gets its figures in evaluation.json, and a picture of all in evaluation.png.
 """
 
 import argparse
@@ -18,7 +18,6 @@ from itertools import zip_longest
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from torch import Tensor
@@ -236,38 +235,28 @@ def probe_cell(column: Column, method: str, view: str, score: str) -> str:
     return f"{entry['mean']:.3f}±{(high - low) / 2:.3f}".replace("±0", "±") + star
 
 
-def draw(column: Column, columns: list[Column]) -> Figure:
-    """A run's picture: what its codes tell of every attribute, and how they spread over their dimensions."""
+def draw(columns: list[Column], sample: Sample) -> Figure:
+    """What the codes of every column tell of each attribute, and how those of runs spread over their dimensions."""
     figure = Figure(figsize=(13, 8), layout="constrained")
-    run, latent = column.run, column.figures["latent"]
-    figure.suptitle(f"{run.name}: {run.method}, {run.size}, checkpoint {run.checkpoint}")
-    *left, right = np.atleast_1d(figure.subplots(1, 2 if column.means else 1))
-    if left:  # there are attributes
-        draw_probes(left[0], column, columns)
-    right.plot(range(1, len(latent["spectrum"]) + 1), latent["spectrum"])
-    right.axhline(1, color="grey", linewidth=1, label="N(0, I)")
-    title = f"spread of the codes: effective rank {latent['effective_rank']:.1f} of {latent['dimensions']}"
-    right.set(title=title, xlabel="principal direction", ylabel="standard deviation", ylim=(0, None))
-    right.grid(alpha=0.3)
-    right.legend()
+    probed, spread = figure.subplots(1, 2)
+    probed.axvline(CHANCE, color="grey", linewidth=1)
+    spread.axhline(1, color="grey", linewidth=1, label="N(0, I)")
+    names = sorted(sample.attributes, reverse=True)
+    for number, column in enumerate(columns):
+        if column.means:
+            areas = column.figures["representation"]["linear"]["clean"]["auroc"]["attributes"]
+            form = f"C{number % 10}{'o+1x'[number % 4]}"
+            probed.plot([areas[name] for name in names], names, form, label=column.name)
+        if column.run:
+            spectrum = column.figures["latent"]["spectrum"]
+            spread.plot(range(1, len(spectrum) + 1), spectrum, f"C{number % 10}", label=column.name)
+    probed.set(title="linear probes of clean held-out codes", xlabel="AUROC")
+    spread.set(title="spread of the codes", xlabel="principal direction", ylabel="standard deviation", ylim=(0, None))
+    for axes in (probed, spread):
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
     return figure
-
-
-def draw_probes(axes: Axes, column: Column, columns: list[Column]) -> None:
-    """The AUROC of every attribute: of a run's clean and masked views, of the untrained encoder, and of PCA."""
-    others = [one for one in columns if one.run is None and one.pca is column.pca] + [column.pca]
-    shown = [(column, "clean", "C0o", {}), (column, "masked", "C0o", {"markerfacecolor": "none"})]
-    shown += [(one, "clean", f"C{number}{'+1x'[number % 3]}", {}) for number, one in enumerate(others, start=1)]
-    names = None
-    for one, view, form, style in shown:
-        areas = one.figures["representation"]["linear"][view]["auroc"]["attributes"]
-        names = names or sorted(areas, key=areas.get)  # in the order of the run's own
-        axes.plot([areas[name] for name in names], range(len(names)), form, label=f"{one.name}, {view} views", **style)
-    axes.set_yticks(range(len(names)), names)
-    axes.axvline(CHANCE, color="grey", linewidth=1)
-    axes.set(title="linear probes of held-out codes", xlabel="AUROC")
-    axes.grid(alpha=0.3)
-    axes.legend()
 
 
 def add_arguments(parser: Parser) -> None:
@@ -298,11 +287,11 @@ def main(options: argparse.Namespace) -> None:
     beside = {column.name: column.figures for column in columns if column.run is None}
     for column, run in zip(columns, runs, strict=False):
         folder = run.run.folder
-        measured = {"mask_ratio": views.mask_ratio, "train_images": len(sample.train), "held_out": len(sample.test)}
-        measured["label_share"] = options.label_share
         about = {"run": folder.name, "checkpoint": run.checkpoint, "step": run.step, "data": run.run.data}
-        content = {**about, "options": measured, **column.figures, "beside": beside, "versions": versions()}
+        measured = {"mask_ratio": views.mask_ratio, "train_images": len(sample.train), "held_out": len(sample.test)}
+        about["options"] = {**measured, "label_share": options.label_share}
+        content = {**about, **column.figures, "beside": beside, "versions": versions()}
         with atomic_write(folder / "evaluation.json") as file:
             json.dump(content, file, indent=2)
-        save_picture(draw(column, columns), folder / "evaluation.png")
+        save_picture(draw(columns, sample), folder / "evaluation.png")
     print(f"figures: evaluation.json and evaluation.png in {', '.join(str(run.run.folder) for run in runs)}")

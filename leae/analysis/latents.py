@@ -62,10 +62,9 @@ class LatentSpace:
         labels = dataset.attributes.get("train", np.zeros((len(train), 0), bool))
         drawn = torch.randperm(len(train), generator=generator(seed, "selection", 1))[:TRAINING_CODES].sort().values
         self.training_labels = torch.from_numpy(labels[drawn.numpy()])  # bool [M, A]
-        self.training = encode_all(
-            run.model, train[drawn.numpy()], None, device, f"{run.name}: training codes"
-        ).flatten(1)  # [M, D]
-        self.held_out = encode_all(run.model, test, None, device, f"{run.name}: held-out codes").flatten(1)  # [N, D]
+        parts = {"training": train[drawn.numpy()], "held-out": test}
+        codes = [encode_all(run.model, part, None, device, f"{name} codes") for name, part in parts.items()]
+        self.training, self.held_out = (part.flatten(1) for part in codes)  # [M, D] and [N, D]
         self.errors = held_out_errors(run.model, test, device)  # float64 [N]
         self.order = torch.randperm(len(test), generator=generator(seed, "selection"))  # the first of these are shown
 
@@ -247,5 +246,4 @@ def main(options: argparse.Namespace) -> None:
         drawn.append(name)
     print(f"pictures: {', '.join(drawn)} in {folder}")
     if "attribute-walks.png" not in drawn:
-        reason = "attribute that enough training images have and lack" if dataset.attribute_names else "attributes"
-        print(f"no attribute-walks.png, and maps of one colour: {dataset.title} has no {reason}")
+        print("no attribute-walks.png, and maps of one colour: no attribute that enough images have and lack")

@@ -45,10 +45,8 @@ def make_map(kind: str, training: Tensor, codes: Tensor, seed: int) -> tuple[np.
     """Where codes, float [N, D], at least four of them, lie on a plane; `kind` is one of MAPS.
 
     Principal components are those of training codes, float [M, D]. t-SNE and UMAP lay out the codes themselves,
-    beginning at their places among the first two components, without labels.
-
-    Returns:
-        Points, float [N, 2]; what either axis is, or ["", ""] where neither has a meaning; how the map was made.
+    beginning at their places among the first two components, without labels. What comes back are the points, float
+    [N, 2]; what either axis is, or ["", ""] where neither has a meaning; and how the map was made.
     """
     training, codes = training.numpy(), codes.numpy()
     components = min(2 if kind == "pca" else COMPONENTS, *training.shape)

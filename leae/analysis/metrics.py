@@ -89,24 +89,21 @@ class PerceptualFigures:
         try:
             self.fid = FrechetInceptionDistance(normalize=True).to(device)
             self.lpips = LearnedPerceptualImagePatchSimilarity("alex", normalize=True).to(device)
-        except ModuleNotFoundError as error:
-            reason = " ".join(str(error).split()).split(".")[0]
-            raise UsageError(f"{reason}; run uv run --extra perceptual -m leae evaluate --perceptual …") from error
-        except OSError as error:
-            lacking = f"the weights of AlexNet and Inception cannot be fetched ({error})"
-            raise UsageError(f"{lacking}; go online once, or leave --perceptual out") from error
+        except (ModuleNotFoundError, OSError) as error:
+            lacking = f"LPIPS and FID need torch-fidelity and two networks' weights ({' '.join(str(error).split())})"
+            raise UsageError(f"{lacking}; go online once, with uv run --extra perceptual -m leae evaluate …") from error
 
     def __call__(self, model, images, views, device, title) -> dict[str, float]:
         """Takes what `reconstruction_figures` does: "lpips" and "fid", each with "_clean" and "_masked" behind it."""
         figures = {}
         for view in ("clean", "masked"):
-            self.fid.reset()
-            self.lpips.reset()
             for first, batch in batches_of(images, device, title):
                 reconstruction = model(views(batch, first) if view == "masked" else batch).expand(-1, 3, -1, -1)
                 original = batch.expand(-1, 3, -1, -1)  # the networks take colours
                 self.lpips.update(reconstruction, original)
                 self.fid.update(original, real=True)
                 self.fid.update(reconstruction, real=False)
-            figures |= {f"lpips_{view}": self.lpips.compute().item(), f"fid_{view}": self.fid.compute().item()}
+            for name, metric in (("lpips", self.lpips), ("fid", self.fid)):
+                figures[f"{name}_{view}"] = metric.compute().item()
+                metric.reset()
         return figures

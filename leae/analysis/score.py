@@ -4,8 +4,8 @@
     uv run -m leae score runs/self-teaching-001 path/to/images --positive defective
 
 Writes into latents/ of the run's folder: scores.csv, every image with its reconstruction's mean squared error;
-scores.png, the highest and the lowest; and where the folder has nothing but two sub-folders, "normal" and "defective"
-say, roc.png: how well the scores tell them apart.
+scores.png, the highest and the lowest; and with --positive roc.png: how well the scores tell the images of that
+sub-folder from all others.
 """
 
 import argparse
@@ -55,12 +55,6 @@ def read_for(model: BaseAutoencoder, root: Path, names: list[str]) -> list[np.nd
 def sub_folder(name: str) -> str:
     """The first folder of a relative path; "" for a file in none."""
     return name.split("/")[0] if "/" in name else ""
-
-
-def labels_of(names: list[str]) -> list[str]:
-    """The two sub-folders that have all of these images; none where there are not two."""
-    labels = sorted({sub_folder(name) for name in names})
-    return labels if len(labels) == 2 and "" not in labels else []
 
 
 def score_images(
@@ -117,11 +111,10 @@ def draw_scores(root: Path, errors: dict, run: trained.TrainedRun, count: int, d
     return draw_grid(rows, f"{run.title}\n{said}", captions=captions)
 
 
-def draw_roc(errors: np.ndarray, positives: np.ndarray, names: dict[bool, str], limit: float, title: str) -> Figure:
-    """The ROC curve of scores, float64 [N], and histograms of both sub-folders' scores.
+def draw_roc(errors: np.ndarray, positives: np.ndarray, name: str, limit: float, title: str) -> Figure:
+    """The ROC curve of scores, float64 [N], and histograms of the scores of positives, bool [N], and of the others.
 
-    Of the sub-folders' names the one at True is that of the `positives`, bool [N], which should score higher; 95 % of
-    the held-out images score at most `limit`.
+    The positives, whose sub-folder has that name, should score higher; 95 % of held-out images score at most `limit`.
     """
     figure = Figure(figsize=(12, 5.2), dpi=maps.DPI, layout="constrained")
     curve, histogram = figure.subplots(1, 2)
@@ -129,9 +122,8 @@ def draw_roc(errors: np.ndarray, positives: np.ndarray, names: dict[bool, str], 
     area = roc_auc_score(positives, errors)
     curve.set(xlabel="false positive rate", ylabel="true positive rate", title=f"area under the curve: {area:.3f}")
     edges = np.histogram_bin_edges(errors, bins=20)
-    for positive, colour in ((False, maps.WITHOUT), (True, maps.WITH)):
-        part = errors[positives == positive]
-        label = f"{maps.legend_text(names[positive], LETTERS)} ({len(part):,})"
+    for part, said, colour in ((errors[~positives], "others", maps.WITHOUT), (errors[positives], name, maps.WITH)):
+        label = f"{maps.legend_text(said, LETTERS)} ({len(part):,})"
         histogram.hist(part, edges, weights=np.full(len(part), 1 / len(part)), color=colour, alpha=0.6, label=label)
     histogram.axvline(limit, color="black", linestyle="--", linewidth=1, label="95% of held-out images are below")
     histogram.set(xlabel="mean squared error", ylabel="share of the images")
@@ -143,7 +135,7 @@ def draw_roc(errors: np.ndarray, positives: np.ndarray, names: dict[bool, str], 
 def add_arguments(parser: Parser) -> None:
     trained.add_run_arguments(parser, nargs=1, masks=False)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the images to score, at any depth")
-    parser.add_argument("--positive", metavar="NAME", help="sub-folder to be flagged [the one of higher mean score]")
+    parser.add_argument("--positive", metavar="NAME", help="sub-folder whose images should score higher than others")
     parser.add_argument("--images", type=int, default=8, help="images in a row of scores.png [%(default)s]")
 
 
@@ -152,10 +144,10 @@ def main(options: argparse.Namespace) -> None:
     device = find_device(options.device)
     [run] = trained.open_runs(options.runs, options.checkpoint, device)
     names = image_names(options.folder)
-    labels = labels_of(names)
-    if options.positive is not None:
-        expected = " or ".join(map(printable, labels)) or "left out, for the folder has not two sub-folders"
-        require(options.positive in labels, "--positive", options.positive, expected)
+    folders, positive = sorted({sub_folder(name) for name in names} - {""}), options.positive
+    if positive is not None:
+        expected = f"one of {', '.join(map(printable, folders))}" if folders else "left out: there is no sub-folder"
+        require(positive in folders, "--positive", positive, expected)
     dataset, output = run.open_data(), run.run.folder / "latents"
     output.mkdir(exist_ok=True)
 
@@ -171,16 +163,11 @@ def main(options: argparse.Namespace) -> None:
     print(f"highest and lowest: {output / 'scores.png'}")
 
     (output / "roc.png").unlink(missing_ok=True)  # another folder's would lie beside these scores
-    owners = np.array([sub_folder(name) for name in errors])
-    if not labels:
-        print("no ROC curve: the folder has not two sub-folders that hold all of its images")
-        return
-    if len(set(owners)) < 2:
-        print("no ROC curve: one of the two sub-folders has no image that can be used")
-        return
-    positive = options.positive or max(labels, key=lambda label: scores[owners == label].mean())
-    positives, names = owners == positive, {label == positive: printable(label) for label in labels}
-    reason = "as --positive says" if options.positive else "which has the higher mean score; --positive says otherwise"
-    area = roc_auc_score(positives, scores)
-    print(f"AUROC {area:.4f} of {names[True]!r} ({reason}) against {names[False]!r}: {output / 'roc.png'}")
-    trained.save_picture(draw_roc(scores, positives, names, limit, run.title), output / "roc.png")
+    if positive is not None:
+        positives = np.array([sub_folder(name) == positive for name in errors])
+        if positives.all() or not positives.any():
+            print("no ROC curve: it takes images that can be used both in this sub-folder and elsewhere")
+            return
+        area, name = roc_auc_score(positives, scores), printable(positive)
+        print(f"AUROC {area:.4f} of {name!r} against all others: {output / 'roc.png'}")
+        trained.save_picture(draw_roc(scores, positives, name, limit, run.title), output / "roc.png")

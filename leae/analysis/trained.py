@@ -89,12 +89,9 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
         model, step = load_checkpoint(_find_checkpoint(run, checkpoint), device)
         runs.append(TrainedRun(run, name if names.count(name) == 1 else str(folder), checkpoint, step, model))
     if len({(one.run.identity, one.model.image_shape) for one in runs}) > 1:
-        said = []
-        for one in runs:
-            channels, size, _ = one.model.image_shape
-            data = f"{one.run.data['title']} ({one.run.identity[:6]}) at {size}×{size}×{channels}"
-            said.append(f"{one.run.folder} was trained on {data}")
-        raise UsageError(f"{', '.join(said)}; only runs on the same images can be put side by side")
+        data = [f"{one.run.data['title']} ({one.run.identity[:6]}), {one.model.image_shape}" for one in runs]
+        said = ", ".join(f"{one.run.folder} was trained on {what}" for one, what in zip(runs, data, strict=True))
+        raise UsageError(f"{said}; only runs on the same images can be put side by side")
     return runs
 
 
@@ -102,12 +99,8 @@ def _find_checkpoint(run: Run, name: str) -> Path:
     path = run.folder / "checkpoints" / f"{name}.safetensors"
     if path.is_file():
         return path
-    there = sorted(file.stem for file in path.parent.glob(f"*{path.suffix}"))
-    if not there:
-        raise UsageError(f"{run.folder} has no checkpoint yet; train it to its end first")
-    advice = f"choose --checkpoint {' or '.join(there)}"
-    if name == f"{MILESTONES[-1]:03d}":
-        advice = f"the run did not come to its end; go on with it by --resume {run.folder}, or {advice}"
+    there = " or ".join(sorted(file.stem for file in path.parent.glob(f"*{path.suffix}"))) or "none yet"
+    advice = f"train it to its end, by --resume {run.folder}, or choose another --checkpoint: {there}"
     raise UsageError(f"{run.folder} has no checkpoint {name}; {advice}")
 
 

@@ -128,8 +128,7 @@ def fetch(root: Path) -> None:
     try:
         snapshot_download(MIRROR, repo_type="dataset", allow_patterns="*.parquet", local_dir=folder)
     except OSError as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UsageError(f"CelebA's mirror {MIRROR} cannot be reached ({reason}); try online, {by_hand}") from error
+        raise UsageError(f"{MIRROR} cannot be reached ({str(error).strip():.200}); try online, {by_hand}") from error
     files = {code: sorted(folder.glob(f"**/{split}-*.parquet")) for code, split in SPLITS.items()}
     if not all(files.values()):
         raise UsageError(f"{folder} lacks parquet files of train, valid or test; delete it and try again, {by_hand}")

@@ -203,15 +203,13 @@ def _list(bad: list[list[str]], total: int) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line. The defaults are those of main.py."""
-    size, count = (128, 50_000) if torch.cuda.is_available() else (64, 8_192)
+    size, count = (128, 50_000) if torch.cuda.is_available() else (64, 8_192)  # main.py's
     parser.add_argument("dataset", help=f"{', '.join(NAMES)}, or the path of a folder of images")
     parser.add_argument("--image-size", type=int, default=size, help="side in pixels [%(default)s]")
     parser.add_argument("--faces", type=int, default=count, help="faces to train on [%(default)s]")
 
 
 def main(options: argparse.Namespace) -> None:
-    """Prepare a data set, and say what is in it."""
     if options.dataset == "celeba":
         with one_at_a_time(root := DATA / "celeba"):
             if not celeba.has_celeba(root):  # another process may just have fetched it

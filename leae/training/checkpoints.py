@@ -23,8 +23,8 @@ from leae.training.monitoring import first_non_finite
 
 FORMAT = 3
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
-_CLASSES = (Autoencoder, VariationalAutoencoder, ConvAutoencoder, VariationalConvAutoencoder)
-MODELS = {model.__name__: model for model in _CLASSES}  # what a checkpoint's model may be
+# What a checkpoint's model may be.
+MODELS = {m.__name__: m for m in (Autoencoder, VariationalAutoencoder, ConvAutoencoder, VariationalConvAutoencoder)}
 # What reading a damaged file, or building what a forged one asks for, raises.
 UNREADABLE = (SafetensorError, ValueError, TypeError, LookupError, RuntimeError, OverflowError)
 
@@ -52,9 +52,8 @@ def write_checkpoint(path: Path, model: BaseAutoencoder, step: int, state: dict[
 def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
     """What `write_checkpoint` wrote: "class", "settings" and "step" of the model, and all tensors, on the CPU.
 
-    Raises:
-        UsageError: the file is damaged, is not a checkpoint of this project, or holds non-finite numbers.
-        OSError: it is missing or cannot be read; the error names it.
+    A `UsageError` if the file is damaged, is no checkpoint of this project, or holds non-finite numbers; an OSError
+    that names it if it is missing or cannot be read.
     """
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is not a file; a checkpoint is one of those in a run's checkpoints folder")
@@ -80,8 +79,7 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tuple[BaseAutoencoder, int]:
     """The model of a checkpoint on a device, in evaluation mode, and how many optimizer steps it has had.
 
-    Raises:
-        UsageError, OSError: see `read_checkpoint`; or the weights are not those of a model with these settings.
+    Raises what `read_checkpoint` does, and a `UsageError` if the weights are not those of a model with its settings.
     """
     header, tensors = read_checkpoint(Path(path))
     kind, weights = MODELS[header["class"]], _part(tensors, "model")
@@ -100,8 +98,7 @@ def restore_checkpoint(
 ) -> int:
     """Bring model, optimizer and judge to where a checkpoint left them; how many optimizer steps they have had.
 
-    Raises:
-        UsageError, OSError: see `read_checkpoint`; or the checkpoint is of another model than this.
+    Raises what `read_checkpoint` does, and a `UsageError` if the checkpoint is of another model than this.
     """
     header, tensors = read_checkpoint(path)
     try:

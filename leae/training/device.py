@@ -17,26 +17,19 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # of
 def find_device(name: str) -> torch.device:
     """The device of that name, ready for training; of several GPUs that torchrun's processes share, this one's.
 
-    Raises:
-        UsageError: there is no such device here, or there are more processes than GPUs.
+    A `UsageError` if there is no such device here, or if there are more processes than GPUs.
     """
     require(isinstance(name, str), "DEVICE", name, "a text, cuda or cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device).item()  # fails on devices that are not there, or hold no numbers
     except (RuntimeError, AssertionError) as error:  # PyTorch built without CUDA asserts
-        here = "cuda or cpu" if torch.cuda.is_available() else "cpu"
-        raise UsageError(f"DEVICE is {name!r}, which PyTorch cannot use here; choose {here}") from error
+        raise UsageError(f"DEVICE is {name!r}, which PyTorch cannot use here; choose another, cpu say") from error
     if device.type == "cuda":
         if world_size() > 1:
-            count, number = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
-            require(
-                number < count,
-                "--nproc-per-node",
-                int(os.environ["LOCAL_WORLD_SIZE"]),
-                f"at most {count}, the GPUs here",
-            )
-            device = torch.device("cuda", number)
+            processes, count = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+            require(processes <= count, "--nproc-per-node", processes, f"at most {count}, the GPUs here")
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")  # TF32: 10 bits of mantissa, summed in float32
         torch.backends.cudnn.allow_tf32 = True

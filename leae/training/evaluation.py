@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from leae.autoencoder import BaseAutoencoder
+from leae.autoencoder import BATCH, BaseAutoencoder
 from leae.data.batches import to_float
 from leae.distributed import all_reduce_sum, rank, world_size
-from leae.masking import add_noise, draw_boxes, fill_squares, mask_side, require_noise
+from leae.errors import require_in
+from leae.masking import add_noise, draw_boxes, fill_squares, mask_side
 from leae.randomness import generator
 
-BATCH = 256  # images at a time
 SAMPLE_ROWS = 5  # of a grid
 DRAWN = 65_536  # places of masks that are drawn; more images than that begin again with the first
 
@@ -51,7 +51,7 @@ class NoisyViews:
     name = "noisy"
 
     def __init__(self, deviation: float):
-        require_noise(deviation)
+        require_in("(0, 1]", NOISE=deviation)
         self.deviation = deviation
 
     def __call__(self, images: Tensor, first: int = 0) -> Tensor:
@@ -105,10 +105,8 @@ def sample_rows(model: BaseAutoencoder, columns: int, seed: int, device: torch.d
 def evaluate(model: nn.Module, images: np.ndarray, views: Views, device: torch.device) -> dict[str, float]:
     """Mean PSNR in dB of the reconstructions of images, uint8 [N, S, S, C], and of those of their views.
 
-    Both are against the images themselves. Processes that share a run share the images.
-
-    Returns:
-        "psnr_clean", and "psnr_masked" or "psnr_noisy".
+    They are "psnr_clean", and "psnr_masked" or "psnr_noisy", both against the images themselves. Processes that share
+    a run share the images.
     """
     clean = _mean_psnr(images, lambda batch, first: reconstruct(model, batch), device)
     corrupted = _mean_psnr(images, lambda batch, first: reconstruct(model, views(batch, first)), device)

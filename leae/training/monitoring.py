@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from leae.data.batches import to_float
 from leae.distributed import rank
-from leae.training.evaluation import BATCH, evaluation_mode
+from leae.training.evaluation import evaluation_mode
 
 DEAD_SHARE = 0.01  # a dimension that deviates by less than this share of the liveliest one is dead
 COLLAPSED_RANK = 1.5  # codes of a smaller effective rank lie almost on a line
@@ -34,10 +34,8 @@ def effective_rank(codes: Tensor) -> float:
     """How many directions codes use, were they used alike: exp of the entropy of their covariance's eigenvalues.
 
     The eigenvalues are taken as shares of their sum. From 1, all codes on one line, to D, as much deviation in every
-    direction; 0 if all codes are the same. After Roy and Vetterli (2007), "The effective rank".
-
-    Args:
-        codes: finite, [N, D] or [N, D, H, W].
+    direction; 0 if all codes are the same. Codes are finite, [N, D] or [N, D, H, W]. After Roy and Vetterli (2007),
+    "The effective rank".
     """
     samples = samples_of(codes)
     if (samples == samples[0]).all():  # their mean may differ from them by a rounding
@@ -59,9 +57,7 @@ def dead_dimensions(codes: Tensor) -> int:
 class CodeMonitor:
     """Measures how many directions codes use, and warns of a collapse when it begins.
 
-    Args:
-        images: uint8 [N, S, S, C], held out. The first 1,024 are used; fewer than 16 cannot tell a collapse.
-        device: where the encoders are.
+    It takes held-out images, uint8 [N, S, S, C], of which the first 1,024 are used: fewer than 16 cannot tell.
     """
 
     def __init__(self, images: np.ndarray, device: torch.device):
@@ -71,14 +67,12 @@ class CodeMonitor:
     def __call__(self, step: int, **encoders: nn.Module) -> dict[str, float]:
         """Measure modules with an `encode` by name: `monitor(400, encoder=model, judge=judge)`.
 
-        Returns:
-            "<name>_effective_rank" and "<name>_dead_dimensions" of each whose codes are finite.
+        The measures are "<name>_effective_rank" and "<name>_dead_dimensions" of each whose codes are finite.
         """
         measures = {}
         for name, module in encoders.items() if self.images is not None else ():
             with evaluation_mode(module):
-                batches = self.images.chunk(-(-len(self.images) // BATCH))  # none of one image alone
-                codes = torch.cat([module.encode(batch) for batch in batches])
+                codes = module.encode(self.images)
             if not codes.isfinite().all():
                 continue  # nothing of it will be saved
             directions, dead, size = effective_rank(codes), dead_dimensions(codes), codes.shape[1]

@@ -24,13 +24,10 @@ def draw_grid(
 ) -> Image.Image:
     """A picture of labelled rows of images under a title.
 
-    Args:
-        rows: label → float [N, C, S, S] in [0, 1], as many images and of the same size in every row. A label, like
-            the title, may have several lines.
-        title: text.
-        boxes: for each image the row, column and side in its pixels of a square to outline in every row.
-        columns: what stands above each of the N columns, one line.
-        captions: label → what stands below each image of that row, one line; what is too long for it is cut.
+    `rows` are float [N, C, S, S] in [0, 1] by label, as many images and of the same size in every row. A label, like
+    the title, may have several lines. `boxes` are, for each image, row, column and side in its pixels of a square to
+    outline in every row. `columns` stand above the N columns, `captions` by label below each image of that row, one
+    line each; what is too long is cut.
     """
     captions = captions or {}
     font = ImageFont.truetype(FONT, FONT_SIZE)

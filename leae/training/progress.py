@@ -16,8 +16,7 @@ from leae.training.signals import StopSignal
 class Progress:
     """Iterates over the steps of a run, with one turn more than steps, for the last evaluation.
 
-    Raises:
-        UsageError: more steps have been made, `start`, than the run has.
+    A `UsageError` if more steps have been made, `start`, than the run has.
     """
 
     def __init__(self, start: int, total_steps: int, batch_size: int):
@@ -25,8 +24,7 @@ class Progress:
             raise UsageError(f"the checkpoint is of step {start:,}, of a run of {total_steps:,}; start a new run")
         turns = range(start, total_steps + 1)
         self.bar = tqdm(turns, initial=start, total=total_steps, mininterval=1, dynamic_ncols=True, disable=rank() > 0)
-        self.batch_size = batch_size
-        self.step = start
+        self.batch_size, self.step = batch_size, start
         self.restart()
 
     def __iter__(self) -> Iterator[int]:
@@ -48,9 +46,7 @@ class Progress:
         """The loss terms of this step as numbers, with "images_per_second" since the last call or `restart`.
 
         Waits for the device. Processes that share the batch get the mean of their terms, and agree on whether to stop.
-
-        Raises:
-            UsageError: a term is not finite any more.
+        A term that is not finite any more is a `UsageError`.
         """
         asked = terms["loss"].new_tensor(float(stop.received is not None))
         *values, asked = all_reduce_mean(torch.stack([*(term.detach() for term in terms.values()), asked])).tolist()

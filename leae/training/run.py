@@ -46,15 +46,11 @@ def milestones(total_steps: int) -> dict[int, list[str]]:
 
 def versions() -> dict[str, str]:
     """What computes here, by name, and the source's git commit where there is one."""
-    libraries = {name: version(name) for name in ("torchvision", "numpy", "pillow")}
     git, options = shutil.which("git"), {"cwd": Path(__file__).parent, "capture_output": True, "text": True}
     commit = subprocess.run([git, "describe", "--always", "--dirty", "--abbrev=40"], **options).stdout if git else ""
-    return {
-        "leae": commit.strip() or "unknown",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **libraries,
-    }
+    libraries = {name: version(name) for name in ("torchvision", "numpy", "pillow")}
+    python, torch_version = platform.python_version(), torch.__version__  # which tells of CUDA, too
+    return {"leae": commit.strip() or "unknown", "python": python, "torch": torch_version, **libraries}
 
 
 class Run:
@@ -86,9 +82,8 @@ class Run:
             if not all(isinstance(text, str) for text in (kind, *data.values())):
                 raise TypeError("kind or data are not texts")
         except KeyError as error:
-            raise UsageError(
-                f"{folder}/settings.json has no {error}: the run is of another version of leae; train it again"
-            ) from error
+            said = f"{folder}/settings.json has no {error}: the run is of another version of leae"
+            raise UsageError(f"{said}; train it again") from error
         except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, RecursionError) as error:
             known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
             message = f"{folder} is not a run's folder (no settings.json of a run); runs here: {known}"
@@ -100,8 +95,7 @@ class Run:
     def resume(cls, folder: str | Path, *kinds: str) -> "Run":
         """The run in a folder, to go on with; while this process lives, no other one can.
 
-        Raises:
-            UsageError: the folder is not a run of one of these kinds, or a process is at it.
+        A `UsageError` if the folder is not a run of one of these kinds, or if a process is at it.
         """
         run = cls.read(folder)
         if run.kind not in kinds:
@@ -159,8 +153,6 @@ class Run:
         batch_size = self.settings["BATCH_SIZE"]
         print(f"run: steps {start:,} to {total_steps:,} of {batch_size} images; to resume it: --resume {self.folder}")
 
-    # --- checkpoints -------------------------------------------------------------------------------------------
-
     def save(
         self,
         step: int,
@@ -171,8 +163,7 @@ class Run:
     ) -> None:
         """Write last.safetensors, from which the run resumes, and the checkpoints named in `keep`, of the model alone.
 
-        Raises:
-            UsageError: a gradient, a weight or a moment is not finite; what was saved before stays.
+        A `UsageError` if a gradient, a weight or a moment is not finite; what was saved before stays.
         """
         if rank() > 0:
             return
@@ -191,23 +182,17 @@ class Run:
         """Bring everything to where last.safetensors left it; how many steps have been made, 0 for a new run.
 
         Rows of metrics.csv from later steps are dropped, for these steps will be made again, and so will the
-        evaluation after the last one.
-
-        Raises:
-            UsageError: last.safetensors or metrics.csv is damaged, or not of this run.
+        evaluation after the last one. A `UsageError` if either file is damaged, or not of this run.
         """
         if not self.folder:
             return 0
-        path, start = self.folder / "checkpoints" / "last.safetensors", 0
-        if path.exists():
-            start = restore_checkpoint(path, model, optimizer, judge)
+        path = self.folder / "checkpoints" / "last.safetensors"
+        start = restore_checkpoint(path, model, optimizer, judge) if path.exists() else 0
         if rank() == 0 and (self.folder / "metrics.csv").exists():
             rows = self.read_metrics()
             self.rows = [row for row in rows if int(row["step"]) < start + (row["split"] == "train")]
             self._write_metrics()
         return start
-
-    # --- metrics -----------------------------------------------------------------------------------------------
 
     def log(self, split: str, step: int, epoch: float, values: dict[str, float]) -> None:
         """Add a row to metrics.csv: what was measured of a split after so many steps; a new name adds a column."""
@@ -232,8 +217,7 @@ class Run:
     def read_metrics(self) -> list[dict[str, str]]:
         """The complete rows of metrics.csv; a last one that was cut off, by a full disk say, is left out.
 
-        Raises:
-            UsageError: there are other things in it.
+        A `UsageError` if there are other things in it.
         """
         path = self.folder / "metrics.csv"
         try:
@@ -247,8 +231,6 @@ class Run:
         except (ValueError, TypeError, LookupError, csv.Error) as error:
             raise UsageError(f"{path} is damaged ({error}); move it away to go on without the rows so far") from error
         return [{name: value for name, value in row.items() if value} for row in rows]
-
-    # --- pictures ----------------------------------------------------------------------------------------------
 
     def draw(self, name: str, step: int, rows: dict[str, Tensor]) -> None:
         """Write grids/<name>-<step>.png; see `draw_grid`."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from leae.errors import require, require_choice, require_number, require_whole
+from leae.errors import require_choice, require_in, require_whole
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
     """A fused AdamW for a model's parameters; a `UsageError` for a weight decay below 0, or of 1 or more."""
-    require_number(0, 1, WEIGHT_DECAY=weight_decay)
+    require_in("[0, 1)", WEIGHT_DECAY=weight_decay)
     return torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay, fused=True)
 
 
@@ -28,8 +28,8 @@ class Schedule:
     def __post_init__(self):
         require_whole(1, EPOCHS=self.epochs)
         require_whole(0, MAX_STEPS=self.max_steps)
-        require_number(0, 1, LEARNING_RATE=self.learning_rate, WARMUP=self.warmup)
-        require(self.learning_rate > 0, "LEARNING_RATE", self.learning_rate, "above 0, say 0.001")
+        require_in("(0, 1)", LEARNING_RATE=self.learning_rate)
+        require_in("[0, 1)", WARMUP=self.warmup)
         require_choice(("cosine", "constant"), SCHEDULE=self.kind)
 
     def total_steps(self, steps_per_epoch: int) -> int:

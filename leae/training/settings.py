@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from leae import conv_autoencoder
-from leae.errors import UsageError, require, require_choice, require_number, require_whole
+from leae.errors import UsageError, require, require_choice, require_in, require_whole
 from leae.training.run import Run
 
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -21,8 +21,7 @@ MOST_SHOWN = 100  # images in a grid
 # What a resumed run may change, for it changes none of its numbers.
 CHANGEABLE = ("DEVICE", "COMPILE", "LOG_EVERY", "GRID_EVERY", "GRID_IMAGES", "SAVE_MINUTES")
 
-# Constants that another one's value decides, and constants that have no effect under it.
-DECIDED = {("MODEL", "conv"): {"IMAGE_SIZE": conv_autoencoder.IMAGE_SIZE}}
+# Constants that have no effect under another one's value.
 WITHOUT_EFFECT = {
     ("MODEL", "conv"): ("LATENT", "LATENT_DIM", "SPATIAL_DIM", "HIDDEN_DIM", "MAP_CHANNELS"),
     ("MODEL", "residual"): ("CONV_LATENT_DIM",),
@@ -51,13 +50,8 @@ def configure(namespace: dict, *kinds: str) -> Run:
     """Give a script's constants, in its `globals()`, the values of this run.
 
     They are those of the command line or, where RESUME names the folder of a run of one of these kinds, those that it
-    began with.
-
-    Returns:
-        The run that is resumed, or a new one, which has no folder yet.
-
-    Raises:
-        UsageError: a wrong command line, or a run that cannot be resumed like this.
+    began with. The run is the one that is resumed, or a new one, which has no folder yet. A wrong command line, or a
+    run that cannot be resumed like this, is a `UsageError`.
     """
     chosen = parse_command_line(namespace)
     namespace.update(chosen)
@@ -65,21 +59,20 @@ def configure(namespace: dict, *kinds: str) -> Run:
     if run:
         differing = run.settings.keys() ^ (constants_of(namespace).keys() - {"RESUME"})
         if differing:
-            raise UsageError(
-                f"{run.folder}/settings.json and {Path(namespace['__file__']).name} do not both have {min(differing)}; "
-                f"resume the run with the version of leae that began it"
+            said = (
+                f"{run.folder}/settings.json and {Path(namespace['__file__']).name} do not both have {min(differing)}"
             )
+            raise UsageError(f"{said}; resume the run with the version of leae that began it")
         for name, value in chosen.items():
             if name not in ("RESUME", *CHANGEABLE) and run.settings[name] != value:
                 kept = f"{name} is {run.settings[name]} in {run.folder}, not {value}"
                 raise UsageError(f"{kept}; a resumed run keeps its settings: leave the option out, or start a new run")
         namespace.update({**run.settings, **chosen})
 
-    for (name, value), decided in DECIDED.items():
-        if namespace.get(name) == value:
-            for other, only in decided.items():
-                require(chosen.get(other, only) == only, other, chosen.get(other), f"{only} where {name} is {value}")
-            namespace.update(decided)
+    if namespace["MODEL"] == "conv":
+        size = chosen.get("IMAGE_SIZE", conv_autoencoder.IMAGE_SIZE)
+        require(size == conv_autoencoder.IMAGE_SIZE, "IMAGE_SIZE", size, "32 where MODEL is conv")
+        namespace["IMAGE_SIZE"] = size
     for (name, value), others in WITHOUT_EFFECT.items():
         idle = [other for other in others if other in chosen and namespace.get(name) == value]
         if idle:
@@ -89,16 +82,15 @@ def configure(namespace: dict, *kinds: str) -> Run:
     require_whole(1, **{name: namespace[name] for name in ("HELD_OUT", "LOG_EVERY", "GRID_EVERY")})
     require_whole(2, BATCH_SIZE=namespace["BATCH_SIZE"])  # a batch norm needs a batch
     require_whole(1, MOST_SHOWN, GRID_IMAGES=namespace["GRID_IMAGES"])
-    require_number(0, SAVE_MINUTES=namespace["SAVE_MINUTES"])
+    require_in("[0, inf)", SAVE_MINUTES=namespace["SAVE_MINUTES"])
     settings = {name: value for name, value in constants_of(namespace).items() if name != "RESUME"}
     return run or Run(settings)
 
 
 def constants_of(namespace: dict) -> dict:
-    """The upper-case names of a script's namespace, with their values.
+    """The upper-case names of a script's namespace, with their values: numbers, texts, bools, tuples of numbers.
 
-    Raises:
-        UsageError: a value is not a number, a text, a bool or a tuple of numbers.
+    A value of another type is a `UsageError`.
     """
     constants = {name: value for name, value in namespace.items() if CONSTANT.fullmatch(name)}
     for name, value in constants.items():
@@ -108,18 +100,10 @@ def constants_of(namespace: dict) -> dict:
     return constants
 
 
-def comments_of(script: Path) -> dict[str, str]:
-    """The comment behind each constant of a script, by the constant's name."""
-    return dict(re.findall(r"^([A-Z][A-Z0-9_]*) = .*?  # (.*)$", script.read_text(encoding="utf-8"), re.MULTILINE))
-
-
 def parse_command_line(namespace: dict, arguments: list[str] | None = None) -> dict:
-    """The constants that the command line sets, by name, each with the type of its default.
-
-    Raises:
-        UsageError: an unknown option, or a value of another type than the constant's.
-    """
-    comments = comments_of(Path(namespace["__file__"]))
+    """The constants that the command line sets, by name, each with the type of its default, or a `UsageError`."""
+    script = Path(namespace["__file__"]).read_text(encoding="utf-8")
+    comments = dict(re.findall(r"^([A-Z][A-Z0-9_]*) = .*?  # (.*)$", script, re.MULTILINE))
     parser = Parser(
         description=namespace["__doc__"],
         formatter_class=argparse.RawDescriptionHelpFormatter,

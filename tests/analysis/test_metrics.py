@@ -71,7 +71,10 @@ def test_figures_of_an_answer_that_is_wrong_in_the_hole_only():
 
 
 def test_perceptual_metrics_say_what_they_lack(monkeypatch):
-    lacks = {OSError("no route to host"): "cannot be fetched", ModuleNotFoundError("FID"): "--extra perceptual"}
+    lacks = {
+        OSError("no route to host"): "no route to host\\); go online once",
+        ModuleNotFoundError("FID"): "--extra perceptual",
+    }
     for error, says in lacks.items():
 
         def fail(*arguments, error=error, **options):
