@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import torch
 from tqdm import tqdm
@@ -60,18 +62,44 @@ def require_choice(choices: Collection[str], **values) -> None:
         require(isinstance(value, str) and value in choices, name, value, expected)
 
 
+class TolerantStream:
+    """A standard stream that drops what it cannot write: a run goes on without its terminal, or room for its log."""
+
+    def __init__(self, stream: IO[str] | None):
+        self.stream = stream  # None where it was closed from the start
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError, AttributeError):  # full or hung up, closed, None
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError, AttributeError):
+            self.stream.flush()
+
+
+def signals_to_end() -> list[signal.Signals]:
+    """What asks a process to end, beside Ctrl-C: SIGTERM, and SIGHUP where `nohup` has not made it ignored."""
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    return (
+        [signal.SIGTERM] if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN else [signal.SIGTERM, hangup]
+    )
+
+
 def run_command(main: Callable[[], None], name: str | None = None) -> None:
     """Run a script's `main`. A user's mistake becomes one line, which begins with a name, and exit status 2.
 
-    So does an `OSError` that names a file, and memory that ran out. Ctrl-C and SIGTERM end with the statuses 130 and
-    143; what a training loop does with them is `leae.training.signals`'s. Any other exception is a bug and keeps its
-    traceback. Of several processes that share a run, only the first one prints.
+    So does an `OSError` that names a file, and memory that ran out. Ctrl-C, SIGTERM and SIGHUP end with the statuses
+    130, 143 and 129; what a training loop does with them is `leae.training.signals`'s. Any other exception is a bug and
+    keeps its traceback. Of several processes that share a run, only the first one prints.
     """
     name = name or Path(sys.argv[0]).name
     first = os.environ.get("RANK", "0") == "0"
-    before = signal.signal(signal.SIGTERM, _terminate)
-    if not first:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, it stays open until the process ends
+    before = {number: signal.signal(number, _terminate) for number in signals_to_end()}
+    sys.stdout, sys.stderr = TolerantStream(sys.stdout if first else None), TolerantStream(sys.stderr)
     try:
         main()
     except (UsageError, OSError, MemoryError, RuntimeError) as error:
@@ -85,7 +113,8 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
         print(f"\n{name}: interrupted", file=sys.stderr)
         sys.exit(128 + (interruption.args[0] if interruption.args else signal.SIGINT))
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _line_for(error: Exception) -> str | None:
@@ -103,4 +132,4 @@ def _line_for(error: Exception) -> str | None:
 
 
 def _terminate(number: int, frame) -> None:
-    raise KeyboardInterrupt(number)  # SIGTERM asks a process to end, as Ctrl-C does
+    raise KeyboardInterrupt(number)  # as Ctrl-C does

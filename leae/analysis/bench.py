@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from leae.analysis.plain import plain_objective
 from leae.autoencoder import Autoencoder
-from leae.data.batches import Batches
+from leae.data.batches import Batches, ImageFile
 from leae.errors import require_whole
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
@@ -134,7 +134,7 @@ def compare(title: str, constants: dict, batch_size: int, steps: int, device: to
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # images are read from a file, as in a run
         path = Path(folder) / "images.npy"
         np.save(path, np.random.default_rng(0).integers(0, 256, (DATA_IMAGES, size, size, 3), dtype=np.uint8))
-        batches = Batches(np.load(path, mmap_mode="r"), batch_size, 0, device, mapped_bytes=0)
+        batches = Batches(ImageFile(path), batch_size, 0, device)
     contestants = [Contestant(constants, batches, plain) for plain in (True, False)]
     flop = [flop_per_image(contestant) for contestant in contestants]  # before it is compiled
     if device.type == "cuda":

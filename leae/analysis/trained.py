@@ -79,8 +79,9 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
     """
     names = [Path(folder).name for folder in folders]
     runs = []
-    for folder, name in zip(folders, names, strict=True):
-        if folders.count(folder) > 1:
+    places = [Path(folder).resolve() for folder in folders]
+    for folder, name, place in zip(folders, names, places, strict=True):
+        if places.count(place) > 1:
             raise UsageError(f"{folder} is given twice; name every run once")
         run = Run.read(folder)
         missing = [setting for setting in NEEDED if setting not in run.settings]

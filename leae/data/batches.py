@@ -1,8 +1,9 @@
 """Training batches of a prepared array, cut on the training device."""
 
-import mmap
-import os
+import copy
+import math
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,13 +13,55 @@ from leae.distributed import rank, world_size
 from leae.errors import UsageError, require, require_whole
 from leae.randomness import generator
 
-MAPPED_BYTES = 2**30  # a prepared array of more is read image by image, so that it does not fill the memory
+
+class ImageFile:
+    """Images uint8 [N, S, S, C] in a .npy file, of which only those are read that are asked for.
+
+    A number, or an array of numbers, reads these images; a slice is such a file again, and `np.asarray` reads it whole.
+    It is not mapped into memory: that would end the process if the file became shorter, and fill it with what was read.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.file = path, open(path, "rb", buffering=0)  # noqa: SIM115, as long as it is used
+        np.lib.format.read_magic(self.file)
+        (count, *size), _, _ = np.lib.format.read_array_header_1_0(self.file)
+        self.size, self.first_byte, self.numbers = tuple(size), self.file.tell(), np.arange(count)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self), *self.size)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape)
+
+    def __getitem__(self, which: int | slice | np.ndarray) -> "np.ndarray | ImageFile":
+        if isinstance(which, slice):
+            part = copy.copy(self)
+            part.numbers = self.numbers[which]
+            return part
+        numbers = self.numbers[which]
+        images = np.empty((*numbers.shape, *self.size), np.uint8)
+        for image, number in zip(images.reshape(-1, *self.size), numbers.ravel().tolist(), strict=True):
+            self.file.seek(self.first_byte + number * image.nbytes)
+            if self.file.readinto(image) < image.nbytes:
+                raise UsageError(f"{self.path} has become shorter; start again to have it prepared again")
+        return images
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self[range(len(self))]
 
 
-def to_float(images: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
+Images = np.ndarray | ImageFile  # uint8 [N, S, S, C]
+
+
+def to_float(images: Images | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """uint8 [N, S, S, C] → float32 [N, C, S, S] in [0, 1] on the device, channels-last in memory."""
-    if isinstance(images, np.ndarray):
-        images = torch.from_numpy(np.require(images, requirements=("C", "W")))  # copies what is mapped read-only
+    if not isinstance(images, Tensor):
+        images = torch.from_numpy(np.require(images, requirements=("C", "W")))  # copies what is read-only
     return images.to(device).permute(0, 3, 1, 2).float() / 255
 
 
@@ -28,14 +71,12 @@ class Batches:
     Every epoch goes through all images once, in an order drawn from (seed, epoch); the last images that do not
     fill a batch are left out of that epoch. `batch_size` is that of all processes together; each cuts its own rows.
 
-    The whole array is kept on a GPU that has room for it. Otherwise batches are read from its file, for a GPU one step
-    ahead and by another thread; of a file beyond `mapped_bytes` nothing but the batches is in memory. `UsageError` if
-    there are fewer images than one batch, or the processes cannot share a batch evenly.
+    All images are kept on a GPU that has room for them. Otherwise batches are read from their file, for a GPU one step
+    ahead and by another thread. `UsageError` if there are fewer images than one batch, or the processes cannot share a
+    batch evenly.
     """
 
-    def __init__(
-        self, images: np.ndarray, batch_size: int, seed: int, device: torch.device, mapped_bytes: int = MAPPED_BYTES
-    ):
+    def __init__(self, images: Images, batch_size: int, seed: int, device: torch.device):
         require_whole(1, BATCH_SIZE=batch_size)
         enough, even = batch_size <= len(images), batch_size % world_size() == 0
         require(enough, "BATCH_SIZE", batch_size, f"at most the number of training images, {len(images)}")
@@ -43,12 +84,10 @@ class Batches:
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.steps_per_epoch = len(images) // batch_size
         resident = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
-        self.images = torch.from_numpy(np.array(images)).to(device) if resident else images
+        self.images = torch.from_numpy(np.asarray(images)).to(device) if resident else images
         self.epoch, self.order = None, None
         self.ahead = ThreadPoolExecutor(1) if device.type == "cuda" and not resident else None
         self.reading = {}  # step → what the other thread reads for it
-        streamed = isinstance(images.base, mmap.mmap) and images.nbytes > mapped_bytes and hasattr(os, "preadv")
-        self.file = open(images.filename, "rb", buffering=0) if streamed and not resident else None  # noqa: SIM115
 
     def at(self, step: int) -> Tensor:
         """The batch of a step, or this process's rows of it: float32 [n, C, S, S] in [0, 1] on the device."""
@@ -67,14 +106,7 @@ class Batches:
             self.epoch = epoch
         size = self.batch_size // world_size()
         first = batch * self.batch_size + rank() * size
-        chosen = self.order[first : first + size]
-        if self.file is None:
-            return self.images[chosen]
-        rows = np.empty((size, *self.images.shape[1:]), np.uint8)
-        for row, number in zip(rows, chosen.tolist(), strict=True):
-            if os.preadv(self.file.fileno(), [row], self.images.offset + number * row.nbytes) < row.nbytes:
-                raise UsageError(f"{self.images.filename} has become shorter; start again to have it prepared again")
-        return rows
+        return self.images[self.order[first : first + size]]
 
     def _read_pinned(self, step: int) -> Tensor:
         """The same in memory that the GPU can copy by itself."""

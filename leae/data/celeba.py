@@ -65,6 +65,8 @@ def find(root: Path) -> CelebA:
     table, names, rows = _read_list(root, ATTRIBUTES, ("1", "-1", "0"))
     if table and (missing := [name for name in codes if name not in rows]):
         raise UsageError(f"{ATTRIBUTES} has no row for {len(missing)} images, for example {missing[0]}; get it again")
+    if table and not 0 < len(names) == len(set(names)):
+        raise UsageError(f"{ATTRIBUTES} must name its columns, each differently; get it again")
     attributes = {images[name]: np.array(row) == "1" for name, row in rows.items() if name in images}
     files = {archive} if archive else {root / path for path in paths}
     return CelebA(archive, splits, tuple(names), attributes, files | {partition, table} - {None})

@@ -1,7 +1,7 @@
 """Image files of every kind as square RGB arrays."""
 
+import os
 import struct
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,12 +13,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # whatever the suffix; Pillow hands some others to other programs
 
-# Pillow refuses images of more than 179 million pixels; it need not warn of every one of half as many.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Four bytes a pixel, some copies, a process a core: what fits the memory. Pillow would allow 179 million pixels.
+MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**33  # bytes
+MOST_PIXELS = MEMORY // (32 * os.cpu_count())
+Image.MAX_IMAGE_PIXELS = None
 
 # What Pillow, its decoders and zipfile raise for files that are damaged, hostile, encrypted or no images at all.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error)
-UNREADABLE += (zipfile.BadZipFile, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
 
 
 class TooSmall(ValueError):
@@ -45,6 +46,8 @@ def read_square(file: Path | IO[bytes], size: int, crop: int | None = None) -> n
     with Image.open(file, formats=FORMATS) as image:
         if crop is None:
             image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder skip detail that goes anyway
+        if (pixels := image.width * image.height) > MOST_PIXELS:
+            raise ValueError(f"{pixels:,} pixels, more than the {MOST_PIXELS:,} that this machine's memory allows")
         image = to_rgb(ImageOps.exif_transpose(image))
     (width, height), least = image.size, crop or size
     if min(width, height) < least:

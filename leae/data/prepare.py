@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from leae.data import celeba
+from leae.data.batches import ImageFile
 from leae.data.sources import DATA, NAMES, Source, digest, find_source, one_at_a_time
 from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write
@@ -36,12 +37,12 @@ BLOCK = 2**22  # bytes of a file that are in memory while its checksum is comput
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared data set. Arrays are memory-mapped and read-only."""
+    """A prepared data set."""
 
     name: str  # what opens it again: "faces", "celeba", "mnist", a folder's path; never "auto"
     title: str  # what it is, for people
     identity: str  # sha256, in hex, of the arrays' checksums: what is in it, not where it is or when it was made
-    images: dict[str, np.ndarray]  # uint8 [N, S, S, C] by split: "train", "test" and, for CelebA, "valid"
+    images: dict[str, ImageFile]  # uint8 [N, S, S, C] by split: "train", "test" and, for CelebA, "valid"
     attributes: dict[str, np.ndarray]  # bool [N, A] by split, empty if the source has none
     attribute_names: tuple[str, ...]
 
@@ -120,7 +121,7 @@ def _checksum(path: Path) -> int:
 
 def _open(folder: Path, manifest: dict) -> Dataset:
     splits, names, identity = manifest["splits"], tuple(manifest["attribute_names"]), digest(manifest["checksums"])
-    images = {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in splits}
+    images = {split: ImageFile(folder / f"{split}.npy") for split in splits}
     attributes = {split: np.load(folder / f"{split}-attributes.npy") for split in splits} if names else {}
     return Dataset(manifest["name"], manifest["title"], identity, images, attributes, names)
 
@@ -136,7 +137,8 @@ def _prepare(source: Source, folder: Path) -> dict:
     try:
         need, free = total * source.image_size**2 * source.channels, shutil.disk_usage(temporary).free
         if need > free:
-            raise UsageError(f"{folder} would take {need / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free; make room")
+            needed, left = (tqdm.format_sizeof(size, "B") for size in (need, free))
+            raise UsageError(f"{folder} would take {needed}, and {left} are free; make room")
         with tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar:
             for split in source.splits:
                 _write_split(temporary, source, split, bar, bad)

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -110,10 +111,10 @@ def celeba_source(root: Path, size: int) -> Source:
 def folder_source(root: Path, size: int) -> Source:
     """Any folder of images, searched recursively; every tenth in the order of a hash of its name is for testing.
 
-    What is hidden, by a dot before its name, is left out. `UsageError` if there are no images.
+    What is hidden, by a dot before its name, is left out. `UsageError` if there are no images; OSError where a folder
+    cannot be read.
     """
-    paths = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    paths = [path for path in visible_files(root) if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not paths:
         raise UsageError(f"{root} has no images; expected files that end in {', '.join(SUFFIXES)}, at any depth")
     # The order of the hashes is arbitrary but fixed, so that neighbouring names do not fall into one split.
@@ -121,6 +122,20 @@ def folder_source(root: Path, size: int) -> Source:
     splits = {"train": sorted(set(names) - set(names[::TEST_EVERY])), "test": sorted(names[::TEST_EVERY])}
     fingerprint, read = digest(_states(root, paths)), partial(read_images, root, size, None)
     return Source(str(root), _folder_key(root, size), f"images in {root}", size, fingerprint, splits, read)
+
+
+def visible_files(root: Path) -> Iterator[Path]:
+    """Files below a folder, those of linked folders too, but of each folder once: a link may lead back."""
+
+    def fail(error: OSError):
+        raise error
+
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=fail):
+        real = os.path.realpath(folder)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and real not in seen)
+        yield from (Path(folder, name) for name in files if not name.startswith(".") and real not in seen)
+        seen.add(real)
 
 
 def read_images(root: Path, size: int, crop: int | None, items: list[str]) -> list:

@@ -19,6 +19,7 @@ from leae.autoencoder import Autoencoder, BaseAutoencoder, VariationalAutoencode
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.errors import UsageError
 from leae.files import atomic_write
+from leae.training.device import usable_device
 from leae.training.monitoring import first_non_finite
 
 FORMAT = 3
@@ -26,7 +27,7 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
 # What a checkpoint's model may be.
 MODELS = {m.__name__: m for m in (Autoencoder, VariationalAutoencoder, ConvAutoencoder, VariationalConvAutoencoder)}
 # What reading a damaged file, or building what a forged one asks for, raises.
-UNREADABLE = (SafetensorError, ValueError, TypeError, LookupError, RuntimeError, OverflowError)
+UNREADABLE = (SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError)
 
 
 def state_of(
@@ -40,17 +41,20 @@ def state_of(
     return state
 
 
-def write_checkpoint(path: Path, model: BaseAutoencoder, step: int, state: dict[str, Tensor]) -> None:
-    """Write a checkpoint of a model that has had so many optimizer steps; the state is from `state_of`."""
+def write_checkpoint(path: Path, model: BaseAutoencoder, step: int, state: dict[str, Tensor], **about) -> None:
+    """Write a checkpoint of a model that has had so many optimizer steps; the state is from `state_of`.
+
+    What a run resumes from is also told about the run: `run` are its settings.
+    """
     tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
-    header = {"format": FORMAT, "class": type(model).__name__, "settings": model.settings, "step": step}
+    header = {"format": FORMAT, "class": type(model).__name__, "settings": model.settings, "step": step, **about}
     content = save(tensors, {"leae": json.dumps({**header, "crc32": _checksum(header, tensors)})})
     with atomic_write(path, "wb") as file:
         file.write(content)
 
 
 def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
-    """What `write_checkpoint` wrote: "class", "settings" and "step" of the model, and all tensors, on the CPU.
+    """What `write_checkpoint` wrote: "class", "settings", "step" and "run" by name, and all tensors, on the CPU.
 
     A `UsageError` if the file is damaged, is no checkpoint of this project, or holds non-finite numbers; an OSError
     that names it if it is missing or cannot be read.
@@ -68,6 +72,7 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
             raise ValueError("its checksum is another")
         if header["class"] not in MODELS or type(header["step"]) is not int or header["step"] < 0:
             raise ValueError(f"its model is a {header['class']!r:.40} of step {header['step']!r:.20}")
+        header.setdefault("run", {}).items()
     except (*UNREADABLE, RecursionError) as error:
         raise UsageError(f"{path} is not a checkpoint of leae, or is damaged ({_reason(error)})") from error
     bad = first_non_finite(tensors)
@@ -79,8 +84,10 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tuple[BaseAutoencoder, int]:
     """The model of a checkpoint on a device, in evaluation mode, and how many optimizer steps it has had.
 
-    Raises what `read_checkpoint` does, and a `UsageError` if the weights are not those of a model with its settings.
+    Raises what `read_checkpoint` does, and a `UsageError` if there is no such device, or if the weights are not those
+    of a model with the checkpoint's settings.
     """
+    device = usable_device(device)
     header, tensors = read_checkpoint(Path(path))
     kind, weights = MODELS[header["class"]], _part(tensors, "model")
     try:
@@ -95,8 +102,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tup
 
 def restore_checkpoint(
     path: Path, model: BaseAutoencoder, optimizer: torch.optim.Optimizer, judge: nn.Module | None = None
-) -> int:
-    """Bring model, optimizer and judge to where a checkpoint left them; how many optimizer steps they have had.
+) -> tuple[int, dict]:
+    """Bring model, optimizer and judge to where a checkpoint left them; their optimizer steps, the run's settings.
 
     Raises what `read_checkpoint` does, and a `UsageError` if the checkpoint is of another model than this.
     """
@@ -115,7 +122,7 @@ def restore_checkpoint(
                 optimizer.state[parameter][moment] = torch.empty_like(like).copy_(stored)
     except UNREADABLE as error:
         raise UsageError(f"{path} does not fit this run ({_reason(error)}); start a new run") from error
-    return header["step"]
+    return header["step"], header["run"]
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -20,11 +20,7 @@ def find_device(name: str) -> torch.device:
     A `UsageError` if there is no such device here, or if there are more processes than GPUs.
     """
     require(isinstance(name, str), "DEVICE", name, "a text, cuda or cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).item()  # fails on devices that are not there, or hold no numbers
-    except (RuntimeError, AssertionError) as error:  # PyTorch built without CUDA asserts
-        raise UsageError(f"DEVICE is {name!r}, which PyTorch cannot use here; choose another, cpu say") from error
+    device = usable_device(name)
     if device.type == "cuda":
         if world_size() > 1:
             processes, count = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
@@ -37,6 +33,15 @@ def find_device(name: str) -> torch.device:
     else:
         keep_freed_memory(True)
     return device
+
+
+def usable_device(name: str | torch.device) -> torch.device:
+    """The device of that name; a `UsageError` if PyTorch cannot compute on it here."""
+    try:
+        torch.empty(1, device=name).item()  # fails on devices that are not there, or hold no numbers
+    except (RuntimeError, AssertionError, ImportError) as error:  # PyTorch built without CUDA asserts
+        raise UsageError(f"DEVICE is {name!r}, which PyTorch cannot use here; choose another, cpu say") from error
+    return torch.device(name)
 
 
 def keep_freed_memory(keep: bool) -> None:

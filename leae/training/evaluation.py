@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from leae.autoencoder import BATCH, BaseAutoencoder
-from leae.data.batches import to_float
+from leae.data.batches import Images, to_float
 from leae.distributed import all_reduce_sum, rank, world_size
 from leae.errors import require_in
 from leae.masking import add_noise, draw_boxes, fill_squares, mask_side
@@ -102,7 +102,7 @@ def sample_rows(model: BaseAutoencoder, columns: int, seed: int, device: torch.d
     return {f"samples {number}": row for number, row in enumerate(rows, start=1)}
 
 
-def evaluate(model: nn.Module, images: np.ndarray, views: Views, device: torch.device) -> dict[str, float]:
+def evaluate(model: nn.Module, images: Images, views: Views, device: torch.device) -> dict[str, float]:
     """Mean PSNR in dB of the reconstructions of images, uint8 [N, S, S, C], and of those of their views.
 
     They are "psnr_clean", and "psnr_masked" or "psnr_noisy", both against the images themselves. Processes that share
@@ -113,15 +113,14 @@ def evaluate(model: nn.Module, images: np.ndarray, views: Views, device: torch.d
     return {"psnr_clean": clean, f"psnr_{views.name}": corrupted}
 
 
-def mean_image(images: np.ndarray) -> Tensor:
+def mean_image(images: Images) -> Tensor:
     """The mean of images uint8 [N, S, S, C]: float [C, S, S] in [0, 1]."""
-    total = sum(images[i : i + 4096].sum(axis=0, dtype=np.float64) for i in range(0, len(images), 4096))
+    parts = (np.asarray(images[first : first + 4096]) for first in range(0, len(images), 4096))
+    total = sum(part.sum(axis=0, dtype=np.float64) for part in parts)
     return torch.from_numpy(total / len(images)).permute(2, 0, 1).float() / 255
 
 
-def summary(
-    measures: dict[str, float], train: np.ndarray, held_out: np.ndarray, views: Views, device: torch.device
-) -> str:
+def summary(measures: dict[str, float], train: Images, held_out: Images, views: Views, device: torch.device) -> str:
     """A line with what `evaluate` measured, beside the PSNR of two answers without a model.
 
     These are the corrupted images as they are, and the mean of the training images. Both arrays: uint8 [N, S, S, C].
@@ -134,7 +133,7 @@ def summary(
     )
 
 
-def _mean_psnr(images: np.ndarray, answer: Callable[[Tensor, int], Tensor], device: torch.device) -> float:
+def _mean_psnr(images: Images, answer: Callable[[Tensor, int], Tensor], device: torch.device) -> float:
     """Mean PSNR of `answer`, a function of a batch and of its first image's number, against the images."""
     total = 0.0
     for first in range(rank() * BATCH, len(images), world_size() * BATCH):

@@ -3,12 +3,11 @@
 import math
 import sys
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from leae.data.batches import to_float
+from leae.data.batches import Images, to_float
 from leae.distributed import rank
 from leae.training.evaluation import evaluation_mode
 
@@ -60,7 +59,7 @@ class CodeMonitor:
     It takes held-out images, uint8 [N, S, S, C], of which the first 1,024 are used: fewer than 16 cannot tell.
     """
 
-    def __init__(self, images: np.ndarray, device: torch.device):
+    def __init__(self, images: Images, device: torch.device):
         self.images = to_float(images[:MOST], device) if len(images) >= ENOUGH else None
         self.collapsed = set()
 

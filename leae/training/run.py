@@ -33,6 +33,7 @@ from leae.training.monitoring import first_non_finite
 from leae.training.pictures import draw_grid
 
 RUNS = Path("runs")
+CHANGEABLE = ("DEVICE", "COMPILE", "LOG_EVERY", "GRID_EVERY", "GRID_IMAGES", "SAVE_MINUTES")  # change no number
 MILESTONES = (0, 20, 40, 60, 80, 100)  # percent of a run at which a checkpoint is kept
 
 
@@ -53,6 +54,11 @@ def versions() -> dict[str, str]:
     return {"leae": commit.strip() or "unknown", "python": python, "torch": torch_version, **libraries}
 
 
+def _tuples(value):
+    """A setting as it was before JSON made a list of a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 class Run:
     """A run's settings and its folder, which `create` makes. `Run.read` reads one, `Run.resume` goes on with it.
 
@@ -64,6 +70,7 @@ class Run:
         self.kind = kind  # "self-teaching", or the baseline's objective
         self.folder = folder  # None until it is made
         self.data = data or {}  # name, title and identity of the data set
+        self.content = {}  # of settings.json
         self.columns, self.rows = ["split", "step", "epoch"], []  # of metrics.csv
 
     @property
@@ -77,19 +84,20 @@ class Run:
         folder = Path(folder)
         try:
             content = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-            kind, settings = content["kind"], dict(content["settings"])
+            kind, settings = content["kind"], {name: _tuples(value) for name, value in content["settings"].items()}
             data = {name: content["data"][name] for name in ("name", "title", "identity")}
             if not all(isinstance(text, str) for text in (kind, *data.values())):
                 raise TypeError("kind or data are not texts")
         except KeyError as error:
             said = f"{folder}/settings.json has no {error}: the run is of another version of leae"
             raise UsageError(f"{said}; train it again") from error
-        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, RecursionError) as error:
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError, RecursionError) as error:
             known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
             message = f"{folder} is not a run's folder (no settings.json of a run); runs here: {known}"
             raise UsageError(message) from error
-        settings = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
-        return cls(settings, kind, folder, data)
+        run = cls(settings, kind, folder, data)
+        run.content = content
+        return run
 
     @classmethod
     def resume(cls, folder: str | Path, *kinds: str) -> "Run":
@@ -112,7 +120,7 @@ class Run:
         self.settings["DATASET"] = dataset.name  # what "auto" meant
         if rank() > 0:
             return
-        content = {
+        self.content = {
             "kind": kind,
             "settings": self.settings,
             "data": self.data,
@@ -127,12 +135,15 @@ class Run:
             shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed here
             (new / "grids").mkdir(parents=True)
             (new / "checkpoints").mkdir()
-            with atomic_write(new / "settings.json") as file:
-                json.dump(content, file, indent=2)
+            self._write_settings(new)
             taken = [re.fullmatch(rf"{kind}-(\d+)", path.name) for path in RUNS.iterdir()]
             number = 1 + max((int(name[1]) for name in taken if name), default=0)
             self.folder = new.rename(RUNS / f"{kind}-{number:03d}")
         self._lock()
+
+    def _write_settings(self, folder: Path) -> None:
+        with atomic_write(folder / "settings.json") as file:
+            json.dump(self.content, file, indent=2)
 
     def _lock(self) -> None:
         if rank() == 0:
@@ -176,7 +187,9 @@ class Run:
             raise UsageError(f"{diverged}; lower LEARNING_RATE; {folder} is as it was")
         for name in keep or []:
             write_checkpoint(folder / f"{name}.safetensors", model, step, state_of(model))
-        write_checkpoint(folder / "last.safetensors", model, step, state)
+        write_checkpoint(folder / "last.safetensors", model, step, state, run=self.settings)
+        if not (self.folder / "settings.json").exists():  # somebody took it away
+            self._write_settings(self.folder)
 
     def restore(self, model: BaseAutoencoder, optimizer: torch.optim.Optimizer, judge: nn.Module | None = None) -> int:
         """Bring everything to where last.safetensors left it; how many steps have been made, 0 for a new run.
@@ -187,7 +200,13 @@ class Run:
         if not self.folder:
             return 0
         path = self.folder / "checkpoints" / "last.safetensors"
-        start = restore_checkpoint(path, model, optimizer, judge) if path.exists() else 0
+        start, settings = restore_checkpoint(path, model, optimizer, judge) if path.exists() else (0, {})
+        for name, value in settings.items():
+            if name not in CHANGEABLE and _tuples(value) != self.settings.get(name):
+                changed = (
+                    f"{name} is {self.settings.get(name)} in {self.folder}/settings.json, and was {_tuples(value)}"
+                )
+                raise UsageError(f"{changed} when the run was saved; put it back, or start a new run")
         if rank() == 0 and (self.folder / "metrics.csv").exists():
             rows = self.read_metrics()
             self.rows = [row for row in rows if int(row["step"]) < start + (row["split"] == "train")]

@@ -12,14 +12,11 @@ from pathlib import Path
 
 from leae import conv_autoencoder
 from leae.errors import UsageError, require, require_choice, require_in, require_whole
-from leae.training.run import Run
+from leae.training.run import CHANGEABLE, Run
 
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
 MODELS = ("residual", "conv")
 MOST_SHOWN = 100  # images in a grid
-
-# What a resumed run may change, for it changes none of its numbers.
-CHANGEABLE = ("DEVICE", "COMPILE", "LOG_EVERY", "GRID_EVERY", "GRID_IMAGES", "SAVE_MINUTES")
 
 # Constants that have no effect under another one's value.
 WITHOUT_EFFECT = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from leae.data.batches import Batches, to_float
+from leae.data.batches import Batches, ImageFile, to_float
 from leae.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -59,29 +59,31 @@ def test_processes_cut_their_own_rows_of_a_batch_which_they_share_evenly(monkeyp
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")
-def test_a_pass_over_a_large_array_keeps_a_bounded_part_of_it_in_memory(workplace):
+def test_a_pass_over_a_file_keeps_nothing_of_it_in_memory(workplace):
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
     np.lib.format.open_memmap("images.npy", "w+", np.uint8, (4096, 128, 128, 3)).fill(1)
-    images = np.load("images.npy", mmap_mode="r")
-    batches = Batches(images, 8, 0, CPU, mapped_bytes=16 * 2**20)
+    batches = Batches(ImageFile("images.npy"), 8, 0, CPU)
     batches.at(0)
     before, most = resident(), 0
     for step in range(batches.steps_per_epoch):
         batches.at(step)
         most = max(most, resident())
-    assert images.nbytes == 192 * 2**20
-    assert most - before < 64 * 2**20
+    assert batches.images.nbytes == 192 * 2**20
+    assert most - before < 16 * 2**20
 
 
-def test_a_large_array_is_read_from_its_file_image_by_image(workplace):
+def test_images_in_a_file_are_those_of_the_array_and_one_that_becomes_shorter_is_refused(workplace):
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
     np.save("images.npy", images)
-    mapped = np.load("images.npy", mmap_mode="r")
-    plain, streamed = Batches(mapped, 7, 0, CPU), Batches(mapped, 7, 0, CPU, mapped_bytes=100)
-    assert plain.file is None
-    assert streamed.file is not None
+    file, some = ImageFile("images.npy"), np.array([3, 7, 0])
+    assert (len(file), file.shape, file.nbytes) == (50, images.shape, images.nbytes)
+    assert np.array_equal(file, images)
+    assert np.array_equal(file[4], images[4])
+    assert np.array_equal(file[10:40:2][some], images[10:40:2][some])
+    assert np.array_equal(file[20:][5:8], images[25:28])
+    streamed, plain = Batches(file, 7, 0, CPU), Batches(images, 7, 0, CPU)
     assert all(torch.equal(streamed.at(step), plain.at(step)) for step in range(10))
     os.truncate("images.npy", 4000)
     with pytest.raises(UsageError, match=r"images.npy has become shorter"):

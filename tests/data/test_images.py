@@ -44,7 +44,7 @@ IMAGES = {
     "a JPEG called .PNG": ("a.PNG", stored("JPEG", quality=98), RED),
     "PostScript called .jpg": ("a.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EOF\n", "none of PNG"),
     "animated WebP": ("a.webp", stored("WEBP", lossless=True, **FILM), RED),
-    "a decompression bomb": ("a.png", claiming(60_000, 60_000), "3600000000 pixels"),
+    "a decompression bomb": ("a.png", claiming(60_000, 60_000), "3,600,000,000 pixels"),
     "a newline in its name": ("two\nlines.png", stored(), RED),
     "a newline in a bad one's name": ("two\nlines.png", b"", r"'two\nlines.png' (unreadable"),
     "a name that is no text": (b"\xff\xfe.png", stored(), RED),

@@ -161,7 +161,7 @@ def test_one_percent_of_unusable_images_is_skipped_and_more_is_an_error_that_lea
 def test_more_than_the_disk_has_room_for_is_refused_before_anything_is_read(workplace, monkeypatch):
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: SimpleNamespace(free=15_000))
     monkeypatch.setattr(sources.faces, "render_face", None)
-    with pytest.raises(UsageError, match=r"would take 0.0 GB, and 0.0 GB are free; make room"):
+    with pytest.raises(UsageError, match=r"would take 23.0kB, and 15.0kB are free; make room"):
         open_dataset("faces", 16, 20)
     assert what_is_prepared() == []
 

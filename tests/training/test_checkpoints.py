@@ -61,7 +61,7 @@ def test_load_needs_only_the_file_and_gives_the_same_reconstructions_to_the_bit(
 def test_what_is_restored_makes_the_same_next_step_to_the_bit(written):
     model, optimizer, judge = make_training()
     fresh, its_optimizer, its_judge = make_training(steps=0)
-    assert restore_checkpoint(written, fresh, its_optimizer, its_judge) == 7
+    assert restore_checkpoint(written, fresh, its_optimizer, its_judge) == (7, {})
     images = torch.rand(4, *model.image_shape)
     for one, its in ((model, optimizer), (fresh, its_optimizer)):
         its.zero_grad()
