@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from leae.errors import UsageError, require_choice, require_number, require_whole, run_command
+from leae.errors import UsageError, run_command
 
 
 def fail_with(error):
@@ -39,20 +39,3 @@ def test_a_mistake_is_one_line_and_status_2(monkeypatch, capsys, error, says):
 def test_a_bug_keeps_its_traceback(error):
     with pytest.raises(type(error)):
         run_command(fail_with(error))
-
-
-def test_requirements_name_the_value_and_what_it_must_be():
-    require_whole(1, EPOCHS=1, FACES=5)
-    require_number(0, 1, RATE=1e-3, WARMUP=0)
-    require_choice(("mse", "bce"), LOSS="mse")
-    with pytest.raises(UsageError, match="LOSS is 'mae'; it must be mse or bce"):
-        require_choice(("mse", "bce"), LOSS="mae")
-    for value in (0, 1.0, "1", None, True, float("nan")):
-        with pytest.raises(UsageError, match=r"FACES is .*; it must be a whole number, at least 1"):
-            require_whole(1, EPOCHS=1, FACES=value)
-    for value in ("1", None, True, float("nan"), float("inf"), (1,)):
-        with pytest.raises(UsageError, match=r"RATE is .*; it must be a finite number"):
-            require_number(RATE=value)
-    for value, says in ((-0.1, "at least 0"), (1, "below 1")):
-        with pytest.raises(UsageError, match=f"RATE is {value}; it must be {says}"):
-            require_number(0, 1, RATE=value)
