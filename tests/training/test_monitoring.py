@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 @given(st.integers(2, 12), st.integers(0, 100))
 def test_effective_rank_is_the_exponential_of_the_spectrums_entropy(dimensions, seed):
-    codes = gaussian(50, dimensions, seed) @ gaussian(dimensions, dimensions, seed + 1)
+    codes = gaussian(50, dimensions, seed=seed) @ gaussian(dimensions, dimensions, seed=seed + 1)
     # Independently: squared singular values of the centred codes are the covariance's eigenvalues but for a factor.
     values = np.linalg.svd((codes - codes.mean(0)).double().numpy(), compute_uv=False) ** 2
     shares = values / values.sum()
