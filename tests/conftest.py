@@ -18,11 +18,12 @@ from hypothesis import settings
 from PIL import Image
 from safetensors import safe_open
 
-from tests.processes import ForkServer
+from leae.training.run import Run
+from tests.processes import ForkServer, draw_no_metrics
 
 ROOT = Path(__file__).parent.parent
 SHORT = [  # a training run of seconds
-    *["--dataset", "faces", "--faces", "64", "--device", "cpu"],
+    *["--dataset", "faces", "--faces", "64", "--held-out", "32", "--device", "cpu"],
     *["--batch-size", "8", "--epochs", "2", "--log-every", "4", "--grid-every", "6", "--grid-images", "3"],
 ]
 SMALL = ["--image-size", "16", "--hidden-dim", "4", "--map-channels", "4", "--latent-dim", "8"]
@@ -75,8 +76,8 @@ def number_of(image: np.ndarray) -> int:
 def trained_place(tmp_path_factory) -> Path:
     """A folder with a short self-teaching run, a masked, a variational and a digits one, all at their end."""
     place = tmp_path_factory.mktemp("trained")
-    short = [*TINY, "--faces", "300", "--batch-size", "32", "--epochs", "1"]
-    digits = ["--dataset", "digits", "--model", "conv", "--max-steps", "2", "--device", "cpu"]
+    short = [*TINY, "--faces", "144", "--held-out", "1000", "--batch-size", "16", "--epochs", "1"]
+    digits = [*SHORT, "--dataset", "digits", "--model", "conv", "--max-steps", "2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         run_script(patch, "main.py", *short)
@@ -93,8 +94,10 @@ def trained(trained_place, monkeypatch) -> Path:
     return trained_place
 
 
-def run_script(monkeypatch, script: str, *options: str) -> None:
-    """Run a training script in this process, as `python main.py --option` would in its own."""
+def run_script(monkeypatch, script: str, *options: str, plot: bool = False) -> None:
+    """Run a training script in this process, as `python main.py --option` would in its own, but for metrics.png."""
+    if not plot:
+        monkeypatch.setattr(Run, "plot_metrics", draw_no_metrics)
     gc.collect()  # what an earlier script of this process left, its lock above all, would have ended with its own
     monkeypatch.setattr(sys, "argv", [script, *options])
     runpy.run_path(str(ROOT / script), run_name="__main__")
@@ -115,6 +118,11 @@ def assert_one_line(monkeypatch, capsys, command: str, *options: str, says: str)
     printed = capsys.readouterr()
     assert re.search(f"^[a-z_. ]+: .*{says}", printed.err)
     assert (printed.out + printed.err).count("\n") == 1
+
+
+def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Numbers of N(0, 1), float32, the same for the same seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def metrics_of(folder):

@@ -1,7 +1,7 @@
 """A process that has imported everything and forks children that run the scripts, each of them a real process.
 
-Starting Python and importing PyTorch takes seconds, which a test that kills thirty runs does not have. Commands come as
-lines of JSON on standard input, and every answer is a line.
+Starting Python and importing PyTorch takes seconds, which a test that kills a dozen runs does not have. Commands come
+as lines of JSON on standard input, and every answer is a line.
 """
 
 import ctypes
@@ -15,6 +15,9 @@ import sys
 import traceback
 from pathlib import Path
 
+from leae.files import atomic_write
+from leae.training.run import Run
+
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
@@ -24,6 +27,12 @@ def torchrun(folder: Path, *command: str) -> subprocess.Popen:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     pipe = subprocess.PIPE
     return subprocess.Popen([*launcher, *command], cwd=folder, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
+
+
+def draw_no_metrics(run: Run) -> None:
+    """metrics.png as an empty file: drawing it takes most of a short run's time."""
+    with atomic_write(run.folder / "metrics.png", "wb"):
+        pass
 
 
 class ForkServer:
@@ -38,18 +47,20 @@ class ForkServer:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, script: str, *options, folder: Path, bytes_of_a_file: int = -1) -> int:
-        """Run a script as `python main.py …` would; its number as a process.
+    def start(self, script: str, *options, folder: Path, bytes_of_a_file=-1, environment=(), own_group=False) -> int:
+        """Run a script as `python main.py …` would, but for metrics.png; its number as a process.
 
         Args:
             script: "main.py", or "-m leae".
             *options: its command line.
             folder: where it works, made if need be; what it prints goes to `output` there.
             bytes_of_a_file: the most that a file of its may have, a real limit of the system's; −1 is none.
+            environment: variables beside the test's.
+            own_group: it leads a group of processes, as a command does that is typed in a terminal.
         """
         folder.mkdir(exist_ok=True)
-        arguments = [script, *map(str, options)]
-        return self.ask(arguments=arguments, folder=str(folder), bytes=bytes_of_a_file)
+        command = {"arguments": [script, *map(str, options)], "folder": str(folder), "bytes": bytes_of_a_file}
+        return self.ask(**command, environment=dict(environment), own_group=own_group)
 
     def wait(self, child: int) -> int:
         """The exit status of a child, once it has ended; of one that was killed, minus the signal."""
@@ -60,9 +71,9 @@ class ForkServer:
         os.kill(child, number)
         return self.wait(child)
 
-    def run(self, script: str, *options, folder: Path, **limits) -> int:
+    def run(self, script: str, *options, **how) -> int:
         """Start a child and wait for it."""
-        return self.wait(self.start(script, *options, folder=folder, **limits))
+        return self.wait(self.start(script, *options, **how))
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -70,12 +81,12 @@ class ForkServer:
 
 
 def serve() -> None:
-    import matplotlib.figure  # noqa: F401, as what follows
-    import torchvision.datasets  # noqa: F401
+    import torchvision.datasets  # noqa: F401, as what follows
 
     import leae.data.prepare
     import leae.training.settings  # noqa: F401
 
+    Run.plot_metrics = draw_no_metrics
     for line in sys.stdin:
         command = json.loads(line)
         if "wait" in command:
@@ -91,6 +102,9 @@ def live(command: dict) -> None:
     """What a child does."""
     status = 0
     try:
+        os.environ.update(command["environment"])
+        if command["own_group"]:
+            os.setpgid(0, 0)
         os.chdir(command["folder"])
         output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         os.dup2(output, 1)

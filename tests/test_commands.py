@@ -41,7 +41,6 @@ def test_a_commands_help_is_its_docstring_and_its_options(monkeypatch, capsys, c
         ("compare RUN --output picture.jpg", "a .png file"),
         ("compare RUN --checkpoint 050", "no checkpoint 050; choose --checkpoint 000 or 020"),
         ("compare RUN --mask-ratio 1", "MASK_RATIO is 1.0"),
-        ("compare RUN --device abacus", "abacus"),
         ("compare runs/nobody-001", "runs here: runs/masked-001, runs/plain-001"),
         ("evaluate RUN --label-share 0", "--label-share is 0.0; it must be above 0 and at most 1"),
         ("evaluate RUN --train-images 5", "--train-images is 5; it must be a whole number, at least 100"),

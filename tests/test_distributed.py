@@ -1,15 +1,16 @@
 """Two real processes on a CPU (gloo) against one: losses, gradients and weights, in float64."""
 
+import socket
+
 import pytest
 import torch
 
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
-from leae.distributed import data_parallel, init_processes, local_rows, rank
+from leae.distributed import data_parallel, init_processes, local_rows
 from leae.judge import Judge
 from leae.masking import add_noise, draw_gaussian
 from leae.objective import SelfTeachingObjective
 from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
-from tests.processes import torchrun
 
 SIZE, BATCH, STEPS = 16, 12, 5
 CASES = {  # latent, judge's decay and ruler, objective
@@ -58,21 +59,22 @@ def train(case):
 def main():
     """What each of the processes does that the test starts."""
     init_processes(torch.device("cpu"))
-    torch.save({case: train(case) for case in CASES}, f"rank{rank()}.pt")
+    torch.save({case: train(case) for case in CASES}, "computed.pt")
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
+def two_processes(processes, tmp_path_factory):
     """What each of two processes computed, by case."""
     folder = tmp_path_factory.mktemp("two")
-    output_of(torchrun(folder, __file__))
-    return [torch.load(folder / f"rank{number}.pt") for number in (0, 1)]
-
-
-def output_of(process):
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
-    return output
+    with socket.create_server(("localhost", 0)) as free:
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
+    children = []
+    for number in "01":
+        how = {"folder": folder / number, "environment": {**shared, "RANK": number}}
+        children.append(processes.start("tests/test_distributed.py", **how))
+    for number, child in zip("01", children, strict=True):
+        assert processes.wait(child) == 0, (folder / number / "output").read_text()
+    return [torch.load(folder / number / "computed.pt") for number in "01"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -82,13 +84,6 @@ def test_two_processes_train_as_one_does(two_processes, case):
         means = {name: (ours[name] + theirs[name]) / 2 for name in terms}  # each has the terms of its rows
         torch.testing.assert_close(means, terms)
         torch.testing.assert_close([one, other], [model, model], rtol=1e-7, atol=1e-10)
-
-
-def test_rows_are_shared_out_in_order_and_evenly(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    for number in range(3):
-        monkeypatch.setenv("RANK", str(number))
-        assert local_rows(torch.arange(6)).tolist() == [2 * number, 2 * number + 1]
 
 
 if __name__ == "__main__":

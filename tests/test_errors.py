@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from leae.errors import UsageError, require_choice, require_in, require_whole, run_command
+from leae.errors import UsageError, require_in, run_command
 
 
 def fail_with(error):
@@ -42,19 +42,9 @@ def test_a_bug_keeps_its_traceback(error):
         run_command(fail_with(error))
 
 
-def test_requirements_name_the_value_and_what_it_must_be():
-    require_whole(1, EPOCHS=1, FACES=5)
+def test_an_interval_has_the_ends_that_its_brackets_say():
     require_in("[0, 1)", RATE=1e-3, WARMUP=0)
     require_in("(0, 1]", NOISE=1)
-    require_choice(("mse", "bce"), LOSS="mse")
-    with pytest.raises(UsageError, match="LOSS is 'mae'; it must be mse or bce"):
-        require_choice(("mse", "bce"), LOSS="mae")
-    for value in (0, 1.0, "1", None, True, float("nan")):
-        with pytest.raises(UsageError, match=r"FACES is .*; it must be a whole number, at least 1"):
-            require_whole(1, EPOCHS=1, FACES=value)
-    for value in ("1", None, True, float("nan"), float("inf"), (1,), -1):
-        with pytest.raises(UsageError, match=r"RATE is .*; it must be a number in \[0, inf\)"):
-            require_in("[0, inf)", RATE=value)
-    for interval, value in (("[0, 1)", -0.1), ("[0, 1)", 1), ("(0, 1]", 0), ("(0, 1]", 1.1)):
+    for interval, value in (("[0, 1)", -0.1), ("[0, 1)", 1), ("(0, 1]", 0), ("(0, 1]", 1.1), ("[0, inf)", True)):
         with pytest.raises(UsageError, match=f"RATE is {value}; it must be a number in {re.escape(interval)}"):
             require_in(interval, RATE=value)

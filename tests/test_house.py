@@ -1,8 +1,6 @@
 """The house: imports point one way."""
 
 import ast
-import subprocess
-import sys
 
 import pytest
 
@@ -39,10 +37,3 @@ def test_imports_point_downwards_and_nothing_imports_a_script(path):
     for name in imports_of(path):
         assert name.startswith("leae."), f"{module} imports {name}"
         assert floor_of(name) <= floor_of(module), f"{module} imports {name}, which stands above it"
-
-
-def test_loading_a_checkpoint_imports_no_data_preparation():
-    code = "import sys, leae.training.checkpoints; print(*(name for name in sys.modules if name.startswith('leae')))"
-    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "leae.training.checkpoints" in loaded.stdout
-    assert not {"leae.data.prepare", "leae.data.sources"} & set(loaded.stdout.split())

@@ -41,5 +41,4 @@ def test_a_run_that_moved_with_its_data_is_resumed_and_evaluated_there(processes
         assert_same_tensors(run / "checkpoints" / "last.safetensors", other / "checkpoints" / "last.safetensors")
         assert metrics_of(run) == metrics_of(other)
     monkeypatch.chdir(place)
-    for command in (["evaluate", "--train-images", "100", "--held-out", "100"], ["compare"], ["latents"]):
-        run_leae(monkeypatch, *command, f"runs/{pictures.name}")
+    run_leae(monkeypatch, "evaluate", "--train-images", "100", f"runs/{pictures.name}")

@@ -43,20 +43,3 @@ def test_values_and_gradients_are_those_of_the_formulas(latent, decay, ruler, ki
     parameters = list(model.parameters())
     gradients = (torch.autograd.grad(terms["loss"], parameters) for terms in (ours, plain))
     torch.testing.assert_close(*gradients)
-
-
-@pytest.mark.parametrize(
-    ("kind", "ratios", "ruler", "batches"),
-    [
-        ("symmetric", (0.5, 1.0), "shared", 3 + 3),  # at each ratio x, x_clean and x_masked
-        ("symmetric", (0.5,), "shared", 3 + 3),  # x is the ruler of the consistency term
-        ("symmetric", (0.5,), "own", 2 + 3),
-        ("crop", (0.5, 1.0), "own", 2 + 2),
-    ],
-)
-def test_nothing_is_judged_twice_or_in_vain(monkeypatch, kind, ratios, ruler, batches):
-    model, judge, images = make(ruler=ruler)
-    judged, project = [], judge.encoder.project
-    monkeypatch.setattr(judge.encoder, "project", lambda views: judged.append(len(views)) or project(views))
-    SelfTeachingObjective(SIZE, kind, crop_ratios=ratios)(model, judge, images, draws())
-    assert sum(judged) == batches * len(images)

@@ -21,12 +21,6 @@ def test_other_seeds_purposes_and_indices_draw_other_numbers():
     assert len(set(every)) == len(every)
 
 
-def test_neighbouring_streams_are_not_correlated():
-    first = torch.stack([torch.randn(500, generator=generator(0, "step", index)) for index in range(20)])
-    correlation = torch.corrcoef(first) - torch.eye(20)
-    assert correlation.abs().max() < 5 / 500**0.5
-
-
 def test_weights_depend_on_the_seed_alone():
     weights = {}
     for seed in (5, 6, 5):

@@ -68,15 +68,6 @@ def test_spatial_codes_score_the_mean_over_positions():
     torch.testing.assert_close(sigreg(codes, generator(4)), torch.stack(positions).mean())
 
 
-def test_it_is_computed_in_float32_under_autocast():
-    codes = torch.randn(64, 8, generator=generator())
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        score = sigreg(codes, generator(1))
-    assert score.dtype == torch.float32
-    assert torch.equal(score, sigreg(codes, generator(1)))
-    assert sigreg(codes.bfloat16(), generator(1)).dtype == torch.float32
-
-
 @pytest.mark.parametrize("function", [lambda score: score, torch.square])  # with a constant cotangent, and without
 def test_its_gradient_is_that_of_finite_differences_and_a_second_derivative_is_refused(function):
     codes = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)

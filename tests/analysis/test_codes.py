@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 from leae.analysis.codes import drift, gaussianity, nearest_others, separation
 from leae.randomness import generator
 from leae.sigreg import sigreg
-
-
-def gaussian(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+from tests.conftest import gaussian
 
 
 def test_drift_is_the_distance_between_views_over_that_between_images():

@@ -11,10 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from leae.analysis.maps import draw_map, legend_text, make_map, require_umap, without_overlap
 from leae.errors import UsageError
-
-
-def gaussian(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+from tests.conftest import gaussian
 
 
 @pytest.mark.parametrize(("count", "dimensions"), [(300, 8), (40, 1200)])

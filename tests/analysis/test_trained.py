@@ -3,6 +3,7 @@
 import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,8 +41,6 @@ def edit(path, old, new):
     [
         (lambda run: (run / "checkpoints/100.safetensors").unlink(), "train it to its end, .* checkpoint: 000 or"),
         (lambda run: shutil.rmtree(run / "checkpoints"), "another --checkpoint: none yet"),
-        (lambda run: (run / "checkpoints/100.safetensors").write_bytes(b"no"), "100.safetensors is not a checkpoint"),
-        (lambda run: (run / "settings.json").unlink(), "not a run's folder"),
         (lambda run: (run / "settings.json").write_text("{}"), "has no 'kind': .* another version"),
         (lambda run: edit(run / "settings.json", "MASK_RATIO", "MASKED"), "has no MASK_RATIO"),
     ],
@@ -72,7 +71,7 @@ def test_a_run_whose_data_have_changed_is_refused(trained):
 def test_codes_are_the_models_of_every_image_and_its_masked_view_in_order(trained):
     [run] = open_runs(RUNS[:1], "100", CPU)
     assert run.views(None).mask_ratio == 0.35  # the run's
-    images = run.open_data().images["train"][:300]  # more than one batch
+    images = np.tile(run.open_data().images["train"], (2, 1, 1, 1))  # more than one batch
     for views in (None, run.views(0.1)):
         batch = views(to_float(images)) if views else to_float(images)
         with torch.no_grad():

@@ -3,9 +3,6 @@
 import hashlib
 import io
 import json
-import os
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,7 +11,6 @@ from PIL import Image
 
 from leae.data.celeba import has_celeba
 from leae.data.prepare import open_dataset
-from tests.conftest import ROOT
 from tests.data.conftest import NAMES, SPLITS, assert_celeba, attributes_of
 
 pytest.importorskip("huggingface_hub")
@@ -67,29 +63,31 @@ def etag(content):
     return hashlib.sha1(content).hexdigest()
 
 
-def fetch(workplace, endpoint):
-    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(workplace / "home")}
-    environment |= {"PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", "HF_HUB_ETAG_TIMEOUT": "2"}
-    command = [sys.executable, "-m", "leae", "prepare", "celeba", "--image-size", "64"]
-    return subprocess.run(command, cwd=workplace, env=environment, capture_output=True, text=True)
+def fetch(processes, workplace, endpoint):
+    """The exit status of the command that fetches it, and what it said."""
+    environment = {"HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(workplace / "home")}
+    environment |= {"NO_PROXY": "127.0.0.1", "HF_HUB_ETAG_TIMEOUT": "2"}
+    command = ("-m leae", "prepare", "celeba", "--image-size", 64)
+    status = processes.run(*command, folder=workplace, environment=environment)
+    return status, (workplace / "output").read_text()
 
 
-def test_celeba_is_fetched_from_its_mirror_and_prepared(workplace):
+def test_celeba_is_fetched_from_its_mirror_and_prepared(processes, workplace):
     with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
         threading.Thread(target=server.serve_forever).start()
-        result = fetch(workplace, f"http://127.0.0.1:{server.server_port}")
+        status, said = fetch(processes, workplace, f"http://127.0.0.1:{server.server_port}")
         server.shutdown()
-    assert result.returncode == 0, result.stderr
-    assert "CelebA: 12 train, 3 valid, 5 test; 2 attributes" in result.stdout
+    assert status == 0, said
+    assert "CelebA: 12 train, 3 valid, 5 test; 2 attributes" in said
     assert_celeba(open_dataset("celeba", 64))
     kept = {path.name for path in (workplace / "data" / "celeba").iterdir()}
     assert kept == {"img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt"}
 
 
-def test_with_no_network_it_says_what_to_put_where(workplace):
-    result = fetch(workplace, "http://127.0.0.1:9")  # where nothing listens
-    assert result.returncode == 2
-    assert "flwrlabs/celeba cannot be reached" in result.stderr
-    assert "img_align_celeba.zip, list_eval_partition.txt and list_attr_celeba.txt" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_with_no_network_it_says_what_to_put_where(processes, workplace):
+    status, said = fetch(processes, workplace, "http://127.0.0.1:9")  # where nothing listens
+    assert status == 2
+    assert "flwrlabs/celeba cannot be reached" in said
+    assert "img_align_celeba.zip, list_eval_partition.txt and list_attr_celeba.txt" in said
+    assert "Traceback" not in said
     assert not has_celeba(workplace / "data" / "celeba")

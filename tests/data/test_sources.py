@@ -41,11 +41,6 @@ def test_too_few_images_to_split_are_refused(workplace, count, says):
         open_dataset("pictures", 16)
 
 
-def test_an_unknown_data_set_is_refused_with_those_there_are(workplace):
-    with pytest.raises(UsageError, match=r"no/such/folder.*celeba.*faces.*folder"):
-        open_dataset("no/such/folder", 16)
-
-
 def test_rendered_faces_come_with_their_attributes_and_the_same_are_tested_on_however_many_there_are(workplace):
     dataset = open_dataset("faces", 32, face_count=30)
     assert dataset.attribute_names == ATTRIBUTES

@@ -75,7 +75,7 @@ def assert_killed_runs_end_as_others_do(processes, script, steps, kills, folder,
     return within_a_checkpoint
 
 
-@pytest.mark.parametrize(("script", "steps", "kills"), [("main.py", 40, 20), ("main_regular.py", 20, 10)])
+@pytest.mark.parametrize(("script", "steps", "kills"), [("main.py", 24, 12), ("main_regular.py", 12, 6)])
 def test_a_run_that_is_killed_anywhere_again_and_again_ends_as_one_that_nobody_touched(
     processes, tmp_path, script, steps, kills
 ):

@@ -9,18 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from leae.training.monitoring import CodeMonitor, dead_dimensions, effective_rank, first_non_finite, spectrum
+from leae.training.monitoring import CodeMonitor, dead_dimensions, effective_rank, spectrum
+from tests.conftest import gaussian
 
 CPU = torch.device("cpu")
 
 
-def gaussian(count, dimensions, seed=0):
-    return torch.randn(count, dimensions, generator=torch.Generator().manual_seed(seed))
-
-
 @given(st.integers(2, 12), st.integers(0, 100))
 def test_effective_rank_is_the_exponential_of_the_spectrums_entropy(dimensions, seed):
-    codes = gaussian(50, dimensions, seed) @ gaussian(dimensions, dimensions, seed + 1)
+    codes = gaussian(50, dimensions, seed=seed) @ gaussian(dimensions, dimensions, seed=seed + 1)
     # Independently: squared singular values of the centred codes are the covariance's eigenvalues but for a factor.
     values = np.linalg.svd((codes - codes.mean(0)).double().numpy(), compute_uv=False) ** 2
     shares = values / values.sum()
@@ -82,13 +79,3 @@ def test_codes_that_are_not_finite_or_too_few_to_tell_are_not_measured(capsys):
     assert CodeMonitor(IMAGES[:15], CPU)(1, encoder=Codes(ON_A_LINE)) == {}
     assert len(CodeMonitor(IMAGES[:16], CPU)(1, encoder=Codes(HEALTHY))) == 2
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_the_first_non_finite_number_is_found_with_its_name(value):
-    tensors = {"steps": torch.tensor(3), "empty": torch.empty(0), "a": torch.ones(5), "b": torch.ones(2, 3)}
-    assert first_non_finite(tensors) is None
-    tensors["b"][1, 2] = value
-    name, found = first_non_finite(tensors)
-    assert name == "b"
-    assert str(found) == str(value)

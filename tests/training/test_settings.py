@@ -40,15 +40,6 @@ def namespace(workplace):
     return names
 
 
-def test_constants_are_the_upper_case_names_with_a_comment_or_without(namespace):
-    constants = constants_of(namespace)
-    expected = {"MODEL": "residual", "EPOCHS": 50, "RATE": 1e-3, "NAME": "a", "RATIOS": (0.15, 1.0), "COMPILE": True}
-    assert constants.items() >= expected.items()
-    assert constants["SPATIAL_DIM"] == 32
-    assert "lower" not in constants
-    assert "INNER" not in constants
-
-
 def test_an_option_has_the_type_of_its_constant(namespace):
     line = ["--epochs", "7", "--rate", "2", "--name", "b", "--ratios", "0.5", "--no-compile"]
     chosen = {"EPOCHS": 7, "RATE": 2.0, "NAME": "b", "RATIOS": (0.5,), "COMPILE": False}
@@ -86,14 +77,6 @@ def test_a_wrong_command_line_is_refused_in_one_line(namespace, line, says):
 def configured(monkeypatch, namespace, line):
     monkeypatch.setattr("sys.argv", ["script.py", *line.split()])
     return configure(namespace, "self-teaching")
-
-
-def test_the_command_line_sets_the_constants_of_a_new_run(monkeypatch, namespace):
-    run = configured(monkeypatch, namespace, "--epochs 7")
-    assert namespace["EPOCHS"] == run.settings["EPOCHS"] == 7
-    assert run.settings["RATIOS"] == (0.15, 1.0)
-    assert run.folder is None
-    assert "RESUME" not in run.settings
 
 
 def test_a_resumed_run_keeps_its_settings_but_for_those_that_change_no_number(monkeypatch, namespace):
