@@ -107,7 +107,9 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
         if line is None:
             raise
         if first:
-            tqdm.write(f"{name}: {line}", file=sys.stderr)  # on a line of its own, above a progress bar
+            tqdm.write(
+                f"{name}: {line}".replace("\n", "\\n"), file=sys.stderr
+            )  # on a line of its own, above a progress bar
         sys.exit(2)
     except KeyboardInterrupt as interruption:
         print(f"\n{name}: interrupted", file=sys.stderr)

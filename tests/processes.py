@@ -84,7 +84,7 @@ def serve() -> None:
     import torchvision.datasets  # noqa: F401, as what follows
 
     import leae.data.prepare
-    import leae.training.settings  # noqa: F401
+    import leae.training.settings
 
     Run.plot_metrics = draw_no_metrics
     for line in sys.stdin:
@@ -92,6 +92,9 @@ def serve() -> None:
         if "wait" in command:
             answer = os.waitstatus_to_exitcode(os.waitpid(command["wait"], 0)[1])
         else:
+            if command["arguments"][0] == "-m leae":  # once, for all the children to come
+                import leae.analysis.evaluate
+                import leae.analysis.latents  # noqa: F401
             answer = os.fork()
             if answer == 0:
                 live(command)
@@ -101,6 +104,7 @@ def serve() -> None:
 def live(command: dict) -> None:
     """What a child does."""
     status = 0
+    signal.alarm(300)  # ends one that hangs
     try:
         os.environ.update(command["environment"])
         if command["own_group"]:

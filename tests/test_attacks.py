@@ -1,0 +1,186 @@
+"""Attacks from outside: random command lines, and damaged files of every kind. Many more of them by `-m soak`."""
+
+import random
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from leae.__main__ import COMMANDS
+from leae.analysis.bench import script_constants
+from leae.data.prepare import open_dataset
+from leae.errors import UsageError
+from leae.training.checkpoints import load_checkpoint
+from leae.training.run import Run
+from tests.conftest import ROOT, TINY
+
+FEW = [*TINY, "--faces", "16", "--held-out", "8", "--grid-images", "2"]
+# Values of every kind, but none that is allowed and takes minutes.
+ANY = [
+    "",
+    "0",
+    "-1",
+    "1",
+    "2",
+    "3",
+    "8",
+    "16",
+    "0.5",
+    "1e-9",
+    "1e9",
+    "nan",
+    "inf",
+    "10**3",
+    "x",
+    "é\n",
+    "a" * 300,
+    "../x",
+]
+ANY += ["9223372036854775808", "1" * 5000, "True", "symmetric", "spatial", "conv", "own", "digits", "/dev/null", "--"]
+SCRIPTS = {script: script_constants(ROOT / script, gpu=False) for script in ("main.py", "main_regular.py")}
+OPTIONS = {  # of the commands
+    "prepare": ["--image-size", "--faces"],
+    "compare": ["--images", "--seed", "--output", "--checkpoint", "--device", "--mask-ratio"],
+    "evaluate": ["--train-images", "--held-out", "--label-share", "--checkpoint", "--device", "--mask-ratio"],
+    "latents": ["--attribute", "--map", "--images", "--seed", "--checkpoint", "--device"],
+    "score": ["--positive", "--images", "--checkpoint", "--device"],
+    "bench": ["--only", "--device", "--steps"],
+}
+RUN = "runs/self-teaching-001"
+FOLDERS = [RUN, "runs/nothing", "data", "a" * 300, "", "é\n", "/dev/null"]
+
+
+@st.composite
+def script_lines(draw):
+    """A training script with some of its options set to anything."""
+    script = draw(st.sampled_from(sorted(SCRIPTS)))
+    names = draw(st.lists(st.sampled_from(sorted(SCRIPTS[script])), min_size=1, max_size=3, unique=True))
+    options = [part for name in names for part in ("--" + name.lower().replace("_", "-"), draw(st.sampled_from(ANY)))]
+    return [script, *FEW, *options, "--max-steps", "1"]
+
+
+@st.composite
+def command_lines(draw):
+    """A command with folders, and some of its options set to anything."""
+    command = draw(st.sampled_from(sorted(OPTIONS)))
+    names = draw(st.lists(st.sampled_from(OPTIONS[command]), min_size=1, max_size=2, unique=True))
+    values = ["0"] if command == "bench" else ANY  # a step of the published size takes seconds
+    options = [part for name in names for part in (name, draw(st.sampled_from(values)))]
+    count = {"compare": 2, "score": 2, "bench": 0}.get(command, 1)
+    return ["-m leae", command, *(draw(st.sampled_from(FOLDERS)) for _ in range(count)), *options]
+
+
+def assert_well_behaved(processes, place, line):
+    """The line succeeds, or is answered in one line and with the status 2."""
+    status = processes.run(*line, folder=place)
+    said = (place / "output").read_text(errors="replace")
+    assert "Traceback" not in said, (line, said)
+    assert status in (0, 2), (line, status, said)
+    if status == 2:
+        last = said.replace("\r", "\n").rstrip("\n").split("\n")[-1]
+        assert re.match(r"(main(_regular)?\.py|leae( \w+)?): .", last), (line, said)
+
+
+quiet = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
+
+
+@settings(max_examples=70, **quiet)
+@given(line=script_lines())
+def test_a_script_answers_any_options_with_success_or_one_line(processes, trained_place, line):
+    assert_well_behaved(processes, trained_place.parent / "fuzzed", line)
+
+
+@settings(max_examples=30, **quiet)
+@given(line=command_lines())
+def test_a_command_answers_any_options_with_success_or_one_line(processes, trained_place, line):
+    assert_well_behaved(processes, trained_place, line)
+
+
+@pytest.mark.soak
+@settings(max_examples=2000, **quiet)
+@given(line=script_lines() | command_lines())
+def test_two_thousand_lines_are_answered(processes, trained_place, line):
+    assert_well_behaved(processes, trained_place, line)
+
+
+def test_every_command_is_attacked():
+    assert OPTIONS.keys() == COMMANDS.keys()
+
+
+PIECES = (b'"', b"{", b"[" * 3000, b"null", b"-1", b"1e999", b",", b"\n", b"\0")
+
+
+def mutated(content: bytes, draw: random.Random) -> bytes:
+    """The content with a piece of it flipped, cut off, taken out, doubled, or overwritten."""
+    place, length = draw.randrange(len(content)), draw.choice((1, 1, 2, 8, 100))
+    piece = content[place : place + length]
+    return draw.choice(
+        [
+            content[:place] + bytes([content[place] ^ (1 << draw.randrange(8))]) + content[place + 1 :],
+            content[:place],
+            content[:place] + content[place + length :],
+            content[:place] + piece + content[place:],
+            content[:place] + draw.randbytes(len(piece)) + content[place + length :],
+            content[:place] + draw.choice(PIECES) + content[place:],
+        ]
+    )
+
+
+def read_run(folder):
+    run = Run.read(folder / RUN)
+    run.read_metrics()
+    return None  # what they say may have changed: there is no checksum
+
+
+def read_weights(folder):
+    model, step = load_checkpoint(folder / RUN / "checkpoints" / "last.safetensors")
+    return step, model.settings, torch.cat([weight.flatten() for weight in model.state_dict().values()]).tolist()
+
+
+def read_data(folder):
+    dataset = open_dataset("faces", 16, 16)  # what is damaged is prepared again
+    return dataset.identity, np.asarray(dataset.images["train"]).tolist(), dataset.attribute_names
+
+
+DAMAGED = {  # a file, and what reads it
+    f"{RUN}/checkpoints/last.safetensors": read_weights,
+    f"{RUN}/settings.json": read_run,
+    f"{RUN}/metrics.csv": read_run,
+    "data/prepared/faces-16-16/train.npy": read_data,
+    "data/prepared/faces-16-16/manifest.json": read_data,
+}
+
+
+def damage(place, name, count, seed=0):
+    """Damage a file again and again: it is read as it was, or refused; how often either."""
+    open_dataset("faces", 16, 16)
+    path, read, draw, refused = place / name, DAMAGED[name], random.Random(seed), 0
+    content, expected = path.read_bytes(), read(place)
+    for number in range(count):
+        path.write_bytes(changed := mutated(content, draw))
+        try:
+            found = read(place)
+        except UsageError:
+            refused += 1
+        else:
+            assert found == expected, (number, changed[:2000])
+    return refused
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_read_as_it_was_or_refused(trained_place, workplace, name, capsys):
+    shutil.copytree(trained_place / RUN, RUN)
+    damage(workplace, name, 40)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", DAMAGED)
+def test_thousands_of_damaged_files_are_read_as_they_were_or_refused(trained_place, workplace, name):
+    shutil.copytree(trained_place / RUN, RUN)
+    count = 10_000 if name.endswith(".safetensors") else 2_000
+    print(name, count, "damaged,", damage(workplace, name, count), "refused")
+    shutil.rmtree(workplace)
