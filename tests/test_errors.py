@@ -1,9 +1,11 @@
 """What a user's mistake looks like, and what a bug looks like."""
 
 import errno
+import io
 import re
 
 import pytest
+from tqdm import tqdm
 
 from leae.errors import UsageError, require_in, run_command
 
@@ -40,6 +42,28 @@ def test_a_mistake_is_one_line_and_status_2(monkeypatch, capsys, error, says):
 def test_a_bug_keeps_its_traceback(error):
     with pytest.raises(type(error)):
         run_command(fail_with(error))
+
+
+class FullDisk(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("kind", ["full", "closed", "none"])
+def test_output_that_cannot_be_written_stops_nothing(monkeypatch, kind):
+    stream, went_on = {"full": FullDisk(), "closed": io.StringIO(), "none": None}[kind], []
+    if kind == "closed":
+        stream.close()
+
+    def main():
+        for _ in tqdm(range(3), mininterval=0):
+            print("a line", flush=True)
+        went_on.append(True)
+
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setattr("sys.stderr", stream)
+    run_command(main)
+    assert went_on
 
 
 def test_an_interval_has_the_ends_that_its_brackets_say():

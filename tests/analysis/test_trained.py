@@ -28,7 +28,9 @@ def test_runs_are_opened_at_the_checkpoint_that_is_asked_for(trained):
 
 
 def test_runs_of_other_data_or_sizes_are_refused_by_name(trained):
-    with pytest.raises(UsageError, match=r"self-teaching-001 was .*faces.* 16×16×3, .*plain-001 was .*digits.*32×32×1"):
+    with pytest.raises(
+        UsageError, match=r"self-teaching-001 was .*faces.* \(3, 16, 16\), .*plain-001 was .*digits.*\(1, 32, 32\)"
+    ):
         open_runs([*RUNS, "runs/plain-001"], "100", CPU)
 
 
@@ -39,7 +41,7 @@ def edit(path, old, new):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda run: (run / "checkpoints/100.safetensors").unlink(), "train it to its end, .* checkpoint: 000 or"),
+        (lambda run: (run / "checkpoints/100.safetensors").unlink(), "train it to its end, .*--checkpoint: 000 or"),
         (lambda run: shutil.rmtree(run / "checkpoints"), "another --checkpoint: none yet"),
         (lambda run: (run / "settings.json").write_text("{}"), "has no 'kind': .* another version"),
         (lambda run: edit(run / "settings.json", "MASK_RATIO", "MASKED"), "has no MASK_RATIO"),
@@ -56,7 +58,7 @@ def test_a_run_that_cannot_be_opened_is_refused_in_one_line(trained, tmp_path, d
 
 def test_a_run_given_twice_is_refused_and_one_of_the_same_name_is_called_by_its_path(trained, tmp_path):
     with pytest.raises(UsageError, match="twice"):
-        open_runs([RUNS[0], RUNS[0]], "100", CPU)
+        open_runs([RUNS[0], f"{RUNS[0]}/"], "100", CPU)
     other = shutil.copytree(RUNS[0], tmp_path / "self-teaching-001")
     assert [run.name for run in open_runs([RUNS[0], str(other)], "100", CPU)] == [RUNS[0], str(other)]
 

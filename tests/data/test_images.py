@@ -174,6 +174,7 @@ def added(line):
     return lambda text: text + line
 
 
+NAMELESS = b"".join(b"%06d.jpg 1\n" % number for number in range(20))
 ROW, SIGNS = b"000004.jpg 0\n", b"000004.jpg  1  -1\n"
 PARTITION, ATTRIBUTES, CSV = "list_eval_partition.txt", "list_attr_celeba.txt", "list_eval_partition.csv"
 LISTS = {  # what is done to which list, and what is said, or how many images there are
@@ -185,6 +186,12 @@ LISTS = {  # what is done to which list, and what is said, or how many images th
     "lines that end as on Windows": (PARTITION, replaced(b"\n", b"\r\n"), 20),
     "empty lines": (PARTITION, replaced(b"\n", b"\n\n"), 20),
     "a byte-order mark": (PARTITION, replaced(b"000000", b"\xef\xbb\xbf000000"), 20),
+    "attributes without names": (ATTRIBUTES, lambda text: NAMELESS, "must name its columns, each differently"),
+    "attributes of one name": (
+        ATTRIBUTES,
+        replaced(b"Smiling", b"Eyeglasses"),
+        "must name its columns, each differently",
+    ),
     "an attribute row missing": (ATTRIBUTES, replaced(SIGNS, b""), "no row for 1 images, .* 000004.jpg"),
     "an attribute row too many": (ATTRIBUTES, added(b"000099.jpg 1 1\n"), 20),
     "an attribute row too short": (ATTRIBUTES, replaced(SIGNS, b"000004.jpg -1\n"), "jpg -1.*then 2 out of 1, -1"),

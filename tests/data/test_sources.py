@@ -21,16 +21,25 @@ def test_a_folder_is_searched_recursively_and_split_once_and_for_all(workplace):
     assert [int(name[-7:-4]) for name in again.splits["test"]] == numbers["test"]
 
 
-def test_every_kind_of_image_file_counts_but_links_that_loop_or_lead_nowhere(workplace):
+def test_every_kind_of_image_file_counts_those_of_linked_folders_too_but_links_that_loop_or_lead_nowhere(workplace):
     pictures = workplace / "pictures"
     for number, suffix in enumerate((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".JPG")):
         write_image(pictures / f"{number}{suffix}", number)
     write_image(pictures / ".cache" / "hidden.png", 1)
     write_image(workplace / "elsewhere.png", 99)
-    for name, target in (("a.png", "a.png"), ("b.png", "none"), ("up", pictures), ("d.png", "../elsewhere.png")):
+    write_image(workplace / "linked" / "c.png", 50)
+    links = {"a.png": "a.png", "b.png": "none", "up": pictures, "d.png": "../elsewhere.png", "linked": "../linked"}
+    for name, target in links.items():
         (pictures / name).symlink_to(target)
     numbers = numbers_of(open_dataset("pictures", 16))
-    assert sorted(numbers["train"] + numbers["test"]) == [0, 1, 2, 3, 4, 5, 99]
+    assert sorted(numbers["train"] + numbers["test"]) == [0, 1, 2, 3, 4, 5, 50, 99]
+
+
+def test_a_sub_folder_that_cannot_be_read_is_named(processes, workplace):
+    write_folder(workplace / "pictures", 10)
+    (workplace / "pictures" / "private").mkdir(mode=0)
+    assert processes.run("-m leae", "prepare", "pictures", "--image-size", 16, folder=workplace) == 2
+    assert "pictures/private: Permission denied; change its permissions" in (workplace / "output").read_text()
 
 
 @pytest.mark.parametrize(("count", "says"), [(0, r"no images.*\.png"), (1, "at least two")])

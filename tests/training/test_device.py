@@ -7,7 +7,7 @@ from leae.errors import UsageError
 from leae.training.device import compile_if_it_works, find_device
 
 
-@pytest.mark.parametrize("name", ["tpu", "", "cuda:99", "meta", "meta device"])
+@pytest.mark.parametrize("name", ["tpu", "", "cuda:99", "meta", "meta device", "hpu"])
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
     with pytest.raises(UsageError, match=r"DEVICE is .*; choose .*cpu"):
         find_device(name)

@@ -69,6 +69,25 @@ def test_restoring_drops_what_will_be_made_again(workplace):
     assert rows[4]["a_new_term"] == "0.5"  # declared nowhere, logged all the same
 
 
+@pytest.mark.parametrize(("name", "value"), [("EPOCHS", 4), ("CROP_RATIOS", [0.15])])
+def test_settings_that_were_edited_are_refused_by_name_and_lost_ones_written_again(workplace, name, value):
+    run, training = make_run(DEVICE="cpu"), make_training()
+    path = run.folder / "settings.json"
+    content = path.read_text()
+    path.unlink()
+    run.save(20, *training)
+    assert path.read_text() == content
+    run.lock.release()
+    edited = json.loads(content)
+    path.write_text(json.dumps({**edited, "settings": {**edited["settings"], "DEVICE": "cuda"}}))  # changes no number
+    assert Run.read(run.folder).restore(*training) == 20
+    path.write_text(json.dumps({**edited, "settings": {**edited["settings"], name: value}}))
+    with pytest.raises(
+        UsageError, match=f"{name} is .* in .*settings.json, and was .* when the run was saved; put it back"
+    ):
+        Run.read(run.folder).restore(*training)
+
+
 def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again(workplace):
     run, (model, optimizer, judge) = make_run(), make_training()
     run.log("test", 0, 0.0, {"psnr_clean": 10.0})

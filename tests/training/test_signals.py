@@ -42,7 +42,7 @@ def test_a_signal_ends_a_run_after_its_step_saved_and_with_the_command_that_goes
     assert steps[:goal] == list(range(1, goal + 1))
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_the_first_signal_only_asks_and_the_second_ends_a_command_with_its_status(capsys, number, status):
     def main():
         handler = signal.getsignal(number)
@@ -58,6 +58,16 @@ def test_the_first_signal_only_asks_and_the_second_ends_a_command_with_its_statu
         run_command(main, name="leae prepare")
     assert end.value.code == status
     assert "leae prepare: interrupted" in capsys.readouterr().err
+
+
+def test_a_run_under_nohup_does_not_notice_that_its_terminal_is_gone(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_processes_that_share_a_run_leave_it_after_the_same_step_and_one_alone_goes_on_with_it(workplace, monkeypatch):
