@@ -22,7 +22,7 @@ class Whitening(nn.Module):
     v̄ is the mean of the eigenvalues v, and ε above 0 (UsageError) a share of it: a small one makes all directions
     count alike, a large one leaves codes as they are but for their scale. Whitened real codes have a variance of 1 on
     average. The average is bias-corrected as Adam's are. It is part of the module's state, so that a resumed run goes
-    on with it, and is the identity before the first update. All is float64, which autocast and TF32 leave alone.
+    on with it, and is the identity before the first update. C and W are float64, which autocast and TF32 leave alone.
     """
 
     def __init__(self, dim: int, epsilon: float, device: torch.device):
@@ -53,5 +53,6 @@ class Whitening(nn.Module):
 
 
 def whiten(codes: Tensor, matrix: Tensor) -> Tensor:
-    """Codes [N, D] or [N, D, H, W] times W [D, D], in their own dtype again."""
-    return (codes.double().movedim(1, -1) @ matrix).movedim(-1, 1).to(codes.dtype)
+    """Codes [N, D] or [N, D, H, W], float32 or float64, times W [D, D]: in their own dtype, also under autocast."""
+    with torch.autocast(codes.device.type, enabled=False):
+        return (codes.movedim(1, -1) @ matrix.to(codes.dtype)).movedim(-1, 1)
