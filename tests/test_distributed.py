@@ -53,7 +53,7 @@ def train(case):
         if judge:
             judge.update(model.encoder)
         gradients = [parameter.grad.clone() for parameter in model.parameters()]
-        weights = {name: value.clone() for part in (model, judge) if part for name, value in part.state_dict().items()}
+        weights = [value.clone() for part in (model, judge) if part for value in part.state_dict().values()]
         steps.append(({name: term.detach() for name, term in terms.items()}, gradients, weights))
     return steps
 
