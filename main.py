@@ -56,7 +56,8 @@ MASK_RATIO = 0.35  # share of the image's area that the masked view hides, betwe
 CROP_RATIOS = (0.15, 1.0)  # sides of the judged crops as shares of the image's, 1 is all of it; published 0.15 alone
 SIGREG_WEIGHT = 0.03  # λ: how strongly the codes are kept Gaussian, 0.01 to 0.1
 JUDGE_DECAY = 0.99  # decay of the judge, an EMA of the encoder; published 0, frozen within a step only
-JUDGE_RULER = "shared"  # what normalises reconstructions: "shared", the real views; "own" (published), themselves
+JUDGE_RULER = "shared"  # what normalises codes: "shared", the real views; "own" (published), themselves; or "whitened"
+RULER_EPSILON = 1.0  # ε of "whitened", which is "shared" with the weak directions raised: the smaller, the more
 
 # --- optimisation
 BATCH_SIZE = 128 if gpu else 64  # images per step, at least 2
@@ -89,8 +90,8 @@ def main() -> None:
         latent_dim = LATENT_DIM if LATENT == "pooled" else SPATIAL_DIM
         model = build(Autoencoder, IMAGE_SIZE, channels_of(DATASET), HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS)
     model = model.to(device, memory_format=torch.channels_last)
-    judge = Judge(model.encoder, JUDGE_DECAY, JUDGE_RULER)
     objective = SelfTeachingObjective(IMAGE_SIZE, OBJECTIVE, MASK_RATIO, CROP_RATIOS, SIGREG_WEIGHT)
+    judge = Judge(model.encoder, JUDGE_DECAY, JUDGE_RULER, RULER_EPSILON, objective.crop_ratios)
     views = MaskedViews(IMAGE_SIZE, MASK_RATIO)  # that the run is evaluated on
     optimizer = adamw(model, LEARNING_RATE, WEIGHT_DECAY)
 

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from leae.errors import require, require_choice, require_in
 from leae.layers import at_least_float32, normalise, normalise_with
+from leae.whitening import Whitening, whiten
 
-RULERS = ("shared", "own")
+RULERS = ("shared", "own", "whitened")
+WHOLE = 1.0  # the crop ratio of the whole image
 
 
 class Judge(nn.Module):
@@ -24,10 +26,18 @@ class Judge(nn.Module):
     every `update` T ← decay · T + (1 − decay) · E, the decay in [0, 1): 0 is the step-frozen judge. The ruler says by
     whose statistics reconstructions are measured: "shared", by those of the real views they are compared with; "own",
     as published, by their own. Then the judge is blind to a shift, or a loss of contrast, that the codes of the
-    reconstructions have in common. Anything else, and an encoder without a batch norm, is a UsageError.
+    reconstructions have in common. "whitened" is "shared" and then times a W for each kind of view, the whole image and
+    every crop ratio; ε is its (see `Whitening`). Anything else, and an encoder without a batch norm, is a UsageError.
     """
 
-    def __init__(self, encoder: nn.Module, decay: float = 0.99, ruler: str = "shared"):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decay: float = 0.99,
+        ruler: str = "shared",
+        epsilon: float = 1.0,
+        crop_ratios: tuple[float, ...] = (),
+    ):
         super().__init__()
         require_in("[0, 1)", JUDGE_DECAY=decay)
         require_choice(RULERS, JUDGE_RULER=ruler)
@@ -35,13 +45,21 @@ class Judge(nn.Module):
         require(ends_well, "the end of the judge's encoder", type(encoder.norm).__name__, "a batch norm")
         self.decay, self.ruler = decay, ruler
         self.encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.ratios = tuple(dict.fromkeys((WHOLE, *crop_ratios))) if ruler == "whitened" else ()
+        size, device = encoder.norm.num_features, encoder.norm.running_mean.device
+        self.whitenings = nn.ModuleList(Whitening(size, epsilon, device) for _ in self.ratios)
 
-    def forward(self, real: Tensor, *reconstructions: Tensor) -> "Judgement":
+    def forward(self, real: Tensor, *reconstructions: Tensor, ratio: float = WHOLE) -> "Judgement":
         """T of one view of the images and of the same view of their reconstructions, float [N, C, S, S] in [0, 1] each.
 
-        No gradient flows to `real`, neither from its own codes nor from those that are measured by its ruler.
+        They are crops of this ratio; a whitened ruler must know it (UsageError). In training mode, it folds `real` into
+        its moving average before it computes W. No gradient flows to `real`, neither from its own codes nor from those
+        that are measured by its ruler.
         """
-        return Judgement(self, real, reconstructions)
+        if self.ruler != "whitened":
+            return Judgement(self, real, reconstructions)
+        require(ratio in self.ratios, "a judged crop's ratio", ratio, f"one of CROP_RATIOS, {self.ratios}")
+        return Judgement(self, real, reconstructions, self.whitenings[self.ratios.index(ratio)])
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -63,17 +81,33 @@ class Judgement:
     judge: Judge
     real: Tensor
     views: tuple[Tensor, ...]
+    whitening: Whitening | None = None
 
     @cached_property
     def reconstructions(self) -> tuple[Tensor, ...]:
         """In order: one pass through the convolutions, then each normalised by what the ruler selects."""
         codes = self.judge.encoder.project(torch.cat(self.views)).split([len(view) for view in self.views])
-        shared = self.judge.ruler == "shared"
-        return tuple(normalise(code, self._projected if shared else code, self.judge.encoder.norm) for code in codes)
+        own, norm = self.judge.ruler == "own", self.judge.encoder.norm
+        return tuple(self._whitened(normalise(code, code if own else self._projected, norm)) for code in codes)
 
     @cached_property
     @torch.no_grad()
     def target(self) -> Tensor:
+        return self._whitened(self._normalised)
+
+    def _whitened(self, codes: Tensor) -> Tensor:
+        return whiten(codes, self._matrix) if self.whitening else codes
+
+    @cached_property
+    def _matrix(self) -> Tensor:
+        """W. As it is computed once, the real view is folded in once."""
+        if self.judge.training:
+            self.whitening.update(self._normalised)
+        return self.whitening.matrix()
+
+    @cached_property
+    @torch.no_grad()
+    def _normalised(self) -> Tensor:
         return normalise(self._projected, self._projected, self.judge.encoder.norm)
 
     @cached_property

@@ -26,12 +26,11 @@ from torch import Tensor
 from leae.autoencoder import BaseAutoencoder
 from leae.distributed import local_rows, world_size
 from leae.errors import require, require_choice, require_in
-from leae.judge import Judge
+from leae.judge import WHOLE, Judge
 from leae.masking import crop_and_resize, crop_side, draw_boxes, mask_side, mask_squares
 from leae.sigreg import sigreg
 
 OBJECTIVES = ("symmetric", "crop")
-WHOLE = 1.0  # the crop ratio of the whole image
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class SelfTeachingObjective:
         judged = {}
         for ratio in dict.fromkeys((WHOLE, *crop_ratios) if symmetric else crop_ratios):
             crop = self._draw_crop(ratio, len(x), generator)
-            judged[ratio] = judge(crop(x), *map(crop, reconstructions))
+            judged[ratio] = judge(crop(x), *map(crop, reconstructions), ratio=ratio)
 
         terms = {}
         if symmetric:

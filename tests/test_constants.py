@@ -45,7 +45,8 @@ OWN = {
         "CROP_RATIOS": ("--image-size 64 --crop-ratios 0.01", "at least 0.031"),
         "SIGREG_WEIGHT": ("--sigreg-weight -1", "at least 0"),
         "JUDGE_DECAY": ("--judge-decay 1", "below 1"),
-        "JUDGE_RULER": ("--judge-ruler inch", "shared or own"),
+        "JUDGE_RULER": ("--judge-ruler inch", "shared, own or whitened"),
+        "RULER_EPSILON": ("--judge-ruler whitened --ruler-epsilon 0", "a number in .0, inf."),
     },
     "main_regular.py": {
         "OBJECTIVE": ("--objective pixels", "masked, plain, denoising or variational"),
@@ -68,6 +69,7 @@ LINES = [  # the common ones are checked by the same code for both scripts
     ("main.py", "--spatial-dim 16", "SPATIAL_DIM has no effect where LATENT is pooled; leave it out"),
     ("main.py", "--model conv --latent-dim 16", "LATENT_DIM has no effect where MODEL is conv"),
     ("main.py", "--conv-latent-dim 16", "CONV_LATENT_DIM has no effect where MODEL is residual"),
+    ("main.py", "--ruler-epsilon 1", "RULER_EPSILON has no effect where JUDGE_RULER is shared"),
     ("main_regular.py", "--noise 0.1", "NOISE has no effect where OBJECTIVE is masked"),
     ("main_regular.py", "--objective denoising --mask-ratio 0.5", "MASK_RATIO has no effect where OBJECTIVE is denoi"),
 ]

@@ -18,6 +18,8 @@ CASES = {  # latent, judge's decay and ruler, objective
     "pooled, own ruler": ("pooled", 0.0, "own", "symmetric"),
     "spatial, own ruler": ("spatial", 0.99, "own", "symmetric"),
     "spatial crops, shared ruler": ("spatial", 0.0, "shared", "crop"),
+    "pooled, whitened ruler": ("pooled", 0.99, "whitened", "symmetric"),
+    "spatial crops, whitened ruler": ("spatial", 0.99, "whitened", "crop"),
     "variational": ("pooled", None, None, None),
 }
 
@@ -38,7 +40,7 @@ def train(case):
     model = kind(SIZE, 3, hidden_dim=4, latent=latent, latent_dim=8, map_channels=8).double()
     judge, terms_of = None, variational_terms
     if objective:
-        judge = Judge(model.encoder, decay, ruler)
+        judge = Judge(model.encoder, decay, ruler, crop_ratios=(0.5,))
         terms_of = SelfTeachingObjective(SIZE, objective, 0.35, (0.5, 1.0), sigreg_weight=1.0)
     compute = data_parallel(terms_of, model)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)  # Adam would blow a rounding of a tiny gradient up
@@ -51,7 +53,7 @@ def train(case):
         if judge:
             judge.update(model.encoder)
         gradients = [parameter.grad.clone() for parameter in model.parameters()]
-        weights = {name: value.clone() for name, value in model.state_dict().items()}
+        weights = [value.clone() for part in (model, judge) if part for value in part.state_dict().values()]
         steps.append(({name: term.detach() for name, term in terms.items()}, gradients, weights))
     return steps
 

@@ -1,5 +1,7 @@
 """The judge: how it moves, what it measures with, where gradients go."""
 
+import copy
+
 import pytest
 import torch
 
@@ -45,7 +47,7 @@ def test_codes_are_normalised_by_the_ruler(source, size, ruler):
     assert not judgement.target.requires_grad
 
 
-@pytest.mark.parametrize("ruler", ["shared", "own"])
+@pytest.mark.parametrize("ruler", ["shared", "own", "whitened"])
 def test_gradients_reach_the_reconstructions_and_neither_the_real_views_nor_the_weights(ruler):
     judge = Judge(encoder(), ruler=ruler)
     real, shown = views(0).requires_grad_(), views(1).requires_grad_()
@@ -58,7 +60,7 @@ def test_gradients_reach_the_reconstructions_and_neither_the_real_views_nor_the_
 
 def test_running_statistics_are_neither_moved_nor_read():
     one, other = Judge(encoder()), Judge(encoder()).eval()
-    before = {name: value.clone() for name, value in one.state_dict().items()}
+    before = copy.deepcopy(one.state_dict())
     first = one(views(0), views(1)).reconstructions
     assert all(torch.equal(before[name], value) for name, value in one.state_dict().items())
     other.encoder.norm.running_mean += 5
@@ -74,6 +76,21 @@ def test_an_evaluation_normalises_over_all_images_of_this_process_at_once(latent
     torch.testing.assert_close(Judge(source).eval().encode(images), normalise(codes, codes, source.norm))
     if latent == "pooled":
         torch.testing.assert_close(Judge(source).encode(images[:1]), source.norm.bias[None])
+
+
+@pytest.mark.parametrize("latent", ["pooled", "spatial"])
+def test_each_kind_of_real_view_is_whitened_by_its_own_average_which_training_alone_moves(latent):
+    judge = Judge(encoder(latent), ruler="whitened", epsilon=0.3, crop_ratios=(0.5, 1.0))
+    for ratio in (1.0, 0.5):  # a first step's average is the covariance of its real view
+        target = judge(views(int(1 / ratio)), views(9), ratio=ratio).target
+        assert target.var(dim=[0, *range(2, target.dim())], correction=0).mean() == pytest.approx(1)
+    before = copy.deepcopy(judge.state_dict())
+    judge.eval()
+    assert judge(views(3), views(4)).target.isfinite().all()
+    judge.encode(views(3))
+    assert all(torch.equal(before[name], value) for name, value in judge.state_dict().items())
+    with pytest.raises(UsageError, match=r"ratio is 0.3; it must be one of CROP_RATIOS, \(1.0, 0.5\)"):
+        judge(views(3), ratio=0.3)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.99])

@@ -94,11 +94,11 @@ def test_in_one_process_batch_norm_is_pytorchs(shape, ours, theirs):
 
 
 @pytest.mark.parametrize("latent", ["pooled", "spatial"])
-@pytest.mark.parametrize("ruler", ["shared", "own"])
+@pytest.mark.parametrize("ruler", ["shared", "own", "whitened"])
 def test_under_autocast_convolutions_are_bfloat16_and_codes_pixels_crops_and_losses_float32(latent, ruler):
     torch.manual_seed(0)
     model = Autoencoder(16, 3, hidden_dim=8, latent=latent, latent_dim=8, map_channels=8)
-    judge, images = Judge(model.encoder, 0.9, ruler), torch.rand(32, 3, 16, 16)
+    judge, images = Judge(model.encoder, 0.9, ruler, crop_ratios=(0.5,)), torch.rand(32, 3, 16, 16)
     objective = SelfTeachingObjective(16, crop_ratios=(0.5, 1.0))
     exact = objective(model, judge, images, torch.Generator().manual_seed(0))
     boxes = draw_boxes(32, 8, 16, torch.Generator().manual_seed(0))

@@ -64,8 +64,8 @@ class Contestant:
         latent_dim = c.LATENT_DIM if c.LATENT == "pooled" else c.SPATIAL_DIM
         model = Autoencoder(c.IMAGE_SIZE, 3, c.HIDDEN_DIM, c.LATENT, latent_dim, c.MAP_CHANNELS).to(self.device)
         self.model = model if plain else model.to(memory_format=torch.channels_last)
-        self.judge = Judge(self.model.encoder, c.JUDGE_DECAY, c.JUDGE_RULER)
         self.objective = SelfTeachingObjective(c.IMAGE_SIZE, c.OBJECTIVE, c.MASK_RATIO, c.CROP_RATIOS, c.SIGREG_WEIGHT)
+        self.judge = Judge(self.model.encoder, c.JUDGE_DECAY, c.JUDGE_RULER, c.RULER_EPSILON, c.CROP_RATIOS)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), c.LEARNING_RATE, fused=not plain, foreach=False)
 
     def step(self) -> None:

@@ -13,6 +13,7 @@ from leae.judge import Judge
 from leae.masking import crop_side, draw_boxes, mask_side
 from leae.objective import SelfTeachingObjective
 from leae.sigreg import KNOTS, LAST_KNOT, draw_directions
+from leae.whitening import DECAY, Whitening
 
 
 def down_block(block: DownBlock, x: Tensor) -> Tensor:
@@ -65,6 +66,17 @@ def normalise(codes: Tensor, ruler: Tensor, norm: nn.Module) -> Tensor:
     return normalised * norm.weight.view(mean.shape) + norm.bias.view(mean.shape)
 
 
+def whitening(average: Whitening, real: Tensor) -> Tensor:
+    """W [D, D] for codes of a kind of real view, which are folded into the average of their covariance."""
+    samples = real.double().transpose(0, 1).flatten(1)  # [D, N·H·W]
+    past = DECAY * average.weight
+    covariance = (past * average.covariance + torch.cov(samples, correction=0)) / (past + 1)
+    average.covariance, average.weight = covariance, past + 1
+    v, Q = torch.linalg.eigh(covariance)
+    W = Q @ torch.diag((v / v.mean() + average.epsilon) ** -0.5) @ Q.T
+    return W / (torch.trace(W @ covariance @ W.T) / len(W)).sqrt()
+
+
 def sigreg(codes: Tensor, generator: torch.Generator) -> Tensor:
     directions = draw_directions(codes.shape[1], generator, codes.dtype)
     t = torch.linspace(0, LAST_KNOT, KNOTS, dtype=codes.dtype, device=codes.device)
@@ -87,21 +99,29 @@ def plain_objective(
     z = {view: model.encoder.norm(project(model.encoder, shown)) for view, shown in views.items()}
     x = {view: decode(model.decoder, code) for view, code in z.items()}
 
-    def judged(view: Tensor, real: Tensor) -> Tensor:
-        codes = project(T, view)
-        return normalise(codes, real if judge.ruler == "shared" else codes, T.norm)
+    W = {}  # of each kind of view, which is folded into its average once a step
+
+    def measured(codes: Tensor, real: Tensor, ratio: float) -> Tensor:
+        """Codes as the judge's ruler measures them beside the real view's."""
+        normalised = normalise(codes, codes if judge.ruler == "own" else real, T.norm)
+        if judge.ruler != "whitened":
+            return normalised
+        if ratio not in W:
+            W[ratio] = whitening(judge.whitenings[judge.ratios.index(ratio)], normalise(real, real, T.norm))
+        return torch.einsum("ij,nj...->ni...", W[ratio].to(codes.dtype), normalised)
 
     terms = {}
     if objective.kind == "symmetric":
         real = project(T, images).detach()
-        terms["consistency"] = F.mse_loss(judged(x["clean"], real), judged(x["masked"], real))
+        terms["consistency"] = F.mse_loss(*(measured(project(T, shown), real, 1.0) for shown in x.values()))
     for ratio in objective.crop_ratios:
         side = crop_side(size, ratio)
         corners = draw_boxes(count, side, size, generator) if side < size else torch.zeros(count, 2, dtype=int)
         real = project(T, crop(images, corners, side)).detach()
-        target = normalise(real, real, T.norm)
+        target = measured(real, real, ratio)
         for view in x:
-            terms[f"{view}_crop_{ratio}"] = F.mse_loss(judged(crop(x[view], corners, side), real), target)
+            codes = project(T, crop(x[view], corners, side))
+            terms[f"{view}_crop_{ratio}"] = F.mse_loss(measured(codes, real, ratio), target)
     latent = sum(terms.values()) / len(terms)
     regularity = objective.sigreg_weight * sum(sigreg(code, generator) for code in z.values()) / len(z)
     return {"loss": latent + regularity, "latent": latent, "sigreg": regularity, **terms}

@@ -24,6 +24,8 @@ WITHOUT_EFFECT = {
     ("MODEL", "residual"): ("CONV_LATENT_DIM",),
     ("LATENT", "pooled"): ("SPATIAL_DIM",),
     ("LATENT", "spatial"): ("LATENT_DIM", "MAP_CHANNELS"),
+    ("JUDGE_RULER", "shared"): ("RULER_EPSILON",),
+    ("JUDGE_RULER", "own"): ("RULER_EPSILON",),
     ("OBJECTIVE", "masked"): ("NOISE", "BETA"),
     ("OBJECTIVE", "plain"): ("NOISE", "BETA"),
     ("OBJECTIVE", "denoising"): ("MASK_RATIO", "BETA"),

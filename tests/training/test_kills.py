@@ -12,7 +12,7 @@ from tests.conftest import LONG, assert_same_tensors, metrics_of
 # Saved after every step, so that many kills fall into the writing of a checkpoint; few evaluations, which take long.
 OPTIONS = [*LONG, "--save-minutes", "0"]
 SCRIPTS = {  # the run's name, and its options
-    "main.py": ("self-teaching-001", OPTIONS),
+    "main.py": ("self-teaching-001", [*OPTIONS, "--judge-ruler", "whitened"]),
     "main_regular.py": ("variational-001", [*OPTIONS, "--objective", "variational"]),
 }
 
