@@ -8,8 +8,8 @@ from scipy import stats
 
 from leae.analysis.measure import METHODS, Measured
 from leae.analysis.probes import interval
-from leae.training.run import Run
-from leae.training.settings import CHANGEABLE, WITHOUT_EFFECT
+from leae.training.run import CHANGEABLE, Run
+from leae.training.settings import WITHOUT_EFFECT
 
 SAME = ("SEED", *CHANGEABLE, "DATASET", "FACES")  # constants that tell no columns of the same images apart
 

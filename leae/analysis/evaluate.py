@@ -14,6 +14,7 @@ the first column. Each run's folder gets its figures in evaluation.json.
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 
 from leae.analysis.columns import columns_of
@@ -52,7 +53,8 @@ def main(options: argparse.Namespace) -> None:
     runs = open_runs(options.runs, options.checkpoint, device)
     if options.checkpoints:
         require_file(options.output, "--output", ".png")
-        [find_checkpoint(run.run, name) for run in runs for name in CHECKPOINTS]  # before hours of work
+        for run, name in product(runs, CHECKPOINTS):
+            find_checkpoint(run.run, name)  # now, not after hours of work
     views = runs[0].views(options.mask_ratio)
     perceptual = PerceptualFigures(device) if options.perceptual else None
     dataset = runs[0].open_data()

@@ -12,13 +12,12 @@ from leae.training.run import Run
 
 
 def measured(values, name="", kind="", **settings):
-    """A run of these settings, or without any a baseline, of which the figure "psnr" was measured."""
+    """A run of these settings, or a baseline, and its "psnr"."""
     run = TrainedRun(Run(settings, kind), name, "100", 1, None) if settings else None
     return Measured(name, None, run, values={"psnr": np.atleast_1d(values).astype(float)})
 
 
 def column(values):
-    """A column of seeds 0, 1, …"""
     return Column(("1",), {seed: measured(value) for seed, value in enumerate(values)})
 
 
