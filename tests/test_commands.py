@@ -36,6 +36,7 @@ def test_a_commands_help_is_its_docstring_and_its_options(monkeypatch, capsys, c
     ("line", "says"),
     [
         ("evalute --help", "there is no command evalute, did you mean evaluate.; choose one of prepare, compare, "),
+        ("evaluate RUN --csv table.txt", "--csv is table.txt; it must be a .csv file in a folder that exists"),
         ("compare RUN --images 0", "--images is 0; it must be a whole number, at least 1"),
         ("compare RUN --output nowhere/picture.png", "a .png file in a folder that exists"),
         ("compare RUN --output picture.jpg", "a .png file"),

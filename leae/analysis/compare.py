@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, save_picture
+from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, require_file, save_picture
 from leae.data.batches import to_float
-from leae.errors import UsageError, require_whole
+from leae.errors import require_whole
 from leae.randomness import generator
 from leae.training.device import find_device
 from leae.training.evaluation import MaskedViews, reconstruct
@@ -45,8 +45,7 @@ def add_arguments(parser: Parser) -> None:
 def main(options: argparse.Namespace) -> None:
     require_whole(1, **{"--images": options.images})
     require_whole(0, **{"--seed": options.seed})
-    if options.output.suffix.lower() != ".png" or not options.output.parent.is_dir():
-        raise UsageError(f"--output is {options.output}; it must be a .png file in a folder that exists")
+    require_file(options.output, "--output", ".png")
     device = find_device(options.device)
     runs = open_runs(options.runs, options.checkpoint, device)
     views = runs[0].views(options.mask_ratio, options.seed)

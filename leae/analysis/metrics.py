@@ -46,19 +46,24 @@ def gradient_energy(images: Tensor, inside: Tensor) -> Tensor:
 
 
 def reconstruction_figures(
-    model: Callable[[Tensor], Tensor], images: np.ndarray, views: MaskedViews, device: torch.device, title: str
-) -> dict[str, float]:
+    model: Callable[[Tensor], Tensor],
+    images: np.ndarray,
+    views: MaskedViews,
+    weights: np.ndarray,
+    device: torch.device,
+    title: str,
+) -> dict[str, np.ndarray]:
     """Means over images uint8 [N, S, S, C] of how well a model reconstructs them, from clean and from masked views.
 
-    They are "psnr", "psnr_square" (dB), "ssim", "ssim_square" and "sharpness_square", each of them once with "_clean"
-    and once with "_masked" behind it. Sharpness is the ratio of the sums over all images, so that flat squares do not
-    count for much; it is NaN where all of them are flat or have one pixel.
+    They are float64 [B], by `weights`, float [B, N], which say how often each image counts: "psnr", "psnr_square" (dB),
+    "ssim", "ssim_square" and "sharpness_square", each of them once with "_clean" and once with "_masked" behind it.
+    Sharpness is the ratio of the sums over all images, so that flat squares do not count for much; it is NaN where all
+    of them are flat or have one pixel.
     """
-    totals = defaultdict(float)
-    energy = 0.0  # of the original images
+    by_image = defaultdict(list)
     for first, batch in batches_of(images, device, title):
         inside = inside_squares(views.corners(len(batch), first).to(device), views.side, images.shape[1])
-        energy += gradient_energy(batch, inside).double().sum().item()
+        by_image["energy"].append(gradient_energy(batch, inside))  # of the original images
         for view, shown in (("clean", batch), ("masked", views(batch, first))):
             reconstruction = model(shown)
             whole, square = ssim(reconstruction, batch, inside)
@@ -70,9 +75,11 @@ def reconstruction_figures(
                 "sharpness_square": gradient_energy(reconstruction, inside),
             }
             for figure, values in figures.items():
-                totals[f"{figure}_{view}"] += values.double().sum().item()
-    divisors = {key: (energy or np.nan) if key.startswith("sharpness") else len(images) for key in totals}
-    return {key: total / divisors[key] for key, total in totals.items()}
+                by_image[f"{figure}_{view}"].append(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        totals = {key: weights @ torch.cat(values).double().cpu().numpy() for key, values in by_image.items()}
+        energy, count = totals.pop("energy"), weights.sum(axis=1)
+        return {key: total / (energy if key.startswith("sharpness") else count) for key, total in totals.items()}
 
 
 class PerceptualFigures:

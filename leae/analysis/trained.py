@@ -21,7 +21,14 @@ from leae.training.evaluation import BATCH, MaskedViews, reconstruct
 from leae.training.run import MILESTONES, Run
 from leae.training.settings import Parser
 
-NEEDED = ("DATASET", "FACES", "OBJECTIVE", "MASK_RATIO")  # settings without which a run cannot be analysed
+NEEDED = (
+    "DATASET",
+    "FACES",
+    "OBJECTIVE",
+    "MASK_RATIO",
+    "BATCH_SIZE",
+    "SEED",
+)  # settings without which a run cannot be analysed
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
         missing = [setting for setting in NEEDED if setting not in run.settings]
         if missing:
             raise UsageError(f"{folder}/settings.json has no {missing[0]}; train it again with this version of leae")
-        model, step = load_checkpoint(_find_checkpoint(run, checkpoint), device)
+        model, step = load_checkpoint(find_checkpoint(run, checkpoint), device)
         runs.append(TrainedRun(run, name if names.count(name) == 1 else str(folder), checkpoint, step, model))
     if len({(one.run.identity, one.model.image_shape) for one in runs}) > 1:
         data = [f"{one.run.data['title']} ({one.run.identity[:6]}), {one.model.image_shape}" for one in runs]
@@ -96,7 +103,8 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
     return runs
 
 
-def _find_checkpoint(run: Run, name: str) -> Path:
+def find_checkpoint(run: Run, name: str) -> Path:
+    """The file of a run's checkpoint; a `UsageError` if there is none."""
     path = run.folder / "checkpoints" / f"{name}.safetensors"
     if path.is_file():
         return path
@@ -130,6 +138,12 @@ def held_out_errors(model: nn.Module, images: np.ndarray, device: torch.device) 
     """`squared_errors` of images uint8 [N, S, S, C]: float64 [N] on the CPU."""
     batches = batches_of(images, device, "reconstructing held-out images")
     return torch.cat([squared_errors(model, batch) for _, batch in batches])
+
+
+def require_file(path: Path | None, option: str, suffix: str) -> None:
+    """Refuse a path, if one is given, where no file of this kind can be written: `UsageError`."""
+    if path and (path.suffix.lower() != suffix or not path.parent.is_dir()):
+        raise UsageError(f"{option} is {path}; it must be a {suffix} file in a folder that exists")
 
 
 def save_picture(picture: Image.Image | Figure, path: Path) -> None:

@@ -15,11 +15,13 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 import leae
-from leae.analysis.evaluate import Column, PixelPCA, Sample, columns_for, probe
+from leae.analysis import curves
+from leae.analysis.measure import Measured, PixelPCA, Sample, probe, with_baselines
 from leae.analysis.trained import TrainedRun, open_runs
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
 from leae.training.evaluation import MaskedViews
+from leae.training.run import Run
 from tests.conftest import run_leae
 
 CPU = torch.device("cpu")
@@ -41,12 +43,14 @@ def with_few_attributes(dataset):
 
 def test_figures_of_runs_are_printed_and_kept(trained, monkeypatch, capsys, other_data):
     other_data(with_few_attributes)
-    run_leae(monkeypatch, "evaluate", *RUNS, "--label-share", "0.3")
+    monkeypatch.setattr(curves, "CHECKPOINTS", ["000", "100"])  # for time
+    options = ["--label-share", "0.3", "--csv", "table.csv", "--markdown", "table.md", "--output", "curves.png"]
+    run_leae(monkeypatch, "evaluate", *RUNS, *options, "--checkpoints", "all")
     lines = capsys.readouterr().out.splitlines()
     psnr, auroc, *_ = (line for line in lines if line.startswith(("PSNR of clean", "  AUROC, clean")))
     contents = [json.loads((Path(run) / "evaluation.json").read_text()) for run in RUNS]
     for run, content, cell in zip(RUNS, contents, auroc.split()[2:], strict=False):
-        assert f"{content['reconstruction']['psnr_clean']:.2f}" in psnr
+        assert f"{content['reconstruction']['psnr_clean']:.2f}±" in psnr
         with (Path(run) / "metrics.csv").open(newline="") as file:
             logged = [row for row in csv.DictReader(file) if row["split"] == "test"][-1]
         for measure in ("psnr_clean", "psnr_masked"):  # training took them of the same images and masks
@@ -57,11 +61,30 @@ def test_figures_of_runs_are_printed_and_kept(trained, monkeypatch, capsys, othe
         assert probes["mean"] == pytest.approx(np.mean(list(probes["attributes"].values())))
         low, high = probes["interval"]
         assert low <= probes["mean"] <= high
-        star = "" if probes["beats PCA 8"] else "*"
-        assert cell == f"{probes['mean']:.3f}±{(high - low) / 2:.3f}".replace("±0", "±") + star
-        assert Image.open(Path(run) / "evaluation.png").size == (1300, 800)
+        mark = "" if probes["beats PCA 8"] else "°"
+        assert cell == f"{probes['mean']:.3f}±{(high - low) / 2:.3f}".replace("±0", "±") + mark
     assert "neighbours" in contents[0]["representation"]
     assert contents[0]["options"]["held_out"] == 72
+    assert psnr.split()[-1] in Path("table.md").read_text(encoding="utf-8")
+    texts = [Path(name).read_text(encoding="utf-8") for name in ("table.csv", "curves.csv")]
+    table, last = ({row["figure"]: row for row in csv.DictReader(text.splitlines())} for text in texts)
+    one, other = (content["reconstruction"]["psnr_clean"] for content in contents)
+    assert float(table["psnr_clean less column 1"]["2 masked"]) == pytest.approx(other - one, rel=1e-3)
+    assert (last["psnr_clean"]["column"], last["psnr_clean"]["checkpoint"]) == ("2 masked", "100")
+    assert float(last["psnr_clean"]["value"]) == pytest.approx(other, rel=1e-5)
+    assert float(last["sigreg"]["value"]) == pytest.approx(contents[1]["latent"]["sigreg"], rel=1e-5)
+    assert int(last["sigreg"]["images"]) == 9 * 16
+    assert Image.open("curves.png").width == 1700
+
+
+def test_the_time_of_training_is_that_of_its_steps_without_evaluations():
+    run = Run({"BATCH_SIZE": 30})
+    run.read_metrics = lambda: [
+        {"step": "10", "images_per_second": "5"},  # 300 images in a minute
+        {"step": "10", "psnr_clean": "20"},
+        {"step": "20", "images_per_second": "2.5"},  # in two
+    ]
+    assert [curves.training_minutes(run, step) for step in (0, 5, 10, 15, 20)] == pytest.approx([0, 0.5, 1, 2, 3])
 
 
 def test_a_figure_that_is_undefined_is_an_empty_cell_and_null_and_without_attributes_a_section_is_left_out(
@@ -113,7 +136,7 @@ def test_nothing_of_the_held_out_images_or_labels_reaches_a_fit(trained, monkeyp
 def test_beside_the_runs_stand_one_untrained_encoder_and_one_pca_a_shape_and_chance(trained):
     runs = open_runs([*RUNS, "runs/variational-001"], "100", CPU)
     train = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), dtype=np.uint8)
-    columns = columns_for(runs, train, CPU)
+    columns = with_baselines(runs, train, CPU)
     assert [column.name for column in columns] == [*(run.name for run in runs), "untrained", "PCA 8", "chance"]
     assert {column.pca.name for column in columns[:4]} == {"PCA 8"}
     untrained, initial = columns[3].model, leae.load(f"{RUNS[0]}/checkpoints/000.safetensors")
@@ -138,11 +161,11 @@ def test_codes_that_tell_an_attribute_beat_a_pca_that_does_not():
     images = {split: np.zeros((300, 8, 8, 3), np.uint8) for split in labels}
     sample = Sample(Dataset("noise", "noise", "", images, labels, ("Planted",)), 300, 300, 0.5, MaskedViews(8, 0.35))
     noise = {split: draws.standard_normal((300, 4)) for split in labels}
-    pca = Column("PCA 4", None)
+    pca = Measured("PCA 4", None)
     for column, planted, beats in (
         (pca, 0, None),
-        (Column("", None, pca=pca), 1, True),
-        (Column("", None, pca=pca), 0, False),
+        (Measured("", None, pca=pca), 1, True),
+        (Measured("", None, pca=pca), 0, False),
     ):
         probe(column, "clean", *(noise[split] + planted * labels[split] for split in labels), sample)
         for method in ("linear", "few", "neighbours"):

@@ -1,0 +1,162 @@
+"""What `evaluate` measures of models: reconstruction, representation, health of the latent."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from leae.analysis import probes
+from leae.analysis.codes import drift, gaussianity
+from leae.analysis.metrics import PerceptualFigures, reconstruction_figures
+from leae.analysis.trained import TrainedRun, encode_all
+from leae.data.batches import to_float
+from leae.data.prepare import Dataset
+from leae.training.checkpoints import MODELS
+from leae.training.evaluation import MaskedViews, mean_image
+from leae.training.monitoring import dead_dimensions, effective_rank, spectrum
+
+VIEWS = ("clean", "masked")
+SCORES = ("auroc", "balanced_accuracy")
+CHANCE = 0.5  # of both of them
+METHODS = {"linear": SCORES, "few": SCORES, "neighbours": SCORES[1:]}  # whose votes are too few for a ranking
+
+
+@dataclass
+class Measured:
+    """A model, and what is measured of it."""
+
+    name: str
+    model: Callable[[Tensor], Tensor]  # reconstructs images; has `encode` where it has codes; in evaluation mode
+    run: TrainedRun | None = None  # that it is of; None for a baseline
+    pca: "Measured | None" = None  # that its probes have to beat
+    reconstructs: bool = True  # which no untrained encoder does
+    # By section and name, as in evaluation.json; those of the representation by method, view and score.
+    figures: dict = field(default_factory=lambda: {"reconstruction": {}, "latent": {}, "representation": {}})
+    # The table's figures by name, "linear_clean_auroc" say: float64 [1 + RESAMPLES], or [1] if they are not resampled.
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Sample:
+    """What every model is measured on: images, their masks, and those A of their attributes that can be probed."""
+
+    def __init__(self, dataset: Dataset, train: int, test: int, label_share: float, views: MaskedViews):
+        self.train, self.test = dataset.images["train"][:train], dataset.images["test"][:test]  # uint8 [N, S, S, C]
+        self.views = views
+        counts = {"train": len(self.train), "test": len(self.test)}
+        labels = [dataset.attributes.get(split, np.zeros((n, 0), bool))[:n] for split, n in counts.items()]
+        probed = probes.probed_attributes(*labels)
+        self.attributes = np.array(dataset.attribute_names)[probed]  # names [A]
+        self.train_labels, self.test_labels = (part[:, probed] for part in labels)  # bool [N, A]
+        order = np.random.default_rng(0).permutation(len(self.train))
+        self.few = order[: max(1, round(label_share * len(order)))]  # indices of training images
+        self.probed_by_few = probes.probed_attributes(self.train_labels[self.few])  # bool [A], which have enough
+        self.weights = probes.resample_weights(len(self.test))
+
+
+class PixelPCA:
+    """The best linear autoencoder by squared error: principal components of images uint8 [N, S, S, C]."""
+
+    def __init__(self, images: np.ndarray, components: int):
+        pixels = to_float(images).flatten(1).numpy()
+        self.pca = PCA(min(components, *pixels.shape), svd_solver="randomized", random_state=0).fit(pixels)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """float [N, C, S, S] in [0, 1] → [N, D] on the CPU"""
+        return torch.from_numpy(self.pca.transform(images.flatten(1).cpu().numpy()))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Reconstructions: float [N, C, S, S] in [0, 1] → the same."""
+        pixels = torch.from_numpy(self.pca.inverse_transform(self.encode(images).numpy()))
+        return pixels.to(images.device).view(images.shape).clamp(0, 1)
+
+
+def with_baselines(runs: list[TrainedRun], train: np.ndarray, device: torch.device) -> list[Measured]:
+    """The runs, for each shape an untrained encoder and a PCA of training images uint8 [N, S, S, C], and chance."""
+    models, untrained, pcas = [], {}, {}
+    for run in runs:
+        components = min(run.model.latent_size, probes.PROBE_DIMS)
+        if components not in pcas:
+            pca = PixelPCA(train, components)
+            pcas[components] = Measured(f"PCA {pca.pca.n_components_}", pca)
+        models.append(Measured(run.name, run.model, run, pcas[components]))
+        torch.manual_seed(0)
+        kind = MODELS[type(run.model).__name__.removeprefix("Variational")]  # whose latent has no second half
+        model = kind(**run.model.settings).eval().to(device)
+        shape = (type(model), *(parameter.shape for parameter in model.encoder.parameters()))
+        if shape not in untrained:
+            untrained[shape] = Measured("untrained", model, pca=pcas[components], reconstructs=False)
+    for number, one in enumerate(untrained.values() if len(untrained) > 1 else (), start=1):
+        one.name = f"untrained {number}"
+    mean = mean_image(train).to(device)
+    chance = Measured("chance", lambda images: mean.expand_as(images))
+    return [*models, *untrained.values(), *pcas.values(), chance]
+
+
+def measure(one: Measured, sample: Sample, perceptual: PerceptualFigures | None, device: torch.device) -> None:
+    """Fill in a model's figures, after those of its PCA; LPIPS and FID where they are wanted."""
+    name, model, views = one.name, one.model, sample.views
+    if one.reconstructs:
+        with torch.no_grad():
+            title = f"{name}: reconstruction"
+            one.values |= reconstruction_figures(model, sample.test, views, sample.weights, device, title)
+            if perceptual:
+                figures = perceptual(model, sample.test, views, device, f"{name}: LPIPS and FID")
+                one.values |= {figure: np.array([value]) for figure, value in figures.items()}
+        one.figures["reconstruction"] = finite({figure: float(values[0]) for figure, values in one.values.items()})
+    if not hasattr(model, "encode"):
+        scores = [f"{method}_{view}_{score}" for method, of in METHODS.items() for view in VIEWS for score in of]
+        one.values |= {score: np.array([CHANCE]) for score in scores}
+        return
+    clean, masked = (encode_all(model, sample.test, v, device, f"{name}: held-out codes") for v in (None, views))
+    if one.run:
+        statistic, gaussian, _ = gaussianity(clean)
+        latent = {
+            "latent_size": clean[0].numel(),
+            "sigreg": statistic,
+            "sigreg_gaussian": gaussian,
+            "effective_rank": effective_rank(clean),
+            "dimensions": clean.shape[1],
+            "dead_dimensions": dead_dimensions(clean),
+            "drift": drift(clean, masked),
+        }
+        one.values |= {figure: np.array([value], float) for figure, value in latent.items()}
+        one.figures["latent"] = finite(latent) | {"spectrum": spectrum(clean).tolist()}
+    if not len(sample.attributes):
+        return
+    for view, shown, codes in (("clean", None, clean), ("masked", views, masked)):
+        fitted = encode_all(model, sample.train, shown, device, f"{name}: training codes")
+        probe(one, view, fitted.flatten(1).numpy(), codes.flatten(1).numpy(), sample)
+
+
+def finite(figures: dict[str, float]) -> dict[str, float | None]:
+    """The figures, with None for those that are not finite, as the sharpness of flat images is."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+
+
+def probe(one: Measured, view: str, train: np.ndarray, test: np.ndarray, sample: Sample) -> None:
+    """Fill in what a model's codes of one view, float [N, D] and [M, D], tell of the sample's attributes."""
+    title, labels, few, enough = f"{one.name}: {view}", sample.train_labels, sample.few, sample.probed_by_few
+    every = np.ones(len(enough), bool)
+    scores = {"linear": (every, probes.linear_scores(train, labels, test, title))}
+    if enough.any():
+        title = f"{title}, few labels"
+        scores["few"] = (enough, probes.linear_scores(train[few], labels[few][:, enough], test, title))
+    scores["neighbours"] = (every, probes.neighbour_scores(train, labels, test))
+    for method, (attributes, scored) in scores.items():
+        truth, figures = sample.test_labels[:, attributes], {}
+        if "auroc" in METHODS[method]:
+            figures["auroc"] = probes.auroc(scored, truth, sample.weights)
+        figures["balanced_accuracy"] = probes.balanced_accuracy(scored > 0, truth, sample.weights)
+        entries = one.figures["representation"].setdefault(method, {})[view] = {}
+        for score, values in figures.items():
+            # An attribute is left out of the resamples that have one class only.
+            name = f"{method}_{view}_{score}"
+            means = one.values[name] = np.nanmean(values, axis=1)
+            by_attribute = dict(zip(sample.attributes[attributes].tolist(), values[0].tolist(), strict=True))
+            entries[score] = {"mean": float(means[0]), "interval": probes.interval(means), "attributes": by_attribute}
+            if one.pca:
+                entries[score][f"beats {one.pca.name}"] = probes.interval(means - one.pca.values[name])[0] > 0

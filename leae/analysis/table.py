@@ -1,0 +1,127 @@
+"""The table of `evaluate`: its rows, and how it is printed, in Markdown and in CSV."""
+
+import csv
+import math
+import re
+from itertools import zip_longest
+from pathlib import Path
+from textwrap import wrap
+
+from leae.analysis.columns import Column, Estimate
+from leae.analysis.measure import METHODS, VIEWS, Sample
+from leae.analysis.probes import FEWEST_PER_CLASS
+from leae.files import atomic_write
+
+# What is measured, and its format.
+FIDELITY = {
+    "psnr": ("PSNR of {} images (dB)", ".2f"),
+    "psnr_square": ("  in the square, {}", ".2f"),
+    "ssim": ("SSIM of {} images", ".3f"),
+    "ssim_square": ("  in the square, {}", ".3f"),
+    "sharpness_square": ("sharpness in the square, {}", ".2f"),
+    "lpips": ("LPIPS of {} images", ".3f"),
+    "fid": ("FID of {} images", ".1f"),
+}
+LATENT = {
+    "latent_size": ("latent size", ".0f"),
+    "sigreg": ("SIGReg statistic", ".1f"),
+    "sigreg_gaussian": ("  of as many N(0, I) codes", ".1f"),
+    "effective_rank": ("effective rank", ".1f"),
+    "dimensions": ("  of so many dimensions", ".0f"),
+    "dead_dimensions": ("dead dimensions", ".1f"),
+    "drift": ("drift under masking", ".2f"),
+}
+PROBES = {"linear": "linear probes", "few": "linear probes", "neighbours": "nearest neighbours"}
+SCORES = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
+LABEL_WIDTH, COLUMN_WIDTH = 33, 15
+INTERVALS = "± half of the 95 % interval, over the seeds where a column has several, else over the held-out images"
+PAIRED = "by the seeds that both have, where these are several, else by the held-out images"
+
+
+def rows_of(columns: list[Column], sample: Sample) -> list[tuple[str, str, str]]:
+    """Label, name and format of each figure that the first column has; of headings the label alone."""
+    count, few = len(sample.attributes), f", {len(sample.few):,} labels, {sample.probed_by_few.sum()} attributes"
+    said = f"mean over {count} attributes; ° does not beat the PCA beside it"
+    if not count:
+        said = f"left out, as no attribute has {FEWEST_PER_CLASS} images with it and as many without in both splits"
+    rows = [("reconstruction", "", "")]
+    rows += [(label.format(view), f"{n}_{view}", form) for n, (label, form) in FIDELITY.items() for view in VIEWS]
+    rows += [("", "", ""), (f"representation: {said}", "", "")]
+    for method, scores in METHODS.items():
+        pairs = [(score, view) for score in scores for view in VIEWS]
+        if f"{method}_clean_{scores[0]}" in columns[0].models[0].values:
+            rows.append((PROBES[method] + few * (method == "few"), "", ""))
+            rows += [(f"  {SCORES[score]}, {view}", f"{method}_{view}_{score}", ".3f") for score, view in pairs]
+    rows += [("", "", ""), ("latent, of clean held-out images", "", "")]
+    rows += [(label, name, form) for name, (label, form) in LATENT.items()]
+    return [row for row in rows if not row[1] or row[1] in columns[0].models[0].values]
+
+
+def table(columns: list[Column], sample: Sample) -> list[tuple[str, str, list[Estimate | None], list[str]]]:
+    """The figures of every column, then their differences to those of the first.
+
+    A row is a label, a name, the estimates of all columns, and their texts; a heading is a label alone.
+    """
+    lines, first = [(INTERVALS, "", [], []), ("", "", [], [])], columns[0]
+    for label, name, form in rows_of(columns, sample):
+        estimates = [column.estimate(name) for column in columns if name]
+        marks = ["°" * column.misses_pca(name) for column in columns if name]
+        cells = [text_of(one, form, mark) for one, mark in zip(estimates, marks, strict=True)]
+        lines.append((label, name, estimates, cells))
+    lines += [("", "", [], []), (f"difference to column 1, {PAIRED}; * excludes zero", "", [], []), ("", "", [], [])]
+    for label, name, form in rows_of(columns, sample):
+        estimates = [column.less(first, name) if column is not first else None for column in columns if name]
+        certain = [one if one and not math.isnan(one.low) else None for one in estimates]
+        cells = [text_of(one, f"+{form}", "*" * (one is not None and not one.low <= 0 <= one.high)) for one in certain]
+        if any(cells) or not name:
+            lines.append((label.split(":")[0], name and f"{name} less column 1", estimates, cells))
+    while not lines[-1][1]:  # headings of nothing
+        lines.pop()
+    return lines
+
+
+def text_of(estimate: Estimate | None, form: str, mark: str) -> str:
+    """A figure, half of its interval, and a mark or the room for one; empty if the figure is undefined."""
+    if estimate is None or not math.isfinite(estimate.value):
+        return ""
+    half = (estimate.high - estimate.low) / 2
+    interval = "" if math.isnan(half) else f"±{half:{form.lstrip('+')}}".replace("±0.", "±.")
+    return f"{estimate.value:{form}}{interval}{mark or ' '}"
+
+
+def print_table(columns: list[Column], lines: list[tuple]) -> None:
+    """Print the table, and which folders' runs its columns are."""
+    for column in columns:
+        if column.models[0].run:
+            print(f"{column.head[0]}: {', '.join(str(model.run.run.folder) for model in column.models)}")
+    heads = zip_longest(*(wrapped(column.head) for column in columns), fillvalue="")
+    for label, *_, cells in [("", []), *(("", [f"{line} " for line in head]) for head in heads), *lines]:
+        print((label.ljust(LABEL_WIDTH) + "".join(text.rjust(COLUMN_WIDTH) for text in cells)).rstrip())
+
+
+def wrapped(head: tuple[str, ...]) -> list[str]:
+    """The lines of a column's head, which may end behind each of = _ / -."""
+    whole, options = "\n".join(head), {"expand_tabs": False, "replace_whitespace": False}
+    breakable = re.sub("(?<=[=_/-])", "\t", whole).split("\n")
+    return [line.replace("\t", "") for entry in breakable for line in wrap(entry, COLUMN_WIDTH - 1, **options)]
+
+
+def write_markdown(columns: list[Column], lines: list[tuple], path: Path) -> None:
+    """The table as a Markdown file."""
+    rows = [["", *(column.title for column in columns)], ["---", *("--:" for _ in columns)]]
+    for label, name, _, cells in lines:
+        if label:
+            texts = [text.strip() for text in cells] if name else [""] * len(columns)
+            rows.append([label.replace("  ", "&emsp;") if name else f"**{label}**", *texts])
+    with atomic_write(path) as file:
+        file.writelines(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def write_csv(columns: list[Column], lines: list[tuple], path: Path) -> None:
+    """The table as a CSV file: each figure, and each difference, with the ends of its interval."""
+    with atomic_write(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(["figure", *(f"{column.title}{end}" for column in columns for end in ("", " low", " high"))])
+        for _, name, estimates, _ in lines:
+            if name:
+                writer.writerow([name, *(text for one in estimates for text in (one.texts if one else 3 * [""]))])

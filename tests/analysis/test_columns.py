@@ -1,0 +1,77 @@
+"""Which runs share a column, and its intervals against scipy's and against what they promise."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from leae.analysis.columns import Column, columns_of, over_seeds
+from leae.analysis.measure import Measured
+from leae.analysis.probes import interval, resample_weights
+from leae.analysis.trained import TrainedRun
+from leae.training.run import Run
+
+
+def measured(values, name="", kind="", **settings):
+    """A run of these settings, or a baseline, and its "psnr"."""
+    run = TrainedRun(Run(settings, kind), name, "100", 1, None) if settings else None
+    return Measured(name, None, run, values={"psnr": np.atleast_1d(values).astype(float)})
+
+
+def column(values):
+    return Column(("1",), {seed: measured(value) for seed, value in enumerate(values)})
+
+
+def test_seeds_have_students_interval_and_differences_are_paired_by_them():
+    draws = np.random.default_rng(0)
+    one, other = draws.standard_normal((2, 3))
+    for estimate, reference in (
+        (column(one).estimate("psnr"), stats.ttest_1samp(one, 0)),
+        (column(one).less(column(other), "psnr"), stats.ttest_rel(one, other)),
+        (column([*one, 9, 9]).less(column(other), "psnr"), stats.ttest_rel(one, other)),  # by the seeds of both
+        (column(one).less(Column(("PCA",), {None: measured(2)}), "psnr"), stats.ttest_1samp(one - 2, 0)),
+    ):
+        low, high = reference.confidence_interval(0.95)
+        assert (estimate.low, estimate.high) == pytest.approx((low, high))
+        assert estimate.value == pytest.approx((low + high) / 2)
+    assert np.isnan(column([128, 128]).estimate("psnr").low)
+    assert column(one).less(column(other), "ssim") is None
+
+
+def test_the_interval_over_three_seeds_covers_the_truth_in_95_of_100_cases():
+    draws = np.random.default_rng(0).normal(20, 3, (400, 3))
+    covered = np.mean([estimate.low < 20 < estimate.high for estimate in map(over_seeds, draws)])
+    assert covered == pytest.approx(0.95, abs=0.033)  # three standard errors of 400 draws
+
+
+def test_without_common_seeds_a_difference_is_that_of_the_means_on_the_same_resamples():
+    images = np.random.default_rng(0).standard_normal((3, 50)) + 5 * np.arange(50)  # the same images are hard for all
+    first, second, third = images @ resample_weights(50).T / 50
+    pair = Column(("1",), {0: measured(first), 1: measured(second)})
+    difference = Column(("2",), {1: measured(third)}).less(pair, "psnr")
+    expected = third - (first + second) / 2
+    assert difference.value == pytest.approx(expected[0])
+    assert (difference.low, difference.high) == pytest.approx(interval(expected))
+    assert difference.high - difference.low < 1 < np.diff(interval(third)).item()
+
+
+def test_runs_that_differ_in_seed_alone_share_a_column_headed_by_the_constants_that_distinguish_it():
+    teaching = {"OBJECTIVE": "symmetric", "JUDGE_RULER": "own", "LEARNING_RATE": 0.1, "FACES": 64, "LATENT": "pooled"}
+    same = {"SEED": 1, "LOG_EVERY": 5, "DEVICE": "cuda", "FACES": 65, "SPATIAL_DIM": 9}  # changes nothing of its column
+    masked = {"OBJECTIVE": "masked", "LEARNING_RATE": 0.1, "SEED": 0}
+    models = [
+        measured(0, "a-1", "self-teaching", **teaching, SEED=0),
+        measured(0, "b-1", "masked", **masked),
+        measured(0, "a-2", "self-teaching", **teaching | same),
+        measured(0, "a-3", "self-teaching", **teaching | {"JUDGE_RULER": "shared", "SEED": 0}),
+        measured(0, "b-2", "masked", **masked),
+        measured(0, "PCA 8"),
+    ]
+    columns = columns_of(models)
+    assert [one.head for one in columns] == [
+        ("1", "self-teaching", "JUDGE_RULER=own", "2 seeds"),
+        ("2", "masked", "b-1"),
+        ("3", "self-teaching", "JUDGE_RULER=shared"),
+        ("4", "masked", "b-2"),
+        ("PCA 8",),
+    ]
+    assert columns[0].by_seed == {0: models[0], 1: models[2]}
