@@ -40,7 +40,7 @@ def test_a_commands_help_is_its_docstring_and_its_options(monkeypatch, capsys, c
         ("compare RUN --images 0", "--images is 0; it must be a whole number, at least 1"),
         ("compare RUN --output nowhere/picture.png", "a .png file in a folder that exists"),
         ("compare RUN --output picture.jpg", "a .png file"),
-        ("compare RUN --checkpoint 050", "no checkpoint 050; .*choose another --checkpoint 000 or 020"),
+        ("compare RUN --checkpoint 050", "no checkpoint 050; .*choose another --checkpoint: 000 or 020"),
         ("compare RUN --mask-ratio 1", "MASK_RATIO is 1.0"),
         ("compare runs/nobody-001", "runs here: runs/masked-001, runs/plain-001"),
         ("evaluate RUN --label-share 0", "--label-share is 0.0; it must be above 0 and at most 1"),
