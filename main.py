@@ -71,6 +71,7 @@ WEIGHT_DECAY = 0.01  # AdamW's
 # --- the run
 SEED = 0  # of everything random: weights, order, masks, boxes, directions
 DEVICE = "cuda" if gpu else "cpu"  # where to train
+PRECISION = "auto"  # of convolutions: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it
 COMPILE = gpu  # compile the convolutions: faster steps after a minute; without a compiler they stay as they are
 LOG_EVERY = 10  # steps between rows of metrics.csv
 GRID_EVERY = 2000 if gpu else 200  # steps between evaluations, with their grids
@@ -82,7 +83,7 @@ RESUME = ""  # a run's folder to go on with; it keeps its settings
 def main() -> None:
     run = configure(globals(), "self-teaching")  # by the command line or, with RESUME, as that run began
     schedule = Schedule(EPOCHS, MAX_STEPS, LEARNING_RATE, WARMUP, SCHEDULE)
-    device = find_device(DEVICE)
+    device = find_device(DEVICE, PRECISION)
     seed_weights(SEED)
     if MODEL == "conv":
         model = build(ConvAutoencoder, channels_of(DATASET), CONV_LATENT_DIM, batch_norm=True)
@@ -129,7 +130,7 @@ def main() -> None:
             images = batches.at(step)
             for group in optimizer.param_groups:
                 group["lr"] = schedule.learning_rate_at(step, total_steps)
-            with autocast(device):
+            with autocast(device, PRECISION):
                 terms = compute_terms(judge, images, generator(SEED, "step", step, device), step)
             optimizer.zero_grad()
             terms["loss"].backward()

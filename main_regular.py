@@ -70,6 +70,7 @@ WEIGHT_DECAY = 0.01  # AdamW's; with 0 it is Adam
 # --- the run
 SEED = 0  # of everything random: weights, order, masks, noise
 DEVICE = "cuda" if gpu else "cpu"  # where to train
+PRECISION = "auto"  # of convolutions: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it
 COMPILE = gpu  # compile the convolutions: faster steps after a minute; without a compiler they stay as they are
 LOG_EVERY = 10  # steps between rows of metrics.csv
 GRID_EVERY = 2000 if gpu else 200  # steps between evaluations, with their grids
@@ -96,7 +97,7 @@ def main() -> None:
     # Masked views are evaluated where nothing is corrupted in training, too: these runs are compared with main.py's.
     views = NoisyViews(NOISE) if OBJECTIVE == "denoising" else MaskedViews(IMAGE_SIZE, MASK_RATIO)
     schedule = Schedule(EPOCHS, MAX_STEPS, LEARNING_RATE, WARMUP, SCHEDULE)
-    device = find_device(DEVICE)
+    device = find_device(DEVICE, PRECISION)
     seed_weights(SEED)
     variational = OBJECTIVE == "variational"
     if MODEL == "conv":
@@ -159,7 +160,7 @@ def main() -> None:
             images = batches.at(step)
             for group in optimizer.param_groups:
                 group["lr"] = schedule.learning_rate_at(step, total_steps)
-            with autocast(device):
+            with autocast(device, PRECISION):
                 terms = compute_terms(images, generator(SEED, "step", step, device))
             optimizer.zero_grad()
             terms["loss"].backward()

@@ -15,6 +15,17 @@ def run_main(monkeypatch, *options, **how):
     run_script(monkeypatch, "main.py", *options, **how)
 
 
+def test_a_run_in_bfloat16_is_nearly_the_same_and_says_where_it_is_slow(workplace, monkeypatch, capsys):
+    for precision in ("bfloat16", "float32"):
+        monkeypatch.setattr("leae.training.device.has_bfloat16", lambda device: False)
+        run_script(monkeypatch, "main.py", *TINY, "--max-steps", "4", "--precision", precision)
+        assert ("no instructions: steps will be slow" in capsys.readouterr().out) == (precision == "bfloat16")
+    rows = [metrics_of(workplace / "runs" / f"self-teaching-00{number}") for number in (1, 2)]
+    [coarse, fine] = [float(row[-2]["loss"]) for row in rows]
+    assert coarse != fine
+    assert coarse == pytest.approx(fine, rel=0.02)
+
+
 def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch, capsys):
     run_main(monkeypatch, *TINY, "--faces", "160", "--batch-size", "16", plot=True)
     folder = workplace / "runs" / "self-teaching-001"

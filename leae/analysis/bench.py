@@ -27,7 +27,14 @@ from leae.errors import require_whole
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
 from leae.randomness import generator
-from leae.training.device import autocast, compile_if_it_works, device_name, find_device, keep_freed_memory
+from leae.training.device import (
+    autocast,
+    compile_if_it_works,
+    device_name,
+    find_device,
+    has_bfloat16,
+    keep_freed_memory,
+)
 
 SCRIPT = Path(__file__).parents[2] / "main.py"
 DATA_IMAGES = 4096  # random images that batches are cut from
@@ -57,10 +64,11 @@ def script_constants(script: Path, gpu: bool) -> dict:
 class Contestant:
     """A model in training, by main.py's constants, whose steps are plain, or fast as main.py's."""
 
-    def __init__(self, constants: dict, batches: Batches, plain: bool):
+    def __init__(self, constants: dict, batches: Batches, plain: bool, precision: str = "float32"):
         torch.manual_seed(0)
         c = SimpleNamespace(**constants)
-        self.batches, self.plain, self.device, self.steps = batches, plain, batches.device, 0
+        self.batches, self.plain, self.precision, self.steps = batches, plain, precision, 0
+        self.device = batches.device
         latent_dim = c.LATENT_DIM if c.LATENT == "pooled" else c.SPATIAL_DIM
         model = Autoencoder(c.IMAGE_SIZE, 3, c.HIDDEN_DIM, c.LATENT, latent_dim, c.MAP_CHANNELS).to(self.device)
         self.model = model if plain else model.to(memory_format=torch.channels_last)
@@ -80,7 +88,7 @@ class Contestant:
         if self.plain:
             terms = plain_objective(self.objective, self.model, self.judge, images.contiguous(), draws)
         else:
-            with autocast(self.device):
+            with autocast(self.device, self.precision):
                 terms = self.objective(self.model, self.judge, images, draws)
         self.optimizer.zero_grad()
         terms["loss"].backward()
@@ -135,11 +143,15 @@ def compare(title: str, constants: dict, batch_size: int, steps: int, device: to
         path = Path(folder) / "images.npy"
         np.save(path, np.random.default_rng(0).integers(0, 256, (DATA_IMAGES, size, size, 3), dtype=np.uint8))
         batches = Batches(ImageFile(path), batch_size, 0, device)
-    contestants = [Contestant(constants, batches, plain) for plain in (True, False)]
+    fast = {"fast": "bfloat16" if device.type == "cuda" else "float32"}
+    if device.type == "cpu" and has_bfloat16(device):
+        fast["bf16"] = "bfloat16"
+    contestants = [Contestant(constants, batches, plain=True)]
+    contestants += [Contestant(constants, batches, False, precision) for precision in fast.values()]
     flop = [flop_per_image(contestant) for contestant in contestants]  # before it is compiled
     if device.type == "cuda":
-        fast = contestants[1]
-        compile_if_it_works(fast.model.encoder, fast.model.decoder, fast.judge.encoder)
+        real = contestants[1]
+        compile_if_it_works(real.model.encoder, real.model.decoder, real.judge.encoder)
         for contestant in 3 * contestants:  # algorithms are tried out
             contestant.step()
     peaks = [peak_memory(contestant.step, device) for contestant in contestants]
@@ -149,14 +161,14 @@ def compare(title: str, constants: dict, batch_size: int, steps: int, device: to
     print(f"\n{title}: {size}×{size}, {batch_size} images a step")
     speeds = batch_size / np.array(rounds).T  # [contestant, step]
     medians = np.median(speeds, axis=1)
-    for name, speed, median, peak, work in zip(("plain", "fast"), speeds, medians, peaks, flop, strict=True):
+    for name, speed, median, peak, work in zip(("plain", *fast), speeds, medians, peaks, flop, strict=True):
         memory = f"{peak / 2**30:5.2f} GiB at most" if peak else "memory not measured"
         print(
             f"  {name:5s}  {median:8.1f} images/s ({speed.min():.1f} to {speed.max():.1f}), {memory}, "
             f"{work / 1e9:5.1f} GFLOP an image, {work * median / rate:.0%} of the product's rate"
         )
-    share = np.median(cutting) * medians[1] / batch_size
-    print(f"  ratio  {medians[1] / medians[0]:.2f}; data: {share:.1%} of a fast step")
+    ratios = " and ".join(f"{median / medians[0]:.2f}" for median in medians[1:])
+    print(f"  ratio  {ratios}; data: {np.median(cutting) * medians[1] / batch_size:.1%} of a fast step")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -171,6 +183,8 @@ def main(options: argparse.Namespace) -> None:
     require_whole(1, **{"--steps": steps})
     rate, product = matrix_product_rate(device)
     print(f"{device_name(device)}; torch {torch.__version__}; {product} matrix product: {rate / 1e12:.3g} TFLOP/s")
+    if not has_bfloat16(device):
+        print("bfloat16 is not timed: this device has no instructions for it")
     for name in SETTINGS if options.only is None else [options.only]:
         title, gpu, differing = SETTINGS[name]
         constants = script_constants(SCRIPT, gpu) | differing

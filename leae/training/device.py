@@ -9,18 +9,22 @@ import torch
 from torch import nn
 
 from leae.distributed import world_size
-from leae.errors import UsageError, require
+from leae.errors import UsageError, require, require_choice
 
+PRECISIONS = ("auto", "float32", "bfloat16")
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # of glibc's malloc.h
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, precision: str = "auto") -> torch.device:
     """The device of that name, ready for training; of several GPUs that torchrun's processes share, this one's.
 
-    A `UsageError` if there is no such device here, or if there are more processes than GPUs.
+    A `UsageError` if there is no such device here or no such precision, or if there are more processes than GPUs.
     """
+    require_choice(PRECISIONS, PRECISION=precision)
     require(isinstance(name, str), "DEVICE", name, "a text, cuda or cpu")
     device = usable_device(name)
+    if precision == "bfloat16" and not has_bfloat16(device):
+        print("precision: bfloat16, for which this device has no instructions: steps will be slow")
     if device.type == "cuda":
         if world_size() > 1:
             processes, count = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
@@ -58,12 +62,19 @@ def keep_freed_memory(keep: bool) -> None:
     mallopt(M_TOP_PAD, 64 << 20 if keep else 128 << 10)
 
 
-def autocast(device: torch.device) -> AbstractContextManager:
-    """What the convolutions and linear layers of a step are computed in: bfloat16 on a GPU, else float32.
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16: a GPU, or a CPU with AVX512-BF16 or AMX."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch before 2.13 cannot tell
+    return device.type == "cuda" or bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """What the convolutions and linear layers of a step are computed in: "auto" is bfloat16 where the device has it.
 
     Their results are turned into float32 before the batch norm, SIGReg and the losses, which are computed in it.
     """
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+    coarse = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16) if coarse else nullcontext()
 
 
 def compile_if_it_works(*encoders_and_decoders: nn.Module) -> None:
