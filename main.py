@@ -1,15 +1,12 @@
 """Train an autoencoder that teaches itself: no pixel loss, a slowly refreshed copy of its encoder is the judge.
 
     uv run main.py                                          train with the constants below
-    uv run main.py --latent-dim 512 --epochs 5              set constants for one run
-    uv run main.py --objective crop --latent spatial        best reconstructions
+    uv run main.py --objective crop --latent spatial        set constants for one run: best reconstructions
     uv run main.py --dataset path/to/images                 your own images
-    uv run main.py --model conv --dataset digits            the small model, on scikit-learn's digits
     uv run main.py --resume runs/self-teaching-001          go on with a run that was stopped
     uv run torchrun --nproc-per-node 8 main.py              on eight GPUs
 
-Edit the constants and run again. Where a constant has two values, the first is for a GPU and the second for a CPU: a
-smaller model and a shorter run, which ends within minutes. The objective is the same.
+Edit the constants and run again. Of two values the second is for a machine without a GPU: a run of minutes.
 """
 
 import torch
@@ -77,6 +74,8 @@ LOG_EVERY = 10  # steps between rows of metrics.csv
 GRID_EVERY = 2000 if gpu else 200  # steps between evaluations, with their grids
 GRID_IMAGES = 10  # images in a grid, at most 100
 SAVE_MINUTES = 3.0  # minutes between writes of last.safetensors, from which --resume goes on
+NAME = ""  # the run's folder will be runs/NAME; by default it is the kind and a number
+INIT = ""  # weights to begin from: a checkpoint, a run's folder or an exported one
 RESUME = ""  # a run's folder to go on with; it keeps its settings
 
 
@@ -93,6 +92,7 @@ def main() -> None:
     model = model.to(device, memory_format=torch.channels_last)
     objective = SelfTeachingObjective(IMAGE_SIZE, OBJECTIVE, MASK_RATIO, CROP_RATIOS, SIGREG_WEIGHT)
     judge = Judge(model.encoder, JUDGE_DECAY, JUDGE_RULER, RULER_EPSILON, objective.crop_ratios)
+    run.begin(model, judge)
     views = MaskedViews(IMAGE_SIZE, MASK_RATIO)  # that the run is evaluated on
     optimizer = adamw(model, LEARNING_RATE, WEIGHT_DECAY)
 

@@ -2,13 +2,11 @@
 
     uv run main_regular.py                                              the masked one, main.py's fair pair
     uv run main_regular.py --objective denoising                        or plain, or variational
-    uv run main_regular.py --model conv --dataset mnist                 the small model of the textbooks
     uv run main_regular.py --resume runs/masked-001                     go on with a run that was stopped
     uv run torchrun --nproc-per-node 8 main_regular.py                  on eight GPUs
 
-A batch, a corruption, a model, a reconstruction loss. Edit the constants and run again. Where a constant has two
-values, the first is for a GPU, the second for a CPU, where the run ends within minutes. All that main.py has
-too, except OBJECTIVE, have the same values there, so that a run of each is a fair pair.
+A batch, a corruption, a model, a reconstruction loss. Edit the constants and run again. Where one has two values, the
+second is for a machine without a GPU. Those of main.py have the same values there, but for OBJECTIVE: a fair pair.
 """
 
 import torch
@@ -76,6 +74,8 @@ LOG_EVERY = 10  # steps between rows of metrics.csv
 GRID_EVERY = 2000 if gpu else 200  # steps between evaluations, with their grids
 GRID_IMAGES = 10  # images in a grid, at most 100
 SAVE_MINUTES = 3.0  # minutes between writes of last.safetensors, from which --resume goes on
+NAME = ""  # the run's folder will be runs/NAME; by default it is the kind and a number
+INIT = ""  # weights to begin from: a checkpoint, a run's folder or an exported one
 RESUME = ""  # a run's folder to go on with; it keeps its settings
 
 
@@ -110,6 +110,7 @@ def main() -> None:
         sizes = (IMAGE_SIZE, channels_of(DATASET), HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS)
         model = build(kind, *sizes, OUTPUT)
     model = model.to(device, memory_format=torch.channels_last)
+    run.begin(model)
     optimizer = adamw(model, LEARNING_RATE, WEIGHT_DECAY)
 
     def loss_terms(model: nn.Module, images: Tensor, draws: torch.Generator) -> dict[str, Tensor]:

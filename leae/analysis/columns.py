@@ -11,7 +11,7 @@ from leae.analysis.probes import interval
 from leae.training.run import CHANGEABLE, Run
 from leae.training.settings import WITHOUT_EFFECT
 
-SAME = ("SEED", *CHANGEABLE, "DATASET", "FACES")  # constants that tell no columns of the same images apart
+SAME = ("SEED", "NAME", *CHANGEABLE, "DATASET", "FACES")  # constants that tell no columns of the same images apart
 
 
 @dataclass(frozen=True)

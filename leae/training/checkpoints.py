@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from leae.autoencoder import Autoencoder, BaseAutoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
-from leae.errors import UsageError
+from leae.errors import UsageError, require
 from leae.files import atomic_write
+from leae.judge import Judge
 from leae.training.device import usable_device
 from leae.training.monitoring import first_non_finite
 
@@ -123,6 +124,49 @@ def restore_checkpoint(
     except UNREADABLE as error:
         raise UsageError(f"{path} does not fit this run ({_reason(error)}); start a new run") from error
     return header["step"], header["run"]
+
+
+def find_weights(place: str) -> Path:
+    """The checkpoint that INIT means: a file, or in a run's folder 100, else last, or in an exported one model.
+
+    A `UsageError` if there is none.
+    """
+    inside = (Path(place, f"{name}.safetensors") for name in ("checkpoints/100", "checkpoints/last", "model"))
+    found = next((path for path in (Path(place), *inside) if path.is_file()), None)
+    require(found is not None, "INIT", place, "a checkpoint, or the folder of a run or of an exported model")
+    return found
+
+
+def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None, run: dict) -> int:
+    """Give the model of a new run, `run` being its settings, a checkpoint's weights; the steps that they have had.
+
+    The judge is the checkpoint's, or a copy of the encoder where that has none of this ruler. Raises what
+    `load_checkpoint` does, and a `UsageError` that names both sizes if the weights do not fit the model.
+    """
+    source, step = load_checkpoint(path)
+    try:
+        model.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        own, stored = _sizes(model), _sizes(source)
+        name = next(name for name in own if name in stored and own[name] != stored[name])
+        said = f"{name.upper() if name.upper() in run else name} is {own[name]}, and {stored[name]} in {path}"
+        raise UsageError(f"{said}; it must be the same to begin from these weights") from error
+    if judge:
+        judge.encoder.load_state_dict(model.encoder.state_dict())
+        header, tensors = read_checkpoint(path)
+        ruler = ("JUDGE_RULER", "CROP_RATIOS") if judge.ruler == "whitened" else ("JUDGE_RULER",)
+        if json.dumps([header["run"].get(name) for name in ruler]) == json.dumps([run[name] for name in ruler]):
+            judge.load_state_dict(_part(tensors, "judge"))
+    return step
+
+
+def _sizes(model: BaseAutoencoder) -> dict:
+    """What the shapes of a model's weights depend on; the latent's size has the name of its constant."""
+    kind, sizes = model.settings.get("latent", "conv"), dict(model.settings)
+    sizes[{"pooled": "LATENT_DIM", "spatial": "SPATIAL_DIM", "conv": "CONV_LATENT_DIM"}[kind]] = sizes.pop("latent_dim")
+    for name in ("output", "image_size") if kind == "spatial" else ("output",):
+        del sizes[name]
+    return {"the model": type(model).__name__, **sizes}
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

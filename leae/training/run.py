@@ -26,9 +26,10 @@ from torch import Tensor, nn
 from leae.autoencoder import BaseAutoencoder
 from leae.data.prepare import Dataset
 from leae.distributed import rank
-from leae.errors import UsageError
+from leae.errors import UsageError, require
 from leae.files import atomic_write
-from leae.training.checkpoints import restore_checkpoint, state_of, write_checkpoint
+from leae.judge import Judge
+from leae.training.checkpoints import find_weights, init_from_checkpoint, restore_checkpoint, state_of, write_checkpoint
 from leae.training.monitoring import first_non_finite
 from leae.training.pictures import draw_grid
 
@@ -54,6 +55,14 @@ def versions() -> dict[str, str]:
     return {"leae": commit.strip() or "unknown", "python": python, "torch": torch_version, **libraries}
 
 
+def require_new(name: str) -> None:
+    """Refuse a run's name that is no plain folder name, or is taken: `UsageError`."""
+    plain = re.fullmatch(r"\w[\w.+=-]{0,99}", name)
+    require(plain is not None, "NAME", name, "a folder's name: letters, digits, and behind the first also . _ + = -")
+    if (RUNS / name).exists():
+        raise UsageError(f"{RUNS / name} exists; choose another --name, or go on with it: --resume {RUNS / name}")
+
+
 def _tuples(value):
     """A setting as it was before JSON made a list of a tuple."""
     return tuple(value) if isinstance(value, list) else value
@@ -70,6 +79,7 @@ class Run:
         self.kind = kind  # "self-teaching", or the baseline's objective
         self.folder = folder  # None until it is made
         self.data = data or {}  # name, title and identity of the data set
+        self.init = None  # file and step of the weights that INIT means, where it means some
         self.content = {}  # of settings.json
         self.columns, self.rows = ["split", "step", "epoch"], []  # of metrics.csv
 
@@ -112,7 +122,7 @@ class Run:
         return run
 
     def create(self, kind: str, dataset: Dataset, device: str) -> None:
-        """Make the folder runs/<kind>-001, or the one with the next free number, unless the run has one already."""
+        """Make the run's folder, unless it has one: runs/NAME, or runs/<kind>-001, or with the next free number."""
         if self.folder:
             return
         self.kind = kind
@@ -124,6 +134,7 @@ class Run:
             "kind": kind,
             "settings": self.settings,
             "data": self.data,
+            "init": self.init,
             "device": device,
             "versions": versions(),
             "command": sys.argv,
@@ -138,7 +149,9 @@ class Run:
             self._write_settings(new)
             taken = [re.fullmatch(rf"{kind}-(\d+)", path.name) for path in RUNS.iterdir()]
             number = 1 + max((int(name[1]) for name in taken if name), default=0)
-            self.folder = new.rename(RUNS / f"{kind}-{number:03d}")
+            name = self.settings.get("NAME") or f"{kind}-{number:03d}"
+            require_new(name)  # another process may just have taken it
+            self.folder = new.rename(RUNS / name)
         self._lock()
 
     def _write_settings(self, folder: Path) -> None:
@@ -191,6 +204,16 @@ class Run:
         if not (self.folder / "settings.json").exists():  # somebody took it away
             self._write_settings(self.folder)
 
+    def begin(self, model: BaseAutoencoder, judge: Judge | None = None) -> None:
+        """Give model and judge the weights that INIT means, where it means some and none of the run's own are saved.
+
+        Raises what `find_weights` and `init_from_checkpoint` do.
+        """
+        if self.settings["INIT"] and not (self.folder and (self.folder / "checkpoints" / "last.safetensors").exists()):
+            path = find_weights(self.settings["INIT"])
+            self.init = {"file": str(path), "step": init_from_checkpoint(path, model, judge, self.settings)}
+            print(f"weights: {path}, after {self.init['step']:,} steps")
+
     def restore(self, model: BaseAutoencoder, optimizer: torch.optim.Optimizer, judge: nn.Module | None = None) -> int:
         """Bring everything to where last.safetensors left it; how many steps have been made, 0 for a new run.
 
@@ -206,7 +229,8 @@ class Run:
                 changed = (
                     f"{name} is {self.settings.get(name)} in {self.folder}/settings.json, and was {_tuples(value)}"
                 )
-                raise UsageError(f"{changed} when the run was saved; put it back, or start a new run")
+                advice = f"put it back, or start a new run from its weights: --init {self.folder}"
+                raise UsageError(f"{changed} when the run was saved; {advice}")
         if rank() == 0 and (self.folder / "metrics.csv").exists():
             rows = self.read_metrics()
             self.rows = [row for row in rows if int(row["step"]) < start + (row["split"] == "train")]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from leae import conv_autoencoder
 from leae.errors import UsageError, require, require_choice, require_in, require_whole
-from leae.training.run import CHANGEABLE, Run
+from leae.training.run import CHANGEABLE, Run, require_new
 
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
 MODELS = ("residual", "conv")
@@ -62,11 +62,17 @@ def configure(namespace: dict, *kinds: str) -> Run:
                 f"{run.folder}/settings.json and {Path(namespace['__file__']).name} do not both have {min(differing)}"
             )
             raise UsageError(f"{said}; resume the run with the version of leae that began it")
+        if chosen.get("INIT"):
+            raise UsageError("--init begins a new run, and --resume goes on with one; leave one of them out")
         for name, value in chosen.items():
             if name not in ("RESUME", *CHANGEABLE) and run.settings[name] != value:
                 kept = f"{name} is {run.settings[name]} in {run.folder}, not {value}"
-                raise UsageError(f"{kept}; a resumed run keeps its settings: leave the option out, or start a new run")
+                advice = f"leave the option out, or start a new run from its weights: --init {run.folder}"
+                raise UsageError(f"{kept}; a resumed run keeps its settings: {advice}")
         namespace.update({**run.settings, **chosen})
+
+    elif namespace["NAME"]:
+        require_new(namespace["NAME"])
 
     if namespace["MODEL"] == "conv":
         size = chosen.get("IMAGE_SIZE", conv_autoencoder.IMAGE_SIZE)
