@@ -17,13 +17,13 @@ LATENT = "pooled"  # or spatial
 SPATIAL_DIM = 32
 EPOCHS = 50 if lower else 2  # passes over the data, at least 1
 RATE = 1e-3  # of learning
-NAME = "a"  # what it is called, 100 % sure
+TITLE = "a"  # what it is called, 100 % sure
 RATIOS = (0.15, 1.0)
 COMPILE = True  # whether
 HELD_OUT = LOG_EVERY = GRID_EVERY = GRID_IMAGES = 1
 SAVE_MINUTES = 3.0
 BATCH_SIZE = 64
-RESUME = ""
+NAME = INIT = RESUME = ""
 
 
 def main():
@@ -41,8 +41,8 @@ def namespace(workplace):
 
 
 def test_an_option_has_the_type_of_its_constant(namespace):
-    line = ["--epochs", "7", "--rate", "2", "--name", "b", "--ratios", "0.5", "--no-compile"]
-    chosen = {"EPOCHS": 7, "RATE": 2.0, "NAME": "b", "RATIOS": (0.5,), "COMPILE": False}
+    line = ["--epochs", "7", "--rate", "2", "--title", "b", "--ratios", "0.5", "--no-compile"]
+    chosen = {"EPOCHS": 7, "RATE": 2.0, "TITLE": "b", "RATIOS": (0.5,), "COMPILE": False}
     assert parse_command_line(namespace, line) == chosen
     assert parse_command_line(namespace, []) == {}
 

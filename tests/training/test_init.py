@@ -1,0 +1,125 @@
+"""A new run that begins from another one's weights, and its name."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from leae.autoencoder import Autoencoder
+from leae.errors import UsageError
+from leae.judge import Judge
+from leae.training.checkpoints import find_weights, init_from_checkpoint, state_of, write_checkpoint
+from leae.training.run import Run
+from tests.conftest import TINY, assert_one_line, metrics_of, read_tensors, run_script
+from tests.training.test_checkpoints import SIZES, make_training
+from tests.training.test_run import make_run
+
+DATA = [*TINY, "--faces", "144", "--held-out", "1000", "--batch-size", "16"]  # the trained runs'
+LAST = "checkpoints/last.safetensors"
+
+
+@pytest.fixture
+def source(trained_place, workplace):
+    """A copy of a trained run, with its data."""
+    shutil.copytree(trained_place / "data", "data")
+    return shutil.copytree(trained_place / "runs" / "self-teaching-001", workplace / "source")
+
+
+def test_the_first_evaluation_is_the_sources_last_and_resuming_needs_no_source(source, workplace, monkeypatch):
+    line = ["--init", f"source/{LAST}", "--name", "photos-own", "--learning-rate", "5e-4", "--max-steps", "1"]
+    run_script(monkeypatch, "main.py", *DATA, *line)
+    run = workplace / "runs" / "photos-own"
+    measured = ("psnr_clean", "psnr_masked", "encoder_effective_rank", "judge_effective_rank")
+    first, last = metrics_of(run)[0], metrics_of(source)[-1]
+    assert [first[name] for name in measured] == [last[name] for name in measured]
+    content = json.loads((run / "settings.json").read_text())
+    assert content["init"] == {"file": f"source/{LAST}", "step": read_tensors(source / LAST)[0]["step"]}
+    assert content["settings"]["INIT"] == f"source/{LAST}"
+    header, tensors = read_tensors(run / LAST)
+    assert header["step"] == tensors["optimizer.decoder.head.bias.step"] == 1  # the optimizer is fresh
+    shutil.rmtree(source)
+    run_script(monkeypatch, "main.py", "--resume", "runs/photos-own")
+    assert len(metrics_of(run)) == 3
+
+
+def test_a_baseline_begins_from_a_self_taught_run(source, workplace, monkeypatch):
+    run_script(monkeypatch, "main_regular.py", *DATA, "--init", "source", "--output", "linear", "--max-steps", "1")
+    encoder = read_tensors(workplace / "runs" / "masked-001" / "checkpoints" / "000.safetensors")[1]
+    for name, tensor in read_tensors(source / "checkpoints" / "100.safetensors")[1].items():
+        assert torch.equal(encoder[name], tensor)
+
+
+@pytest.mark.parametrize("ruler", ["whitened", "shared"])
+@pytest.mark.parametrize("crop_ratios", [(1.0,), (0.5, 1.0)])
+def test_a_judge_of_the_same_ruler_is_taken_over_and_else_the_encoder_copied(tmp_path, ruler, crop_ratios):
+    model, optimizer, judge = make_training()  # its ruler is "whitened", for whole images
+    judge.update(model.encoder)
+    run = {"JUDGE_RULER": "whitened", "CROP_RATIOS": (1.0,)}
+    write_checkpoint(tmp_path / "last.safetensors", model, 7, state_of(model, optimizer, judge), run=run)
+    torch.manual_seed(1)
+    new = Autoencoder(**SIZES, output="linear")
+    its_judge = Judge(new.encoder, ruler=ruler, crop_ratios=crop_ratios)
+    settings = {"JUDGE_RULER": ruler, "CROP_RATIOS": crop_ratios}
+    assert init_from_checkpoint(tmp_path / "last.safetensors", new, its_judge, settings) == 7
+    same = settings == run
+    for name, tensor in (judge if same else model).encoder.state_dict().items():
+        assert torch.equal(its_judge.encoder.state_dict()[name], tensor)
+    if ruler == "whitened":
+        assert torch.equal(its_judge.whitenings[0].weight, judge.whitenings[0].weight) == same
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        ({"latent_dim": 8}, "LATENT_DIM is 8, and 4 in .*100.safetensors; it must be the same"),
+        ({"hidden_dim": 8, "map_channels": 8}, "HIDDEN_DIM is 8, and 4"),
+        ({"latent": "spatial"}, "LATENT is spatial, and pooled"),
+        ({"image_channels": 1}, "image_channels is 1, and 3"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_with_both_sizes(tmp_path, sizes, says):
+    model = make_training(steps=0)[0]
+    write_checkpoint(tmp_path / "100.safetensors", model, 7, state_of(model))
+    run = dict.fromkeys(["LATENT_DIM", "HIDDEN_DIM", "LATENT"])
+    with pytest.raises(UsageError, match=says):
+        init_from_checkpoint(tmp_path / "100.safetensors", Autoencoder(**{**SIZES, **sizes}), None, run)
+
+
+def test_a_folder_means_its_last_kept_checkpoint_and_one_without_is_refused(tmp_path):
+    for name in ("model", "checkpoints/last", "checkpoints/100"):
+        path = tmp_path / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        assert find_weights(str(tmp_path)) == path
+    with pytest.raises(UsageError, match="INIT is '.*'; it must be a checkpoint, or the folder of a run"):
+        find_weights(str(tmp_path / "nothing"))
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_from_the_weights_again(workplace):
+    model = make_training()[0]
+    write_checkpoint(workplace / "file", model, 7, state_of(model))
+    run, new = make_run(INIT="file"), make_training(steps=0)[0]
+    run.lock.release()
+    Run.resume(run.folder, "self-teaching").begin(new)
+    assert torch.equal(new.decoder.head.weight, model.decoder.head.weight)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--init nowhere", "INIT is 'nowhere'"),
+        ("--init source --resume source", "--init begins a new run, and --resume goes on with one"),
+        ("--resume source --epochs 9", "EPOCHS is 1 in source, not 9; .* new run from its weights: --init source"),
+        ("--init source --latent-dim 6", "LATENT_DIM is 6, and 8 in source/checkpoints/100"),
+        ("--init source --model conv", "the model is ConvAutoencoder, and Autoencoder in source"),
+        ("--name ../own", "NAME is '../own'; it must be a folder's name"),
+        ("--name .own", "NAME is '.own'"),
+        ("--name taken", "runs/taken exists; choose another --name, or go on with it: --resume runs/taken"),
+    ],
+)
+def test_what_cannot_be_begun_is_refused_in_one_line(source, workplace, monkeypatch, capsys, line, says):
+    (workplace / "runs" / "taken").mkdir(parents=True)
+    sizes = TINY if "--init source" in line and "--resume" not in line and "conv" not in line else []
+    assert_one_line(monkeypatch, capsys, "main.py", *sizes, *line.split(), says=says)
+    assert [path.name for path in (workplace / "runs").iterdir()] == ["taken"]
