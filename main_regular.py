@@ -51,7 +51,7 @@ CONV_LATENT_DIM = 32  # size of the latent of MODEL "conv"
 # --- objective
 OBJECTIVE = "masked"  # "masked", "plain", "denoising" or "variational": see `corrupt` and `loss_terms`
 RECONSTRUCTION_LOSS = "mse"  # "mse", or "bce": binary cross-entropy
-OUTPUT = "sigmoid"  # "sigmoid": pixels in [0, 1]; "linear": pixels scaled to [−1, 1], with the loss "mse"
+OUTPUT = "sigmoid"  # "sigmoid": pixels in [0, 1]; "linear": pixels scaled to [−1, 1], with the loss mse
 MASK_RATIO = 0.35  # share of the image's area that a masked view hides, between 0 and 1
 NOISE = 0.2  # σ of the noise of "denoising", in the units of pixels from 0 to 1
 BETA = 1.0  # β, the weight of the KL divergence of "variational"; 1 is the evidence bound; at least 0

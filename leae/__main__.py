@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "leae.analysis.evaluate",
     "latents": "leae.analysis.latents",
     "score": "leae.analysis.score",
+    "runs": "leae.analysis.runs",
     "bench": "leae.analysis.bench",
 }
 

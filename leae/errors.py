@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-import torch
 from tqdm import tqdm
 
 MOST = 10**9  # of anything that is counted
@@ -126,8 +125,9 @@ def _line_for(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         advice = ADVICE.get(error.errno, "look after the file, or the disk")
         return f"{os.fsdecode(error.filename)}: {error.strerror}; {advice}"
-    # PyTorch has an exception for a GPU whose memory ran out, and none for the machine's.
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+    # PyTorch, not imported here, has an exception for a GPU whose memory ran out, and none for the machine's.
+    names = [kind.__name__ for kind in type(error).__mro__]
+    if "MemoryError" in names or "OutOfMemoryError" in names or "DefaultCPUAllocator" in str(error):
         reason = str(error).strip().split("\n")[0] or "no memory is left"
         return f"{reason}; lower BATCH_SIZE, IMAGE_SIZE or HIDDEN_DIM"
     return None

@@ -10,11 +10,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from leae.analysis.bench import script_constants
 from leae.data.prepare import open_dataset
 from leae.errors import UsageError
 from leae.training.checkpoints import load_checkpoint
 from leae.training.run import Run
+from leae.training.settings import script_constants
 from tests.conftest import ROOT, TINY
 
 FEW = [*TINY, "--faces", "16", "--held-out", "8", "--grid-images", "2"]
@@ -43,6 +43,7 @@ ANY += ["9223372036854775808", "1" * 5000, "True", "symmetric", "spatial", "conv
 SCRIPTS = {script: script_constants(ROOT / script, gpu=False) for script in ("main.py", "main_regular.py")}
 OPTIONS = {  # of the commands
     "prepare": ["--image-size", "--faces"],
+    "runs": ["--help"],
     "compare": ["--images", "--seed", "--output", "--checkpoint", "--device", "--mask-ratio"],
     "evaluate": ["--train-images", "--held-out", "--label-share", "--checkpoint", "--device", "--mask-ratio"],
     "latents": ["--attribute", "--map", "--images", "--seed", "--checkpoint", "--device"],
@@ -69,7 +70,7 @@ def command_lines(draw):
     names = draw(st.lists(st.sampled_from(OPTIONS[command]), min_size=1, max_size=2, unique=True))
     values = ["0"] if command == "bench" else ANY  # a step of the published size takes seconds
     options = [part for name in names for part in (name, draw(st.sampled_from(values)))]
-    count = {"compare": 2, "score": 2, "bench": 0}.get(command, 1)
+    count = {"compare": 2, "score": 2, "bench": 0, "runs": 0}.get(command, 1)
     return ["-m leae", command, *(draw(st.sampled_from(FOLDERS)) for _ in range(count)), *options]
 
 

@@ -8,7 +8,6 @@ back) and main.py's steps, both with main.py's constants, are timed in turns: wh
 """
 
 import argparse
-import ast
 import sys
 import tempfile
 import time
@@ -35,6 +34,7 @@ from leae.training.device import (
     has_bfloat16,
     keep_freed_memory,
 )
+from leae.training.settings import script_constants
 
 SCRIPT = Path(__file__).parents[2] / "main.py"
 DATA_IMAGES = 4096  # random images that batches are cut from
@@ -49,16 +49,6 @@ SETTINGS = {
     "latent512": ("published, latent 512", True, {**PUBLISHED, "LATENT_DIM": 512}),
     "spatial": ("published, spatial latent 32", True, {**PUBLISHED, "LATENT": "spatial", "SPATIAL_DIM": 32}),
 }
-
-
-def script_constants(script: Path, gpu: bool) -> dict:
-    """The top-level upper-case assignments of a script, by name, as they come out with or without a GPU."""
-    constants = {}
-    for statement in ast.parse(script.read_text(encoding="utf-8")).body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper():
-                constants[name] = eval(compile(ast.Expression(value), script, "eval"), {"gpu": gpu}, constants)
-    return constants
 
 
 class Contestant:

@@ -26,16 +26,13 @@ from torch import Tensor, nn
 from leae.autoencoder import BaseAutoencoder
 from leae.data.prepare import Dataset
 from leae.distributed import rank
-from leae.errors import UsageError, require
+from leae.errors import UsageError
 from leae.files import atomic_write
 from leae.judge import Judge
 from leae.training.checkpoints import find_weights, init_from_checkpoint, restore_checkpoint, state_of, write_checkpoint
+from leae.training.folder import CHANGEABLE, MILESTONES, RUNS, read_metrics, read_settings, require_new, tuples
 from leae.training.monitoring import first_non_finite
 from leae.training.pictures import draw_grid
-
-RUNS = Path("runs")
-CHANGEABLE = ("DEVICE", "COMPILE", "LOG_EVERY", "GRID_EVERY", "GRID_IMAGES", "SAVE_MINUTES")  # change no number
-MILESTONES = (0, 20, 40, 60, 80, 100)  # percent of a run at which a checkpoint is kept
 
 
 def milestones(total_steps: int) -> dict[int, list[str]]:
@@ -53,19 +50,6 @@ def versions() -> dict[str, str]:
     libraries = {name: version(name) for name in ("torchvision", "numpy", "pillow")}
     python, torch_version = platform.python_version(), torch.__version__  # which tells of CUDA, too
     return {"leae": commit.strip() or "unknown", "python": python, "torch": torch_version, **libraries}
-
-
-def require_new(name: str) -> None:
-    """Refuse a run's name that is no plain folder name, or is taken: `UsageError`."""
-    plain = re.fullmatch(r"\w[\w.+=-]{0,99}", name)
-    require(plain is not None, "NAME", name, "a folder's name: letters, digits, and behind the first also . _ + = -")
-    if (RUNS / name).exists():
-        raise UsageError(f"{RUNS / name} exists; choose another --name, or go on with it: --resume {RUNS / name}")
-
-
-def _tuples(value):
-    """A setting as it was before JSON made a list of a tuple."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 class Run:
@@ -91,21 +75,8 @@ class Run:
     @classmethod
     def read(cls, folder: str | Path) -> "Run":
         """The run in a folder, of whatever kind and however far it came; a `UsageError` if it is none."""
-        folder = Path(folder)
-        try:
-            content = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-            kind, settings = content["kind"], {name: _tuples(value) for name, value in content["settings"].items()}
-            data = {name: content["data"][name] for name in ("name", "title", "identity")}
-            if not all(isinstance(text, str) for text in (kind, *data.values())):
-                raise TypeError("kind or data are not texts")
-        except KeyError as error:
-            said = f"{folder}/settings.json has no {error}: the run is of another version of leae"
-            raise UsageError(f"{said}; train it again") from error
-        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
-            message = f"{folder} is not a run's folder (no settings.json of a run); runs here: {known}"
-            raise UsageError(message) from error
-        run = cls(settings, kind, folder, data)
+        content = read_settings(Path(folder))
+        run = cls(content["settings"], content["kind"], Path(folder), content["data"])
         run.content = content
         return run
 
@@ -225,10 +196,8 @@ class Run:
         path = self.folder / "checkpoints" / "last.safetensors"
         start, settings = restore_checkpoint(path, model, optimizer, judge) if path.exists() else (0, {})
         for name, value in settings.items():
-            if name not in CHANGEABLE and _tuples(value) != self.settings.get(name):
-                changed = (
-                    f"{name} is {self.settings.get(name)} in {self.folder}/settings.json, and was {_tuples(value)}"
-                )
+            if name not in CHANGEABLE and tuples(value) != self.settings.get(name):
+                changed = f"{name} is {self.settings.get(name)} in {self.folder}/settings.json, and was {tuples(value)}"
                 advice = f"put it back, or start a new run from its weights: --init {self.folder}"
                 raise UsageError(f"{changed} when the run was saved; {advice}")
         if rank() == 0 and (self.folder / "metrics.csv").exists():
@@ -258,22 +227,9 @@ class Run:
             writer.writerows(self.rows)
 
     def read_metrics(self) -> list[dict[str, str]]:
-        """The complete rows of metrics.csv; a last one that was cut off, by a full disk say, is left out.
-
-        A `UsageError` if there are other things in it.
-        """
-        path = self.folder / "metrics.csv"
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            reader = csv.DictReader(line for line in lines if line.endswith("\n"))
-            rows, self.columns = list(reader), list(reader.fieldnames or self.columns)
-            for row in rows:
-                if None in row or None in row.values() or int(row["step"]) < 0:
-                    raise ValueError(f"the row of step {row['step']} has not {len(self.columns)} columns")
-                [float(row[name]) for name in self.columns[2:] if row[name]]
-        except (ValueError, TypeError, LookupError, csv.Error) as error:
-            raise UsageError(f"{path} is damaged ({error}); move it away to go on without the rows so far") from error
-        return [{name: value for name, value in row.items() if value} for row in rows]
+        """The rows of metrics.csv, whose columns are kept; raises what `read_metrics` does."""
+        self.columns, rows = read_metrics(self.folder)
+        return rows
 
     def draw(self, name: str, step: int, rows: dict[str, Tensor]) -> None:
         """Write grids/<name>-<step>.png; see `draw_grid`."""

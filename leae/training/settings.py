@@ -1,18 +1,22 @@
 """A script's upper-case constants as its settings, which the command line or a resumed run may set.
 
 The constants are the only list of settings there is. `CROP_RATIOS = (0.15, 1.0)  # sides of the crop boxes` becomes the
-option `--crop-ratios 0.15 1.0` with that comment as its help. Ranges are checked where a value is used for the first
-time; what only the training loops use is checked here.
+option `--crop-ratios 0.15 1.0` with that comment as its help, under the heading that it has in the source. Ranges are
+checked where a value is used for the first time; what only the training loops use is checked here.
 """
 
 import argparse
+import ast
 import difflib
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from leae import conv_autoencoder
 from leae.errors import UsageError, require, require_choice, require_in, require_whole
-from leae.training.run import CHANGEABLE, Run, require_new
+from leae.training.folder import CHANGEABLE, require_new
+
+if TYPE_CHECKING:
+    from leae.training.run import Run
 
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
 MODELS = ("residual", "conv")
@@ -45,13 +49,16 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message.rstrip('; ')}; --help lists the options")
 
 
-def configure(namespace: dict, *kinds: str) -> Run:
+def configure(namespace: dict, *kinds: str) -> "Run":
     """Give a script's constants, in its `globals()`, the values of this run.
 
     They are those of the command line or, where RESUME names the folder of a run of one of these kinds, those that it
     began with. The run is the one that is resumed, or a new one, which has no folder yet. A wrong command line, or a
     run that cannot be resumed like this, is a `UsageError`.
     """
+    from leae.conv_autoencoder import IMAGE_SIZE  # with PyTorch, which the rest of this module does without
+    from leae.training.run import Run
+
     chosen = parse_command_line(namespace)
     namespace.update(chosen)
     run = Run.resume(namespace["RESUME"], *kinds) if namespace["RESUME"] else None
@@ -75,8 +82,8 @@ def configure(namespace: dict, *kinds: str) -> Run:
         require_new(namespace["NAME"])
 
     if namespace["MODEL"] == "conv":
-        size = chosen.get("IMAGE_SIZE", conv_autoencoder.IMAGE_SIZE)
-        require(size == conv_autoencoder.IMAGE_SIZE, "IMAGE_SIZE", size, "32 where MODEL is conv")
+        size = chosen.get("IMAGE_SIZE", IMAGE_SIZE)
+        require(size == IMAGE_SIZE, "IMAGE_SIZE", size, "32 where MODEL is conv")
         namespace["IMAGE_SIZE"] = size
     for (name, value), others in WITHOUT_EFFECT.items():
         idle = [other for other in others if other in chosen and namespace.get(name) == value]
@@ -105,10 +112,30 @@ def constants_of(namespace: dict) -> dict:
     return constants
 
 
+def script_constants(script: Path, gpu: bool) -> dict:
+    """The top-level upper-case assignments of a script, by name, as they come out with or without a GPU."""
+    constants = {}
+    for statement in ast.parse(script.read_text(encoding="utf-8")).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper():
+                constants[name] = eval(compile(ast.Expression(value), script, "eval"), {"gpu": gpu}, constants)
+    return constants
+
+
+def comments_of(script: Path) -> dict[str, tuple[str, str]]:
+    """The heading that each constant of a script stands under, "# --- data" say, and the comment behind it."""
+    found, heading = {}, "others"
+    for line in script.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# --- "):
+            heading = line[6:]
+        elif match := re.match(r"([A-Z][A-Z0-9_]*) = (?:.*?  # (.*))?", line):
+            found[match[1]] = heading, match[2] or ""
+    return found
+
+
 def parse_command_line(namespace: dict, arguments: list[str] | None = None) -> dict:
     """The constants that the command line sets, by name, each with the type of its default, or a `UsageError`."""
-    script = Path(namespace["__file__"]).read_text(encoding="utf-8")
-    comments = dict(re.findall(r"^([A-Z][A-Z0-9_]*) = .*?  # (.*)$", script, re.MULTILINE))
+    comments, groups = comments_of(Path(namespace["__file__"])), {}
     parser = Parser(
         description=namespace["__doc__"],
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -116,15 +143,19 @@ def parse_command_line(namespace: dict, arguments: list[str] | None = None) -> d
         argument_default=argparse.SUPPRESS,
     )
     for name, default in constants_of(namespace).items():
+        heading, comment = comments.get(name, ("others", ""))
+        group = groups[heading] = groups.get(heading) or parser.add_argument_group(heading)
         option = "--" + name.lower().replace("_", "-")
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        text = f"{comments.get(name, '')} [{shown}]".strip().replace("%", "%%")
+        text = f"{comment} [{shown}]".strip().replace("%", "%%")
         if isinstance(default, bool):
-            parser.add_argument(option, dest=name, action=argparse.BooleanOptionalAction, help=text)
+            group.add_argument(option, dest=name, action=argparse.BooleanOptionalAction, help=text)
             continue
         several = isinstance(default, tuple)
         kind = type(default[0]) if several and default else float if several else type(default)
         nargs = "+" if several else None
-        parser.add_argument(option, dest=name, nargs=nargs, type=kind, metavar=kind.__name__.upper(), help=text)
+        quoted = list(dict.fromkeys(re.findall('"([^"]+)"', comment)))
+        metavar = f"{{{','.join(quoted)}}}" if default in quoted else kind.__name__.upper()
+        group.add_argument(option, dest=name, nargs=nargs, type=kind, metavar=metavar, help=text)
     chosen = vars(parser.parse_args(arguments))
     return {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}

@@ -92,7 +92,7 @@ def test_a_folder_means_its_last_kept_checkpoint_and_one_without_is_refused(tmp_
         path.parent.mkdir(exist_ok=True)
         path.touch()
         assert find_weights(str(tmp_path)) == path
-    with pytest.raises(UsageError, match="INIT is '.*'; it must be a checkpoint, or the folder of a run"):
+    with pytest.raises(UsageError, match=r"INIT is '.*'; it must be a checkpoint, or the folder of a run"):
         find_weights(str(tmp_path / "nothing"))
 
 

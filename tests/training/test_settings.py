@@ -12,9 +12,13 @@ from tests.training.test_run import make_run
 SCRIPT = '''"""A script."""
 
 lower = object()
-MODEL = "residual"  # which
+
+# --- the model
+MODEL = "residual"  # "residual": large; or "conv": small
 LATENT = "pooled"  # or spatial
 SPATIAL_DIM = 32
+
+# --- how long
 EPOCHS = 50 if lower else 2  # passes over the data, at least 1
 RATE = 1e-3  # of learning
 TITLE = "a"  # what it is called, 100 % sure
@@ -56,6 +60,8 @@ def test_help_lists_every_constant_with_its_comment_and_value(namespace, capsys)
     for line in (line for line in SCRIPT.splitlines() if line[:1].isupper()):
         assert line.partition("  # ")[2] in text
     assert "[0.15 1.0]" in text
+    assert "the model: --model {residual,conv}" in text
+    assert "how long: --epochs INT passes over the data" in text
 
 
 @pytest.mark.parametrize(

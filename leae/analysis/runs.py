@@ -1,0 +1,86 @@
+"""A table of the runs here: what each was trained on, in which settings, how far it came, and how well it does.
+
+    uv run -m leae runs
+
+A run's second line has the constants in which it differs from its script's, as that is now. PSNR is that of clean and
+of masked, or noisy, held-out images, at the last evaluation.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+from leae.training.folder import CHANGEABLE, RUNS, read_metrics, read_settings
+from leae.training.settings import script_constants
+
+SCRIPTS = Path(__file__).parents[2]
+SHOWN = ("DATASET", "NAME", "RESUME", *CHANGEABLE)  # elsewhere in the table, or of no effect on a number
+HEADS = {"run": 21, "kind": 13, "data": 10, "steps": 16, "PSNR (dB)": 11, "begun": 10, "size": 7}  # widths
+WIDTH = 100  # of the whole table
+
+
+def differences(kind: str, settings: dict) -> dict:
+    """The constants that differ from those of the script that made a run, with a GPU or without: where fewer do."""
+    script = SCRIPTS / ("main.py" if kind == "self-teaching" else "main_regular.py")
+    hidden = {*SHOWN, "OBJECTIVE"} if settings.get("OBJECTIVE") == kind else SHOWN
+    found = []
+    for defaults in (script_constants(script, gpu) for gpu in (True, False)):
+        theirs = {name: settings.get(name, default) for name, default in defaults.items() if name not in hidden}
+        found.append({name: value for name, value in theirs.items() if value != defaults[name]})
+    return min(found, key=len)
+
+
+def steps_of(settings: dict, rows: list[dict[str, str]]) -> str:
+    """The steps that have been made and, once there is a row that tells an epoch's, those of the whole run."""
+    made = max((int(row["step"]) for row in rows), default=0)
+    per_epoch = [int(row["step"]) / float(row["epoch"]) for row in rows if float(row["epoch"]) > 0]
+    whole = settings["EPOCHS"] * round(per_epoch[-1]) if per_epoch else math.inf
+    whole = min(whole, settings["MAX_STEPS"] or math.inf)
+    return f"{made:,}" if whole == math.inf else f"{made:,} of {whole:,}"
+
+
+def describe(folder: Path) -> list[str]:
+    """The lines of a run's folder; a `UsageError` or another error, which says why, if it is damaged."""
+    content = read_settings(folder)
+    rows = read_metrics(folder)[1] if (folder / "metrics.csv").exists() else []
+    measured = [
+        [f"{float(row[n]):.2f}" for n in row if n.startswith("psnr")] for row in rows if row["split"] != "train"
+    ]
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.1f} MB"
+    steps, psnr = steps_of(content["settings"], rows), " ".join(measured[-1]) if measured else ""
+    data, begun = Path(content["data"]["name"]).name, str(content["started"])[:10]
+    differing = " ".join(
+        f"{n}={v}".replace(" ", "") for n, v in differences(content["kind"], content["settings"]).items()
+    )
+    row = row_of(folder.name, content["kind"], data, steps, psnr, begun, size)
+    return [row, cut(f"    {differing}", WIDTH)] if differing else [row]
+
+
+def row_of(*texts: str) -> str:
+    """A line of the table."""
+    return "  ".join(cut(text, width).ljust(width) for text, width in zip(texts, HEADS.values(), strict=True)).rstrip()
+
+
+def cut(text: str, width: int) -> str:
+    """A text in one line of at most this width."""
+    text = text.replace("\n", "\\n")
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """There are none."""
+
+
+def main(options: argparse.Namespace) -> None:
+    folders = [path for path in RUNS.glob("*") if path.is_dir() and not path.name.startswith(".")]
+    if not folders:
+        print(f"no runs in {RUNS}/ yet; uv run main.py makes one")
+        return
+    print(row_of(*HEADS))
+    for folder in sorted(folders):
+        try:
+            lines = describe(folder)
+        except (OSError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+            lines = [cut(f"{folder.name}: {str(error).split(';')[0]}", WIDTH)]
+        print("\n".join(lines))
