@@ -99,6 +99,11 @@ def constants_of(namespace: dict) -> dict:
     return constants
 
 
+def option_of(name: str) -> str:
+    """The option that sets a constant: CROP_RATIOS is --crop-ratios."""
+    return "--" + name.lower().replace("_", "-")
+
+
 def parse_command_line(namespace: dict, arguments: list[str] | None = None) -> dict:
     """The constants that the command line sets, by name, each with the type of its default, or a `UsageError`."""
     script = Path(namespace["__file__"]).read_text(encoding="utf-8")
@@ -110,7 +115,7 @@ def parse_command_line(namespace: dict, arguments: list[str] | None = None) -> d
         argument_default=argparse.SUPPRESS,
     )
     for name, default in constants_of(namespace).items():
-        option = "--" + name.lower().replace("_", "-")
+        option = option_of(name)
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         text = f"{comments.get(name, '')} [{shown}]".strip().replace("%", "%%")
         if isinstance(default, bool):
