@@ -14,6 +14,7 @@ COMMANDS = {
     "prepare": "leae.data.prepare",
     "compare": "leae.analysis.compare",
     "evaluate": "leae.analysis.evaluate",
+    "ablate": "leae.analysis.ablate",
     "latents": "leae.analysis.latents",
     "score": "leae.analysis.score",
     "runs": "leae.analysis.runs",

@@ -133,6 +133,11 @@ def comments_of(script: Path) -> dict[str, tuple[str, str]]:
     return found
 
 
+def option_of(name: str) -> str:
+    """The option that sets a constant: CROP_RATIOS is --crop-ratios."""
+    return "--" + name.lower().replace("_", "-")
+
+
 def parse_command_line(namespace: dict, arguments: list[str] | None = None) -> dict:
     """The constants that the command line sets, by name, each with the type of its default, or a `UsageError`."""
     comments, groups = comments_of(Path(namespace["__file__"])), {}
@@ -145,7 +150,7 @@ def parse_command_line(namespace: dict, arguments: list[str] | None = None) -> d
     for name, default in constants_of(namespace).items():
         heading, comment = comments.get(name, ("others", ""))
         group = groups[heading] = groups.get(heading) or parser.add_argument_group(heading)
-        option = "--" + name.lower().replace("_", "-")
+        option = option_of(name)
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         text = f"{comment} [{shown}]".strip().replace("%", "%%")
         if isinstance(default, bool):

@@ -1,6 +1,7 @@
 """Preparing a data set once, knowing it by what is in it, and what happens when something comes in between."""
 
 import os
+import random
 import re
 import shutil
 import signal
@@ -216,3 +217,20 @@ def test_what_is_prepared_is_used_from_a_read_only_place_and_nothing_else_can_be
         assert says in Path("output").read_text()
     for folder in folders:
         folder.chmod(0o700)
+
+
+@pytest.mark.soak
+def test_kills_while_images_are_read_in_parallel_leave_nothing_half_done(processes, workplace):
+    write_folder(workplace / "pictures", 3000)
+    draw, killed = random.Random(0), 0
+    while killed < 20:
+        child = processes.start("-m leae", "prepare", "pictures", "--image-size", 32, folder=workplace)
+        time.sleep(draw.uniform(0.2, 2.5))
+        if processes.stop(child, signal.SIGKILL) == 0:  # too late: it was through
+            shutil.rmtree(PREPARED)
+        else:
+            killed += 1
+    assert processes.run("-m leae", "prepare", "pictures", "--image-size", 32, folder=workplace) == 0
+    dataset = open_dataset("pictures", 32)
+    assert sum(map(len, dataset.images.values())) == 3000
+    assert not list(PREPARED.glob(".*.tmp"))

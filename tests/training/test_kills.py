@@ -1,13 +1,16 @@
 """Runs that are killed by SIGKILL at random moments, again and again, end as those that nobody touched."""
 
 import contextlib
+import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import LONG, assert_same_tensors, metrics_of
+from tests.conftest import LONG, ROOT, assert_same_tensors, metrics_of, wait_for_step
+from tests.processes import torchrun
 
 # Saved after every step, so that many kills fall into the writing of a checkpoint; few evaluations, which take long.
 OPTIONS = [*LONG, "--save-minutes", "0"]
@@ -87,3 +90,29 @@ def test_a_run_that_is_killed_anywhere_again_and_again_ends_as_one_that_nobody_t
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_hundreds_of_kills_do_no_harm(processes, tmp_path, script, seed):
     print(script, seed, assert_killed_runs_end_as_others_do(processes, script, 80, 40, tmp_path, seed), "half-written")
+
+
+def children_of(process):
+    """The processes that torchrun has started, by /proc."""
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(6))
+def test_a_shared_run_of_which_a_process_or_the_launcher_is_killed_goes_on_with_two_and_with_one(
+    tmp_path, seed, processes
+):
+    draw, run = random.Random(seed), tmp_path / "runs" / "self-teaching-001"
+    options = [*LONG, "--save-minutes", "0", "--max-steps", "24", "--batch-size", "2" if seed == 0 else "8"]
+    for options_now in (options, ["--resume", str(run)], ["--resume", str(run)]):
+        process = torchrun(tmp_path, str(ROOT / "main.py"), *options_now)
+        done = len(metrics_of(run)) if (run / "metrics.csv").exists() else 0
+        wait_for_step(run, min(20, done + draw.randrange(1, 5)))
+        whom, number = draw.choice([(process.pid, signal.SIGTERM), (children_of(process)[-1], signal.SIGKILL)])
+        os.kill(whom, number)
+        process.communicate(timeout=120)
+        assert process.returncode != 0
+    assert processes.run("main.py", "--resume", run, folder=tmp_path) == 0, (tmp_path / "output").read_text()
+    steps = [int(row["step"]) for row in metrics_of(run) if row["split"] == "train"]
+    assert steps == list(range(1, 25))
+    assert not list(tmp_path.rglob("*.tmp"))

@@ -1,0 +1,231 @@
+"""Train named variants with several seeds, and compare them: the ablations behind the README's answer, by one command.
+
+    uv run -m leae ablate --dry-run                          the plan, and how long it takes
+    uv run -m leae ablate                                    an evening on two cores, at 32×32
+    uv run -m leae ablate --only masked plain --seeds 5
+    uv run -m leae ablate --image-size 64 --steps 2000
+
+Runs that are there already are taken, whoever made them; stopped ones are resumed. What is measured of a run is kept in
+its folder. The table and the picture are runs/ablation.md, .csv and .png.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from leae.analysis.bench import script_constants
+from leae.analysis.columns import Column
+from leae.analysis.measure import Measured, Sample, measure
+from leae.analysis.table import text_of
+from leae.analysis.trained import open_runs, save_picture
+from leae.errors import UsageError, require, require_whole
+from leae.files import atomic_write
+from leae.training.device import find_device
+from leae.training.run import CHANGEABLE, RUNS, Run
+from leae.training.settings import Parser, option_of
+
+SOURCE = Path(__file__).parents[2]
+MAIN, REGULAR = "main.py", "main_regular.py"
+SAME_TIME = 3.125  # so many steps of a baseline take as long as one of the self-teaching run's, at 32×32 on a CPU
+
+# By name: the script, how many times --steps, and the constants that differ from the script's. All are compared with
+# the first one.
+VARIANTS = {
+    "self-teaching": (MAIN, 1, {}),
+    "crops 0.15 alone": (MAIN, 1, {"CROP_RATIOS": (0.15,)}),
+    "crops 1.0 alone": (MAIN, 1, {"CROP_RATIOS": (1.0,)}),
+    "judge frozen within a step": (MAIN, 1, {"JUDGE_DECAY": 0.0}),
+    "judge decay 0.999": (MAIN, 1, {"JUDGE_DECAY": 0.999}),
+    "ruler shared": (MAIN, 1, {"JUDGE_RULER": "shared"}),
+    "ruler own": (MAIN, 1, {"JUDGE_RULER": "own"}),
+    "ruler whitened, ε 0.3": (MAIN, 1, {"JUDGE_RULER": "whitened", "RULER_EPSILON": 0.3}),
+    "λ 0": (MAIN, 1, {"SIGREG_WEIGHT": 0.0}),
+    "λ 0.03": (MAIN, 1, {"SIGREG_WEIGHT": 0.03}),
+    "λ 0.3": (MAIN, 1, {"SIGREG_WEIGHT": 0.3}),
+    "λ 1": (MAIN, 1, {"SIGREG_WEIGHT": 1.0}),
+    "mask ratio 0.6": (MAIN, 1, {"MASK_RATIO": 0.6}),
+    "no masked view (crop objective)": (MAIN, 1, {"OBJECTIVE": "crop"}),
+    "published": (MAIN, 1, {"JUDGE_RULER": "own", "JUDGE_DECAY": 0.0, "CROP_RATIOS": (0.15,), "SIGREG_WEIGHT": 0.03}),
+    "masked": (REGULAR, 1, {}),
+    "masked, same time": (REGULAR, SAME_TIME, {}),
+    "plain": (REGULAR, 1, {"OBJECTIVE": "plain"}),
+    "plain, same time": (REGULAR, SAME_TIME, {"OBJECTIVE": "plain"}),
+}
+FIGURES = {  # of the table, by their names in `evaluate`
+    "psnr_clean": ("PSNR (dB), clean", ".2f"),
+    "psnr_masked": ("PSNR (dB), masked", ".2f"),
+    "psnr_square_masked": ("PSNR (dB) in the square, masked", ".2f"),
+    "linear_clean_auroc": ("AUROC, clean", ".3f"),
+    "linear_masked_auroc": ("AUROC, masked", ".3f"),
+    "few_clean_auroc": ("AUROC by few labels, clean", ".3f"),
+    "neighbours_clean_balanced_accuracy": ("neighbours, clean", ".3f"),
+    "neighbours_masked_balanced_accuracy": ("neighbours, masked", ".3f"),
+    "sigreg": ("SIGReg statistic", ".1f"),
+    "effective_rank": ("effective rank", ".1f"),
+}
+SPEED = {MAIN: 195, REGULAR: 610}  # images a second at 32×32 on one core of a 2.5 GHz Xeon, until runs here tell
+FREE = {"RESUME", "NAME", "DATASET", *CHANGEABLE}  # constants by which no run is told from another
+
+
+def wanted(variant: str, seed: int, options: argparse.Namespace) -> dict:
+    """The constants of a variant's run, by name."""
+    script, times, differing = VARIANTS[variant]
+    constants = script_constants(SOURCE / script, torch.cuda.is_available())
+    steps = round(times * options.steps)
+    epochs = max(constants["EPOCHS"], -(-steps * constants["BATCH_SIZE"] // constants["FACES"]))
+    sizes = {"DATASET": options.dataset, "IMAGE_SIZE": options.image_size, "MAX_STEPS": steps, "EPOCHS": epochs}
+    return constants | sizes | {"SEED": seed} | differing
+
+
+def find_run(constants: dict) -> Run | None:
+    """The run with these constants in runs/, however far it came; constants that it did not have yet do not count."""
+    for path in sorted(RUNS.glob("*/settings.json")):
+        with suppress(UsageError):  # another version's, or damaged
+            run = Run.read(path.parent)
+            if all(run.settings.get(name, value) == value for name, value in constants.items() if name not in FREE):
+                return run
+    return None
+
+
+def is_finished(run: Run | None) -> bool:
+    return run is not None and (run.folder / "checkpoints" / "100.safetensors").is_file()
+
+
+def minutes_of(constants: dict, script: str) -> float:
+    """About how long a run takes, by SPEED."""
+    scale = (constants["IMAGE_SIZE"] / 32) ** 2
+    return constants["MAX_STEPS"] * constants["BATCH_SIZE"] * scale / SPEED[script] / 60
+
+
+def train(variant: str, constants: dict, run: Run | None) -> Run:
+    """Make a run, or go on with it, by its script, in a process of its own; a `UsageError` if that fails."""
+    script = SOURCE / VARIANTS[variant][0]
+    defaults, line = script_constants(script, torch.cuda.is_available()), []
+    for name, value in constants.items() if run is None else [("RESUME", run.folder)]:
+        if value != defaults[name]:
+            line += [option_of(name), *map(str, value if isinstance(value, tuple) else [value])]
+    print(f"{variant}, seed {constants['SEED']}: {script.name} {' '.join(line)}", flush=True)
+    if subprocess.run([sys.executable, script, *line], check=False).returncode:
+        raise UsageError(f"{variant}: the run did not come to its end; the same command goes on with what is missing")
+    return find_run(constants)
+
+
+def measured(run: Run, sample: Sample, device: torch.device) -> Measured:
+    """What `evaluate` measures of a run, from measured.json in its folder or, where that is of something else, anew."""
+    [trained], path = open_runs([str(run.folder)], "100", device), run.folder / "measured.json"
+    of = [trained.step, run.identity, len(sample.train), len(sample.test), sample.views.mask_ratio]
+    one = Measured(trained.name, trained.model, trained)
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["of"] == of:
+            one.values = {name: np.array([value]) for name, value in content["values"].items()}
+    if not one.values:
+        measure(one, sample, None, device)
+        with atomic_write(path) as file:
+            json.dump({"of": of, "values": {name: float(values[0]) for name, values in one.values.items()}}, file)
+    one.model, one.run = None, replace(trained, model=None)  # which take memory
+    return one
+
+
+def markdown(columns: list[Column]) -> str:
+    """The table: a row for each variant, its figures' means over seeds ± half of their 95 % intervals.
+
+    A star marks a paired difference to the first variant whose interval excludes zero.
+    """
+    rows = [["", "seeds", *(title for title, _ in FIGURES.values())], ["---"] + ["--:"] * (1 + len(FIGURES))]
+    for column in columns:
+        cells = []
+        for name, (_, form) in FIGURES.items():
+            less = column.less(columns[0], name) if column is not columns[0] else None
+            certain = less is not None and (less.low > 0 or less.high < 0)
+            cells.append(text_of(column.estimate(name), form, "*" * certain).strip())
+        rows.append([column.title, str(len(column.models)), *cells])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def write_csv(columns: list[Column], path: Path) -> None:
+    """Each variant's figures, and their differences to the first one's, with the ends of their 95 % intervals."""
+    with atomic_write(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(["variant", "figure", "value", "low", "high", "difference", "low", "high"])
+        for column, name in product(columns, FIGURES):
+            estimates = [column.estimate(name), column.less(columns[0], name)]
+            writer.writerow([column.title, name, *(text for one in estimates if one for text in one.texts)])
+
+
+def draw(columns: list[Column], title: str) -> Figure:
+    """Every figure of every variant with its interval, beside the first variant's."""
+    figure = Figure(figsize=(18, 2 + 0.55 * len(columns)), layout="constrained")
+    panels, names = figure.subplots(2, 5, sharey=True), [column.title for column in columns]
+    for axes, (name, (label, _)) in zip(panels.flat, FIGURES.items(), strict=True):
+        estimates = [column.estimate(name) for column in columns]
+        values = np.array([[one.value, one.low, one.high] if one else 3 * [np.nan] for one in estimates]).T
+        axes.axvspan(values[1, 0], values[2, 0], color="C0", alpha=0.15, linewidth=0)
+        axes.errorbar(values[0], names, xerr=np.nan_to_num(abs(values[1:] - values[0])), fmt="o", capsize=3)
+        axes.set(title=label)
+        axes.set_xscale("log" if name == "sigreg" else "linear")
+        axes.grid(alpha=0.3)
+    panels[0, 0].invert_yaxis()
+    figure.suptitle(title)
+    return figure
+
+
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"variants: {', '.join(VARIANTS)} [all]")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each variant [%(default)s]")
+    parser.add_argument("--steps", type=int, default=640, help="of each run [%(default)s]")
+    parser.add_argument("--image-size", type=int, default=32, help="side in pixels [%(default)s]")
+    parser.add_argument("--dataset", default="faces", help="as the scripts' [%(default)s]")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="[%(default)s]")
+
+
+def main(options: argparse.Namespace) -> None:
+    require_whole(1, **{"--seeds": options.seeds, "--steps": options.steps, "--image-size": options.image_size})
+    chosen = options.only or list(VARIANTS)
+    for name in chosen:
+        require(name in VARIANTS, "--only", name, f"one of {', '.join(VARIANTS)}")
+    device, minutes, runs = find_device(options.device), 0.0, {}
+    for variant, seed in product(chosen, range(options.seeds)):
+        constants = wanted(variant, seed, options)
+        runs[variant, seed] = run = find_run(constants)
+        if not is_finished(run):
+            minutes += minutes_of(constants, VARIANTS[variant][0])
+    missing = sum(not is_finished(run) for run in runs.values())
+    print(
+        f"{len(runs)} runs, {missing} of them to be trained: about {minutes:,.0f} minutes on one such core as SPEED's"
+    )
+    for variant in chosen:
+        script, times, differing = VARIANTS[variant]
+        told = ", ".join(f"{name} {value}" for name, value in differing.items()) or "its defaults"
+        there = sum(is_finished(runs[variant, seed]) for seed in range(options.seeds))
+        print(f"  {variant:32} {there} of {options.seeds} there; {script}, {times * options.steps:,.0f} steps, {told}")
+    if options.dry_run:
+        return
+
+    sample, columns = None, {variant: {} for variant in chosen}
+    for (variant, seed), run in runs.items():
+        if not is_finished(run):
+            run = train(variant, wanted(variant, seed, options), run)
+        if sample is None:
+            [first] = open_runs([str(run.folder)], "100", device)
+            sample = Sample(first.open_data(), 10_000, 20_000, 0.05, first.views(0.35))
+            sample.weights = sample.weights[:1]  # intervals are those over seeds
+        columns[variant][seed] = measured(run, sample, device)
+        title = f"{options.dataset} at {options.image_size}×{options.image_size}, {options.steps:,} steps, by seeds"
+        table = [Column((name,), of) for name, of in columns.items() if of]
+        with atomic_write(RUNS / "ablation.md") as file:
+            file.write(f"{title}\n\n{markdown(table)}")
+    write_csv(table, RUNS / "ablation.csv")
+    save_picture(draw(table, title), RUNS / "ablation.png")
+    print(f"{markdown(table)}\ntable and picture: {RUNS / 'ablation.md'}, .csv and .png")
