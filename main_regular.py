@@ -67,7 +67,7 @@ WEIGHT_DECAY = 0.01  # AdamW's; with 0 it is Adam
 
 # --- the run
 SEED = 0  # of everything random: weights, order, masks, noise
-DEVICE = "cuda" if gpu else "cpu"  # where to train
+DEVICE = "auto"  # where to train: "cuda", "mps" (an Apple GPU) or "cpu"; "auto" is the first of them that is there
 PRECISION = "auto"  # of convolutions: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it
 COMPILE = gpu  # compile the convolutions: faster steps after a minute; without a compiler they stay as they are
 LOG_EVERY = 10  # steps between rows of metrics.csv

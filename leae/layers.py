@@ -113,6 +113,11 @@ class SpaceToDepthShortcut(nn.Module):
         return F.conv2d(x, self.kernel, stride=2)
 
 
+def float64_device(device: torch.device) -> torch.device:
+    """Where what is on a device is computed in float64: on the CPU for Apple's GPUs, which have none, else there."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def at_least_float32(values: Tensor) -> Tensor:
     """bfloat16 or float16, as autocast's layers give, to float32, for what is computed with it; others as they are."""
     return values if values.dtype in (torch.float32, torch.float64) else values.float()

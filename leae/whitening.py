@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from leae.distributed import all_reduce_mean
 from leae.errors import UsageError, require_in
+from leae.layers import float64_device
 
 DECAY = 0.98  # of the moving average, a step
 LEAST = 1e-12  # of an eigenvalue: rounding makes some negative, and codes that are all the same have none
@@ -29,13 +30,14 @@ class Whitening(nn.Module):
         super().__init__()
         require_in("(0, inf)", RULER_EPSILON=epsilon)
         self.epsilon = epsilon
-        self.register_buffer("covariance", torch.eye(dim, dtype=torch.float64, device=device))
-        self.register_buffer("weight", torch.zeros((), dtype=torch.float64, device=device))  # Σ DECAY^i over updates
+        float64 = {"dtype": torch.float64, "device": float64_device(device)}
+        self.register_buffer("covariance", torch.eye(dim, **float64))
+        self.register_buffer("weight", torch.zeros((), **float64))  # Σ DECAY^i over updates
 
     @torch.no_grad()
     def update(self, codes: Tensor) -> None:
         """Fold in the covariance of a step's real codes, [N, D] or [N, D, H, W], over batch, positions, processes."""
-        samples = codes.double().movedim(1, -1).flatten(0, -2)
+        samples = codes.to(self.covariance).movedim(1, -1).flatten(0, -2)
         centred = samples - all_reduce_mean(samples.mean(dim=0))
         self.weight.mul_(DECAY).add_(1)
         self.covariance.lerp_(all_reduce_mean(centred.T @ centred / len(samples)), 1 / self.weight)
@@ -55,4 +57,4 @@ class Whitening(nn.Module):
 def whiten(codes: Tensor, matrix: Tensor) -> Tensor:
     """Codes [N, D] or [N, D, H, W], float32 or float64, times W [D, D]: in their own dtype, also under autocast."""
     with torch.autocast(codes.device.type, enabled=False):
-        return (codes.movedim(1, -1) @ matrix.to(codes.dtype)).movedim(-1, 1)
+        return (codes.movedim(1, -1) @ matrix.to(codes)).movedim(-1, 1)

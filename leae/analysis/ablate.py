@@ -187,7 +187,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--image-size", type=int, default=32, help="side in pixels [%(default)s]")
     parser.add_argument("--dataset", default="faces", help="as the scripts' [%(default)s]")
     parser.add_argument("--dry-run", action="store_true", help="print the plan")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="[%(default)s]")
+    parser.add_argument("--device", default="auto", help="cuda, mps, cpu or the first that is there [%(default)s]")
 
 
 def main(options: argparse.Namespace) -> None:

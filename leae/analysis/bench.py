@@ -164,7 +164,7 @@ def compare(title: str, constants: dict, batch_size: int, steps: int, device: to
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", choices=SETTINGS, help="one of the settings instead of all")
     parser.add_argument("--steps", type=int, help="steps that are timed of each kind [10, on a GPU 50]")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="[%(default)s]")
+    parser.add_argument("--device", default="auto", help="cuda, mps, cpu or the first that is there [%(default)s]")
 
 
 def main(options: argparse.Namespace) -> None:

@@ -77,7 +77,7 @@ def reconstruction_figures(
             for figure, values in figures.items():
                 by_image[f"{figure}_{view}"].append(values)
     with np.errstate(invalid="ignore", divide="ignore"):
-        totals = {key: weights @ torch.cat(values).double().cpu().numpy() for key, values in by_image.items()}
+        totals = {key: weights @ torch.cat(values).cpu().double().numpy() for key, values in by_image.items()}
         energy, count = totals.pop("energy"), weights.sum(axis=1)
         return {key: total / (energy if key.startswith("sharpness") else count) for key, total in totals.items()}
 

@@ -74,7 +74,7 @@ def add_run_arguments(parser: Parser, nargs: int | str, masks: bool = True) -> N
     parser.add_argument("runs", metavar="RUN", nargs=nargs, help="a run's folder, runs/self-teaching-001 say")
     kept = ", ".join(f"{percent:03d}" for percent in MILESTONES)
     parser.add_argument("--checkpoint", default="100", help=f"which one: {kept} (percent) or last [%(default)s]")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="[%(default)s]")
+    parser.add_argument("--device", default="auto", help="cuda, mps, cpu or the first that is there [%(default)s]")
     if masks:
         parser.add_argument("--mask-ratio", type=float, help="share of the area that is masked [the first run's]")
 

@@ -15,6 +15,15 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # of glibc's malloc.h
 
 
+def best_device() -> str:
+    """What "auto" is here: an NVIDIA GPU, else an Apple one, else the CPU.
+
+    An Apple GPU trains with the constants of a CPU, in float32. What is computed in float64 is computed on the CPU
+    there; see `float64_device`.
+    """
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def find_device(name: str, precision: str = "auto") -> torch.device:
     """The device of that name, ready for training; of several GPUs that torchrun's processes share, this one's.
 
@@ -22,7 +31,7 @@ def find_device(name: str, precision: str = "auto") -> torch.device:
     """
     require_choice(PRECISIONS, PRECISION=precision)
     require(isinstance(name, str), "DEVICE", name, "a text, cuda or cpu")
-    device = usable_device(name)
+    device = usable_device(best_device() if name == "auto" else name)
     if precision == "bfloat16" and not has_bfloat16(device):
         print("precision: bfloat16, for which this device has no instructions: steps will be slow")
     if device.type == "cuda":

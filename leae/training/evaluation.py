@@ -11,6 +11,7 @@ from leae.autoencoder import BATCH, BaseAutoencoder
 from leae.data.batches import Images, to_float
 from leae.distributed import all_reduce_sum, rank, world_size
 from leae.errors import require_in
+from leae.layers import float64_device
 from leae.masking import add_noise, draw_boxes, fill_squares, mask_side
 from leae.randomness import generator
 
@@ -139,4 +140,5 @@ def _mean_psnr(images: Images, answer: Callable[[Tensor, int], Tensor], device: 
     for first in range(rank() * BATCH, len(images), world_size() * BATCH):
         batch = to_float(images[first : first + BATCH], device)
         total += psnr(answer(batch, first), batch).sum().item()
-    return all_reduce_sum(torch.tensor(total, dtype=torch.float64, device=device)).item() / len(images)
+    total = torch.tensor(total, dtype=torch.float64, device=float64_device(device))
+    return all_reduce_sum(total).item() / len(images)

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from leae.data.batches import Images, to_float
 from leae.distributed import rank
+from leae.layers import float64_device
 from leae.training.evaluation import evaluation_mode
 
 DEAD_SHARE = 0.01  # a dimension that deviates by less than this share of the liveliest one is dead
@@ -18,7 +19,8 @@ ENOUGH, MOST = 16, 1024  # held-out images that can tell, and that are enough to
 
 def samples_of(codes: Tensor) -> Tensor:
     """Codes [N, D], or those of a spatial latent [N, D, H, W], as float64 [samples, D]: each position is a sample."""
-    return codes.detach().double().movedim(1, -1).flatten(0, -2)
+    codes = codes.detach().to(float64_device(codes.device), torch.float64)
+    return codes.movedim(1, -1).flatten(0, -2)
 
 
 def spectrum(codes: Tensor) -> Tensor:
