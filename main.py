@@ -1,14 +1,14 @@
 """Train an autoencoder that teaches itself: no pixel loss, a slowly refreshed copy of its encoder is the judge.
 
     uv run main.py                                          train with the constants below
-    uv run main.py --objective crop --latent spatial        set constants for one run: best reconstructions
-    uv run main.py --dataset path/to/images                 your own images
+    uv run main.py --dataset path/to/images --epochs 5      set constants for one run: your own images
     uv run main.py --resume runs/self-teaching-001          go on with a run that was stopped
     uv run torchrun --nproc-per-node 8 main.py              on eight GPUs
 
 Edit the constants and run again. Of two values the second is for a machine without a GPU: a run of minutes.
 """
 
+import leae.training.help  # noqa: F401, I001  answers --help before PyTorch is imported, which takes seconds
 import torch
 
 from leae.autoencoder import Autoencoder, build

@@ -5,10 +5,10 @@
     uv run main_regular.py --resume runs/masked-001                     go on with a run that was stopped
     uv run torchrun --nproc-per-node 8 main_regular.py                  on eight GPUs
 
-A batch, a corruption, a model, a reconstruction loss. Edit the constants and run again. Where one has two values, the
-second is for a machine without a GPU. Those of main.py have the same values there, but for OBJECTIVE: a fair pair.
+A batch, a corruption, a model, a reconstruction loss. Constants that main.py has, too, are as there, except OBJECTIVE.
 """
 
+import leae.training.help  # noqa: F401, I001  answers --help before PyTorch is imported, which takes seconds
 import torch
 from torch import Tensor, nn
 

@@ -1,10 +1,11 @@
 """Every command that is not training: `uv run -m leae COMMAND`.
 
-A command is a module with `add_arguments(parser)` and `main(options)`, imported only when it is asked for; its
+A command is a module with `add_arguments(parser)` and `main(options)`, imported only when there is work for it; its
 docstring is its help.
 """
 
 import argparse
+import ast
 import difflib
 import importlib
 import sys
@@ -22,6 +23,32 @@ COMMANDS = {
 }
 
 
+def source_of(module: str) -> Path:
+    return Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
+
+
+def light(module: str, names: set[str]) -> dict:
+    """Some names of a module, with what they need and without the other imports, PyTorch's above all, as it is slow.
+
+    It runs the statements that define them, and in turn those that these need, found from the last one to the first.
+    """
+    needed, kept, values = set(names), [], {"__file__": str(source_of(module)), "__name__": module}
+    for node in reversed(ast.parse(source_of(module).read_text(encoding="utf-8")).body):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            node.names = [alias for alias in node.names if (alias.asname or alias.name) in needed]
+            if node.names and isinstance(node, ast.ImportFrom) and source_of(node.module).is_file():
+                values |= light(node.module, {alias.name for alias in node.names})
+            elif node.names:
+                kept.append(node)
+            continue
+        stored = [name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)]
+        if needed & ({node.name} if hasattr(node, "name") else set(stored)):
+            kept.append(node)
+            needed |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+    exec(compile(ast.Module(kept[::-1], []), source_of(module), "exec"), values)
+    return values
+
+
 def run(command: str, arguments: list[str]) -> None:
     """Run a command; a `UsageError` if there is none of that name."""
     from leae.errors import UsageError
@@ -30,11 +57,12 @@ def run(command: str, arguments: list[str]) -> None:
     if command not in COMMANDS:
         advice = "".join(f", did you mean {close}?" for close in difflib.get_close_matches(command, COMMANDS, n=1))
         raise UsageError(f"there is no command {command}{advice}; choose one of {', '.join(COMMANDS)}")
-    module = importlib.import_module(COMMANDS[command])
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = Parser(prog=f"leae {command}", description=module.__doc__, formatter_class=layout)
-    module.add_arguments(parser)
-    module.main(parser.parse_args(arguments))
+    module, layout = COMMANDS[command], argparse.RawDescriptionHelpFormatter
+    about = ast.get_docstring(ast.parse(source_of(module).read_text(encoding="utf-8")))
+    parser = Parser(prog=f"leae {command}", description=about, formatter_class=layout)
+    light(module, {"add_arguments"})["add_arguments"](parser)
+    options = parser.parse_args(arguments)
+    importlib.import_module(module).main(options)
 
 
 def main() -> None:
@@ -42,11 +70,10 @@ def main() -> None:
     if command in ("-h", "--help"):
         print("usage: uv run -m leae COMMAND ..., one of these; each has a --help of its own\n")
         for name, module in COMMANDS.items():
-            source = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
-            first_line = source.read_text(encoding="utf-8").splitlines()[0].strip('"')
+            first_line = source_of(module).read_text(encoding="utf-8").splitlines()[0].strip('"')
             print(f"    {name:<10}{first_line}")
         return
-    from leae.errors import run_command  # imports torch, which the overview does without
+    from leae.errors import run_command
 
     run_command(lambda: run(command, arguments), name=f"leae {command}" if command in COMMANDS else "leae")
 

@@ -21,6 +21,24 @@ def test_alone_it_lists_every_command_with_the_first_line_of_its_help_and_import
     assert capsys.readouterr().out.splitlines() == lines
 
 
+def test_help_does_not_wait_for_torch():
+    lines = [["leae", command, "--help"] for command in COMMANDS] + [
+        [s, "--help"] for s in ("main.py", "main_regular.py")
+    ]
+    program = f"""
+import contextlib, io, runpy, sys
+for sys.argv in {lines}:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        (runpy.run_path if "." in sys.argv[0] else runpy.run_module)(sys.argv[0], run_name="__main__")
+    sys.modules.pop("leae.training.help", None)
+    print(said.getvalue().split(" [")[0], "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    names = [f"leae {line[1]}" if line[0] == "leae" else line[0] for line in lines]
+    assert done.stdout.splitlines() == [f"usage: {name} False" for name in names]
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_commands_help_is_its_docstring_and_its_options(monkeypatch, capsys, command):
     with pytest.raises(SystemExit) as stop:

@@ -22,6 +22,7 @@ from sklearn.metrics import RocCurveDisplay, roc_auc_score
 from tqdm import tqdm
 
 from leae.analysis import maps, trained
+from leae.analysis.trained import add_run_arguments
 from leae.autoencoder import BaseAutoencoder
 from leae.data.batches import to_float
 from leae.data.sources import folder_source, read_images
@@ -133,7 +134,7 @@ def draw_roc(errors: np.ndarray, positives: np.ndarray, name: str, limit: float,
 
 
 def add_arguments(parser: Parser) -> None:
-    trained.add_run_arguments(parser, nargs=1, masks=False)
+    add_run_arguments(parser, nargs=1, masks=False)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the images to score, at any depth")
     parser.add_argument("--positive", metavar="NAME", help="sub-folder whose images should score higher than others")
     parser.add_argument("--images", type=int, default=8, help="images in a row of scores.png [%(default)s]")

@@ -205,10 +205,10 @@ def _list(bad: list[list[str]], total: int) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    size, count = (128, 50_000) if torch.cuda.is_available() else (64, 8_192)  # main.py's
     parser.add_argument("dataset", help=f"{', '.join(NAMES)}, or the path of a folder of images")
-    parser.add_argument("--image-size", type=int, default=size, help="side in pixels [%(default)s]")
-    parser.add_argument("--faces", type=int, default=count, help="faces to train on [%(default)s]")
+    omit = {"type": int, "default": argparse.SUPPRESS}  # until PyTorch has said whether there is a GPU
+    parser.add_argument("--image-size", **omit, help="side in pixels [main.py's: 128, without a GPU 64]")
+    parser.add_argument("--faces", **omit, help="faces to train on [main.py's: 50000, without a GPU 8192]")
 
 
 def main(options: argparse.Namespace) -> None:
@@ -216,6 +216,8 @@ def main(options: argparse.Namespace) -> None:
         with one_at_a_time(root := DATA / "celeba"):
             if not celeba.has_celeba(root):  # another process may just have fetched it
                 celeba.fetch(root)
-    dataset = open_dataset(options.dataset, options.image_size, options.faces)
+    main_py = {"image_size": 128, "faces": 50_000} if torch.cuda.is_available() else {"image_size": 64, "faces": 8_192}
+    chosen = main_py | vars(options)
+    dataset = open_dataset(options.dataset, chosen["image_size"], chosen["faces"])
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.images.items())
     print(f"{dataset.title}: {counts}; {len(dataset.attribute_names)} attributes; prepared under {DATA / 'prepared'}")

@@ -138,8 +138,11 @@ def option_of(name: str) -> str:
     return "--" + name.lower().replace("_", "-")
 
 
-def parse_command_line(namespace: dict, arguments: list[str] | None = None) -> dict:
-    """The constants that the command line sets, by name, each with the type of its default, or a `UsageError`."""
+def parse_command_line(namespace: dict, arguments: list[str] | None = None, without_gpu: dict | None = None) -> dict:
+    """The constants that the command line sets, by name, each with the type of its default, or a `UsageError`.
+
+    Help says what the defaults are and, where that is given by name, what they would be `without_gpu`.
+    """
     comments, groups = comments_of(Path(namespace["__file__"])), {}
     parser = Parser(
         description=namespace["__doc__"],
@@ -151,8 +154,10 @@ def parse_command_line(namespace: dict, arguments: list[str] | None = None) -> d
         heading, comment = comments.get(name, ("others", ""))
         group = groups[heading] = groups.get(heading) or parser.add_argument_group(heading)
         option = option_of(name)
-        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        text = f"{comment} [{shown}]".strip().replace("%", "%%")
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        other = (without_gpu or {}).get(name, default)
+        shown += f", without a GPU {other}" * (other != default)
+        text = (f"{comment} [{shown}]" if shown else comment).strip().replace("%", "%%")
         if isinstance(default, bool):
             group.add_argument(option, dest=name, action=argparse.BooleanOptionalAction, help=text)
             continue
