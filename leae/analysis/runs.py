@@ -19,23 +19,20 @@ HEADS = {"run": 21, "kind": 13, "data": 10, "steps": 16, "PSNR (dB)": 11, "begun
 WIDTH = 100  # of the whole table
 
 
-def differences(kind: str, settings: dict) -> dict:
+def differences(kind: str, settings: dict) -> str:
     """The constants that differ from those of the script that made a run, with a GPU or without: where fewer do."""
     script = SCRIPTS / ("main.py" if kind == "self-teaching" else "main_regular.py")
-    hidden = {*SHOWN, "OBJECTIVE"} if settings.get("OBJECTIVE") == kind else SHOWN
-    found = []
-    for defaults in (script_constants(script, gpu) for gpu in (True, False)):
-        theirs = {name: settings.get(name, default) for name, default in defaults.items() if name not in hidden}
-        found.append({name: value for name, value in theirs.items() if value != defaults[name]})
-    return min(found, key=len)
+    told = {*SHOWN, "OBJECTIVE"} if settings.get("OBJECTIVE") == kind else SHOWN
+    ours = [{k: v for k, v in script_constants(script, gpu).items() if k not in told} for gpu in (True, False)]
+    found = [[f"{k}={settings[k]}" for k, v in defaults.items() if settings.get(k, v) != v] for defaults in ours]
+    return " ".join(text.replace(" ", "") for text in min(found, key=len))
 
 
 def steps_of(settings: dict, rows: list[dict[str, str]]) -> str:
     """The steps that have been made and, once there is a row that tells an epoch's, those of the whole run."""
     made = max((int(row["step"]) for row in rows), default=0)
     per_epoch = [int(row["step"]) / float(row["epoch"]) for row in rows if float(row["epoch"]) > 0]
-    whole = settings["EPOCHS"] * round(per_epoch[-1]) if per_epoch else math.inf
-    whole = min(whole, settings["MAX_STEPS"] or math.inf)
+    whole = min(settings["EPOCHS"] * round(per_epoch[-1]) if per_epoch else math.inf, settings["MAX_STEPS"] or math.inf)
     return f"{made:,}" if whole == math.inf else f"{made:,} of {whole:,}"
 
 
@@ -43,17 +40,13 @@ def describe(folder: Path) -> list[str]:
     """The lines of a run's folder; a `UsageError` or another error, which says why, if it is damaged."""
     content = read_settings(folder)
     rows = read_metrics(folder)[1] if (folder / "metrics.csv").exists() else []
-    measured = [
-        [f"{float(row[n]):.2f}" for n in row if n.startswith("psnr")] for row in rows if row["split"] != "train"
-    ]
+    measured = [row for row in rows if row["split"] != "train"] or [{}]
+    psnr = " ".join(f"{float(value):.2f}" for name, value in measured[-1].items() if name.startswith("psnr"))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     size = f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.1f} MB"
-    steps, psnr = steps_of(content["settings"], rows), " ".join(measured[-1]) if measured else ""
-    data, begun = Path(content["data"]["name"]).name, str(content["started"])[:10]
-    differing = " ".join(
-        f"{n}={v}".replace(" ", "") for n, v in differences(content["kind"], content["settings"]).items()
-    )
-    row = row_of(folder.name, content["kind"], data, steps, psnr, begun, size)
+    data, steps = Path(content["data"]["name"]).name, steps_of(content["settings"], rows)
+    row = row_of(folder.name, content["kind"], data, steps, psnr, str(content["started"])[:10], size)
+    differing = differences(content["kind"], content["settings"])
     return [row, cut(f"    {differing}", WIDTH)] if differing else [row]
 
 
