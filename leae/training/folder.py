@@ -30,8 +30,8 @@ def read_settings(folder: Path) -> dict:
     """The content of settings.json: "kind", "settings", "data" and more; a `UsageError` if it is not a run's."""
     try:
         content = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        content["settings"] = {name: tuples(value) for name, value in content["settings"].items()}
-        texts = (content["kind"], *(content["data"][name] for name in ("name", "title", "identity")))
+        kind, settings = content["kind"], {name: tuples(value) for name, value in content["settings"].items()}
+        texts = (kind, *(content["data"][name] for name in ("name", "title", "identity")))
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("kind or data are not texts")
     except KeyError as error:
@@ -41,7 +41,7 @@ def read_settings(folder: Path) -> dict:
         known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
         message = f"{folder} is not a run's folder (no settings.json of a run); runs here: {known}"
         raise UsageError(message) from error
-    return content
+    return {**content, "settings": settings}
 
 
 def read_metrics(folder: Path) -> tuple[list[str], list[dict[str, str]]]:
