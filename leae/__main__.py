@@ -17,6 +17,8 @@ COMMANDS = {
     "ablate": "leae.analysis.ablate",
     "latents": "leae.analysis.latents",
     "score": "leae.analysis.score",
+    "embed": "leae.analysis.embed",
+    "export": "leae.analysis.export",
     "bench": "leae.analysis.bench",
 }
 

@@ -46,7 +46,9 @@ OPTIONS = {  # of the commands
     "compare": ["--images", "--seed", "--output", "--checkpoint", "--device", "--mask-ratio"],
     "evaluate": ["--train-images", "--held-out", "--label-share", "--checkpoint", "--device", "--mask-ratio"],
     "latents": ["--attribute", "--map", "--images", "--seed", "--checkpoint", "--device"],
-    "score": ["--positive", "--images", "--checkpoint", "--device"],
+    "score": ["--positive", "--images", "--output", "--checkpoint", "--device"],
+    "embed": ["--output", "--checkpoint", "--device"],
+    "export": ["--license", "--checkpoint", "--device"],
     "bench": ["--only", "--device", "--steps"],
 }
 RUN = "runs/self-teaching-001"
@@ -69,7 +71,7 @@ def command_lines(draw):
     names = draw(st.lists(st.sampled_from(OPTIONS[command]), min_size=1, max_size=2, unique=True))
     values = ["0"] if command == "bench" else ANY  # a step of the published size takes seconds
     options = [part for name in names for part in (name, draw(st.sampled_from(values)))]
-    count = {"compare": 2, "score": 2, "bench": 0}.get(command, 1)
+    count = {"compare": 2, "score": 2, "embed": 2, "export": 2, "bench": 0}.get(command, 1)
     return ["-m leae", command, *(draw(st.sampled_from(FOLDERS)) for _ in range(count)), *options]
 
 

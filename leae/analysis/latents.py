@@ -28,7 +28,15 @@ from tqdm import tqdm
 
 from leae.analysis.codes import class_difference, gaussianity, nearest_others, separation
 from leae.analysis.maps import MAPS, MOST_CLASSES, draw_map, make_map, require_umap
-from leae.analysis.trained import TrainedRun, add_run_arguments, encode_all, held_out_errors, open_runs, save_picture
+from leae.analysis.trained import (
+    TrainedRun,
+    add_run_arguments,
+    codes_and_errors,
+    draw_training,
+    encode_all,
+    open_runs,
+    save_picture,
+)
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
 from leae.errors import UsageError, require, require_whole
@@ -38,7 +46,6 @@ from leae.training.evaluation import evaluation_mode, sample_images
 from leae.training.pictures import draw_grid
 from leae.training.settings import Parser
 
-TRAINING_CODES = 8_192  # that say where attributes and components point
 MAPPED = 2_000  # held-out images on a map
 FEWEST_IMAGES = 4  # held-out images that the pictures need
 MOST_IMAGES = 50  # in a picture, or pairs of them
@@ -60,12 +67,11 @@ class LatentSpace:
         self.run, self.dataset, self.device = run, dataset, device
         train, test = dataset.images["train"], dataset.images["test"]
         labels = dataset.attributes.get("train", np.zeros((len(train), 0), bool))
-        drawn = torch.randperm(len(train), generator=generator(seed, "selection", 1))[:TRAINING_CODES].sort().values
-        self.training_labels = torch.from_numpy(labels[drawn.numpy()])  # bool [M, A]
-        parts = {"training": train[drawn.numpy()], "held-out": test}
-        codes = [encode_all(run.model, part, None, device, f"{name} codes") for name, part in parts.items()]
-        self.training, self.held_out = (part.flatten(1) for part in codes)  # [M, D] and [N, D]
-        self.errors = held_out_errors(run.model, test, device)  # float64 [N]
+        drawn = draw_training(dataset, seed)
+        self.training_labels = torch.from_numpy(labels[drawn])  # bool [M, A]
+        self.training = encode_all(run.model, train[drawn], None, device, "training codes").flatten(1)  # [M, D]
+        codes, self.errors = codes_and_errors(run.model, test, device, "held-out codes")  # errors: float64 [N]
+        self.held_out = codes.flatten(1)  # [N, D]
         self.order = torch.randperm(len(test), generator=generator(seed, "selection"))  # the first of these are shown
 
     def images(self, indices: Tensor) -> Tensor:
