@@ -65,7 +65,7 @@ def read_for(model: BaseAutoencoder, root: Path, names: list[str]) -> list[np.nd
 
 
 def embed_folder(root: Path, names: list[str], model: BaseAutoencoder) -> Embedding:
-    """What a model makes of images below a folder; `UsageError` if none can be used."""
+    """What a model makes of images below a folder. One that cannot be used is warned of; `UsageError` if none can."""
     device, parts, keys, reasons = next(model.parameters()).device, [], [], {}
     for first in tqdm(range(0, len(names), BATCH), desc="embedding", leave=False, dynamic_ncols=True):
         members = names[first : first + BATCH]
@@ -78,6 +78,8 @@ def embed_folder(root: Path, names: list[str], model: BaseAutoencoder) -> Embedd
     if not parts:
         name, reason = next(iter(reasons.items()))
         raise UsageError(f"none of the {len(reasons)} images can be used; {name}: {reason}")
+    for name, reason in reasons.items():
+        tqdm.write(f"warning: {printable(name)!r} is left out: {printable(reason)}", file=sys.stderr)
     codes, errors = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     return Embedding([name for name in names if name not in reasons], codes, errors, keys, reasons)
 
@@ -92,12 +94,6 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def warn(unusable: dict[str, str]) -> None:
-    """Name the files that could not be used."""
-    for name, reason in unusable.items():
-        tqdm.write(f"warning: {printable(name)!r} is left out: {printable(reason)}", file=sys.stderr)
-
-
 def embed(model: BaseAutoencoder, images: str | Path | Images | torch.Tensor) -> np.ndarray:
     """Codes, float32 [N, *latent_shape], of a folder's images in the order of their paths, or of an array of images.
 
@@ -106,9 +102,7 @@ def embed(model: BaseAutoencoder, images: str | Path | Images | torch.Tensor) ->
     another shape than the model's.
     """
     if isinstance(images, str | Path):
-        embedding = embed_folder(Path(images), image_names(Path(images)), model)
-        warn(embedding.unusable)
-        return embedding.codes
+        return embed_folder(Path(images), image_names(Path(images)), model).codes
     require(len(images) > 0, "the number of images", 0, "at least 1")
     if isinstance(images, np.ndarray | torch.Tensor) and "float" in str(images.dtype):
         images = torch.as_tensor(images, dtype=torch.float32)
@@ -149,7 +143,6 @@ def main(options: argparse.Namespace) -> None:
     else:
         root = Path(options.images)
         found = embed_folder(root, image_names(root), run.model)
-        warn(found.unusable)
         arrays = {"codes": found.codes, "errors": found.errors, "files": np.array([*map(printable, found.files)])}
     if options.output.suffix.lower() == ".csv":
         write_csv(options.output, arrays)

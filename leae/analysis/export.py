@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -46,15 +47,6 @@ def encode(model: BaseAutoencoder, images: Tensor) -> Tensor:
     """What `model.encode` computes in evaluation mode, but for the loop over batches, which a graph cannot have."""
     pixels = images if model.output == "sigmoid" else 2 * images - 1
     return model.encoder.norm(model.encoder.convolve(pixels))
-
-
-def require_onnx() -> None:
-    """A `UsageError` where what writes onnx files is not installed."""
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UsageError(f"--onnx needs {error.name}, which is not installed; uv run --extra onnx brings it") from error
 
 
 def write_onnx(model: BaseAutoencoder, folder: Path) -> None:
@@ -153,8 +145,10 @@ def main(options: argparse.Namespace) -> None:
     require(plain is not None, "--license", options.license, "an identifier as in mit, cc-by-4.0 or other")
     if folder.is_dir() and any(folder.iterdir()) and not all((folder / name).is_file() for name in (WEIGHTS, CONFIG)):
         raise UsageError(f"{folder} has other files in it; choose a new folder, or an earlier export")
-    if options.onnx:
-        require_onnx()
+    installed = all(map(find_spec, ("onnx", "onnxscript")))
+    require(
+        installed or not options.onnx, "--onnx", True, "left out, or run with uv run --extra onnx, which brings onnx"
+    )
     [run] = open_runs(options.runs, options.checkpoint, find_device(options.device))
     model, grids = (
         run.model.cpu(),

@@ -104,14 +104,11 @@ def draw_scores(
         above, below = f"{which} scores:\nimage", f"{which} scores:\nreconstruction"
         rows[above], rows[below] = images.cpu(), reconstruct(run.model, images).cpu()
         captions[above] = [printable(files[n]).rpartition("/")[2] for n in shown]
-        marks = [", trained on" if seen[n] else "" for n in shown]
-        captions[below] = [
-            f"{place + 1}.  {scores['score'][n]:+.2f}{mark}"
-            for place, n, mark in zip(places, shown, marks, strict=True)
-        ]
+        ranks = [f"{place + 1}.  {scores['score'][ranked[place]]:+.2f}".replace("-", "−") for place in places]
+        captions[below] = [rank + (", seen" if seen[n] else "") for rank, n in zip(ranks, shown, strict=True)]
     said = f"{total:,} images by how unusual they are; 1. has the highest score. It is the larger of two: how far the\n"
     said += "reconstruction's error, and the code's distance from the training codes, are above those of held-out\n"
-    said += "images, in standard deviations of their logarithms" + "; seen in training: seen" * seen.any()
+    said += "images, in standard deviations of their logarithms" + ("; seen: trained on" if seen.any() else "")
     return draw_grid(rows, f"{run.title}\n{said}", captions=captions)
 
 
