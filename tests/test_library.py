@@ -4,13 +4,15 @@ import inspect
 import re
 import subprocess
 import sys
+import textwrap
 
+import numpy as np
 import pytest
 import torch
 
 import leae
 from leae.sigreg import sigreg
-from tests.conftest import ROOT, gaussian
+from tests.conftest import ROOT, gaussian, run_leae, write_image
 
 README = (ROOT / "leae" / "README.md").read_text(encoding="utf-8")
 [SNIPPET] = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -46,3 +48,17 @@ def test_the_readmes_own_model_is_trained_as_it_stands():
     first, theirs = next(model.encoder.parameters()), next(judge.encoder.parameters())
     assert not torch.equal(first, theirs)
     torch.testing.assert_close(first, theirs, rtol=0, atol=0.01)  # it follows
+
+
+def test_the_examples_for_other_programs_run_as_they_stand(trained, monkeypatch):
+    for number in range(3):
+        write_image(trained / "path/to/images" / f"{number}.png", number)
+    text = (ROOT / "leae" / "analysis" / "README.md").read_text(encoding="utf-8").split("## For other programs")[1]
+    commands = re.findall(r"^    uv run -m leae (.*)$", text.split("\n## ")[0], re.MULTILINE)
+    assert [line.split()[0] for line in commands] == ["embed", "embed", "export"]
+    for line in commands:
+        run_leae(monkeypatch, *line.split())
+    names = {}
+    exec(textwrap.dedent(re.search(r"\n\n((    .*\n)*    import leae\n(    .*\n)*)", text)[1]), names)
+    assert np.array_equal(names["codes"], np.load("codes.npz")["codes"])
+    assert names["files"].tolist() == ["0.png", "1.png", "2.png"]
