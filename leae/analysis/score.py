@@ -172,7 +172,7 @@ def main(options: argparse.Namespace) -> None:
     said = f"as 5% of the {len(test):,} held-out images of {dataset.title} do"
     print(f"{(scores['score'] > limit).sum():,} score above {limit:.3g}, {said}")
     if seen.any():
-        print(f"{seen.sum():,} are images that the run was trained on, to the pixel: their scores are too low")
+        print(f"{seen.sum():,} are images that the run was trained on, to the pixel, which lowers their scores")
     picture = draw_scores(options.folder, found.files, scores, seen, run, options.images)
     trained.save_picture(picture, output / "scores.png")
     print(f"highest and lowest: {output / 'scores.png'}")
