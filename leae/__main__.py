@@ -18,6 +18,8 @@ COMMANDS = {
     "ablate": "leae.analysis.ablate",
     "latents": "leae.analysis.latents",
     "score": "leae.analysis.score",
+    "embed": "leae.analysis.embed",
+    "export": "leae.analysis.export",
     "runs": "leae.analysis.runs",
     "bench": "leae.analysis.bench",
 }

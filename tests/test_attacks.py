@@ -47,7 +47,10 @@ OPTIONS = {  # of the commands
     "compare": ["--images", "--seed", "--output", "--checkpoint", "--device", "--mask-ratio"],
     "evaluate": ["--train-images", "--held-out", "--label-share", "--checkpoint", "--device", "--mask-ratio"],
     "latents": ["--attribute", "--map", "--images", "--seed", "--checkpoint", "--device"],
-    "score": ["--positive", "--images", "--checkpoint", "--device"],
+    "score": ["--positive", "--images", "--output", "--checkpoint", "--device"],
+    "embed": ["--output", "--checkpoint", "--device"],
+    "export": ["--license", "--checkpoint", "--device"],
+    "ablate": ["--only", "--seeds", "--steps", "--image-size", "--dataset", "--device"],
     "bench": ["--only", "--device", "--steps"],
 }
 RUN = "runs/self-teaching-001"
@@ -70,8 +73,14 @@ def command_lines(draw):
     names = draw(st.lists(st.sampled_from(OPTIONS[command]), min_size=1, max_size=2, unique=True))
     values = ["0"] if command == "bench" else ANY  # a step of the published size takes seconds
     options = [part for name in names for part in (name, draw(st.sampled_from(values)))]
-    count = {"compare": 2, "score": 2, "bench": 0, "runs": 0}.get(command, 1)
-    return ["-m leae", command, *(draw(st.sampled_from(FOLDERS)) for _ in range(count)), *options]
+    count = {"compare": 2, "score": 2, "embed": 2, "export": 2, "ablate": 0, "bench": 0, "runs": 0}.get(command, 1)
+    return [
+        "-m leae",
+        command,
+        *(draw(st.sampled_from(FOLDERS)) for _ in range(count)),
+        *options,
+        *["--dry-run"] * (command == "ablate"),
+    ]
 
 
 def assert_well_behaved(processes, place, line):

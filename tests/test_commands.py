@@ -71,6 +71,11 @@ def test_a_commands_help_is_its_docstring_and_its_options(monkeypatch, capsys, c
         ("score RUN empty", "empty has no images"),
         ("score RUN mine --positive ugly", "--positive is '?ugly'?; it must be one of bad, good"),
         ("score RUN mine --images 51", "--images is 51; it must be at most 50"),
+        ("embed RUN nowhere", "nowhere is not a folder"),
+        ("embed RUN valid", "the split is 'valid'; it must be one of train, test, or a folder"),
+        ("embed RUN test --output codes.txt", "--output is codes.txt; it must be a .npz or .csv file in a folder"),
+        ("export RUN mine", "mine has other files in it; choose a new folder, or an earlier export"),
+        ("export RUN new --license x:y", "--license is 'x:y'; it must be an identifier"),
     ],
 )
 def test_what_is_refused_is_one_line_and_nothing_is_written(trained, monkeypatch, capsys, line, says):

@@ -8,7 +8,7 @@
     interpolations.png          straight lines between the codes of pairs of held-out images, decoded
     attribute-walks.png         steps along attributes' directions from held-out images' codes, decoded
     neighbours.png              held-out images and those others of them whose codes are nearest
-    samples.png                 codes drawn from N(0, I), decoded
+    samples.png                 codes drawn from N(0, I), and from a Gaussian like the training codes', decoded
     extremes.png                the held-out images that are reconstructed best and worst
 
 Directions and components are those of training images' codes; t-SNE and UMAP lay out the held-out codes themselves,
@@ -28,17 +28,25 @@ from tqdm import tqdm
 
 from leae.analysis.codes import class_difference, gaussianity, nearest_others, separation
 from leae.analysis.maps import MAPS, MOST_CLASSES, draw_map, make_map, require_umap
-from leae.analysis.trained import TrainedRun, add_run_arguments, encode_all, held_out_errors, open_runs, save_picture
+from leae.analysis.trained import (
+    TrainedRun,
+    add_run_arguments,
+    codes_and_errors,
+    draw_training,
+    encode_all,
+    open_runs,
+    save_picture,
+)
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
 from leae.errors import UsageError, require, require_whole
 from leae.randomness import generator
 from leae.training.device import find_device
 from leae.training.evaluation import evaluation_mode, sample_images
+from leae.training.monitoring import effective_rank
 from leae.training.pictures import draw_grid
 from leae.training.settings import Parser
 
-TRAINING_CODES = 8_192  # that say where attributes and components point
 MAPPED = 2_000  # held-out images on a map
 FEWEST_IMAGES = 4  # held-out images that the pictures need
 MOST_IMAGES = 50  # in a picture, or pairs of them
@@ -49,7 +57,8 @@ deviations σ of training codes along the direction"""
 WALK = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # differences between the class means
 NEIGHBOURS_SHOWN = 8  # of a query
 PAIRED = 500  # held-out codes whose distances from each other tell what is usual
-SAMPLE_ROWS = 4
+SAMPLE_ROWS = 2  # of either distribution
+FAR = 2  # times the SIGReg statistic of true N(0, I) codes, above which codes are called far from Gaussian
 RARE = 0.02  # an attribute that fewer training images have, or lack, is chosen only by name
 
 
@@ -60,12 +69,11 @@ class LatentSpace:
         self.run, self.dataset, self.device = run, dataset, device
         train, test = dataset.images["train"], dataset.images["test"]
         labels = dataset.attributes.get("train", np.zeros((len(train), 0), bool))
-        drawn = torch.randperm(len(train), generator=generator(seed, "selection", 1))[:TRAINING_CODES].sort().values
-        self.training_labels = torch.from_numpy(labels[drawn.numpy()])  # bool [M, A]
-        parts = {"training": train[drawn.numpy()], "held-out": test}
-        codes = [encode_all(run.model, part, None, device, f"{name} codes") for name, part in parts.items()]
-        self.training, self.held_out = (part.flatten(1) for part in codes)  # [M, D] and [N, D]
-        self.errors = held_out_errors(run.model, test, device)  # float64 [N]
+        drawn = draw_training(dataset, seed)
+        self.training_labels = torch.from_numpy(labels[drawn])  # bool [M, A]
+        self.training = encode_all(run.model, train[drawn], None, device, "training codes").flatten(1)  # [M, D]
+        codes, self.errors = codes_and_errors(run.model, test, device, "held-out codes")  # errors: float64 [N]
+        self.held_out = codes.flatten(1)  # [N, D]
         self.order = torch.randperm(len(test), generator=generator(seed, "selection"))  # the first of these are shown
 
     def images(self, indices: Tensor) -> Tensor:
@@ -165,17 +173,42 @@ def draw_neighbours(space: LatentSpace, count: int) -> Image.Image:
     return space.grid(rows, said, columns=columns, captions=captions)
 
 
+def draw_fitted(training: Tensor, count: int, seed: int) -> Tensor:
+    """Codes of the Gaussian with the mean and the covariance of training codes [M, D]: float [count, D].
+
+    Random sums of the M centred codes have exactly that covariance, and no matrix [D, D] is needed.
+    """
+    mean = training.mean(dim=0)
+    weights = torch.randn(count, len(training), generator=generator(seed, "samples", 1))
+    return mean + weights @ (training - mean) / max(len(training) - 1, 1) ** 0.5
+
+
 def draw_samples(space: LatentSpace, count: int, seed: int) -> Image.Image:
-    """Images decoded from N(0, I) codes, below reconstructions, with how far the codes are from Gaussian."""
+    """Images decoded from N(0, I) codes, and from codes of a Gaussian fitted to training codes, below reconstructions.
+
+    The title says how far the codes are from Gaussian and, where that is far, what follows.
+    """
     model = space.run.model
-    found, true, used = gaussianity(space.held_out[space.order].unflatten(1, model.latent_shape), seed)
+    codes = space.held_out[space.order].unflatten(1, model.latent_shape)
+    found, true, used = gaussianity(codes, seed)
     rows = {"held-out images,\nreconstructed": space.decode(space.held_out[space.order[:count]])}
-    decoded = sample_images(model, SAMPLE_ROWS * count, seed, space.device).cpu()
-    for row, images in enumerate(decoded.split(count)):
-        rows[f"codes {row * count + 1} to {(row + 1) * count}\nof N(0, I)"] = images
-    drawn = "drawn from N(0, I)" + ", every position by itself" * (len(model.latent_shape) > 1)
-    said = f"images decoded from codes {drawn}. SIGReg statistic of {used:,} held-out codes {found:.3g},\n"
-    said += f"of as many true N(0, I) codes {true:.3g}: the nearer the two, the more the codes are Gaussian"
+    standard = sample_images(model, SAMPLE_ROWS * count, seed, space.device).cpu()
+    fitted = space.decode(draw_fitted(space.training, SAMPLE_ROWS * count, seed))
+    for name, decoded in (("N(0, I)", standard), ("the fitted Gaussian", fitted)):
+        for row, images in enumerate(decoded.split(count)):
+            rows[f"codes {row * count + 1} to {(row + 1) * count}\nof {name}"] = images
+    drawn = "drawn from N(0, I)" + ", every position by itself," * (len(model.latent_shape) > 1)
+    said = f"images decoded from codes {drawn} and from a Gaussian with the mean and covariance of training codes\n"
+    said += f"SIGReg statistic of {used:,} held-out codes {found:.3g}, of as many true N(0, I) codes {true:.3g}: "
+    said += "the nearer the two, the more the codes are Gaussian"
+    if found > FAR * true:
+        rank = f"{effective_rank(codes):.1f} of {codes.shape[1]}"
+        said += (
+            f"\nThese are far from it, with an effective rank of {rank}: most codes of N(0, I) lie where no image has "
+        )
+        said += (
+            "its own,\nand the decoder has not been there. The fitted Gaussian has their mean and covariance, no more"
+        )
     if model.variational:
         said += "\nthe codes are the posteriors' means, which deviate less than what is drawn around them in training"
     return space.grid(rows, said)

@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from leae.autoencoder import BaseAutoencoder
-from leae.data.batches import to_float
+from leae.data.batches import Images, to_float
 from leae.data.prepare import Dataset, open_dataset
 from leae.errors import UsageError
 from leae.files import atomic_write
+from leae.randomness import generator
 from leae.training.checkpoints import load_checkpoint
-from leae.training.evaluation import BATCH, MaskedViews, reconstruct
+from leae.training.evaluation import BATCH, MaskedViews, evaluation_mode
 from leae.training.run import MILESTONES, Run
 from leae.training.settings import Parser
 
@@ -29,6 +30,7 @@ NEEDED = (
     "BATCH_SIZE",
     "SEED",
 )  # settings without which a run cannot be analysed
+TRAINING_CODES = 8_192  # that stand for the codes of all training images
 
 
 @dataclass(frozen=True)
@@ -113,37 +115,58 @@ def find_checkpoint(run: Run, name: str) -> Path:
     raise UsageError(f"{run.folder} has no checkpoint {name}; {advice}")
 
 
-def batches_of(images: np.ndarray, device: torch.device, title: str) -> Iterator[tuple[int, Tensor]]:
-    """Batches float [n, C, S, S] in [0, 1] of images uint8 [N, S, S, C], each behind the index of its first image."""
-    for first in tqdm(range(0, len(images), BATCH), desc=title, leave=False, dynamic_ncols=True):
-        yield first, to_float(images[first : first + BATCH], device)
+def draw_training(dataset: Dataset, seed: int = 0) -> np.ndarray:
+    """Which training images, at most TRAINING_CODES, stand for all of them: their numbers, int64 [M], ascending."""
+    drawn = torch.randperm(len(dataset.images["train"]), generator=generator(seed, "selection", 1))
+    return drawn[:TRAINING_CODES].sort().values.numpy()
 
 
-def encode_all(model, images: np.ndarray, views: MaskedViews | None, device: torch.device, title: str) -> Tensor:
+def batches_of(images: Images | Tensor, device: torch.device, title: str) -> Iterator[tuple[int, Tensor]]:
+    """Batches float [n, C, S, S] in [0, 1] of images uint8 [N, S, S, C], each behind the index of its first image.
+
+    A float tensor of images is cut as it is.
+    """
+    ready = isinstance(images, Tensor) and images.is_floating_point()
+    firsts = range(0, len(images), BATCH)
+    for first in tqdm(firsts, desc=title, leave=False, dynamic_ncols=True, disable=len(firsts) == 1):
+        batch = images[first : first + BATCH]
+        yield first, batch.to(device) if ready else to_float(batch, device)
+
+
+def encode_all(model, images: Images, views: MaskedViews | None, device: torch.device, title: str) -> Tensor:
     """Codes float32 [N, *latent_shape] of images uint8 [N, S, S, C] or their views; `UsageError` if not finite."""
     batches = batches_of(images, device, title)
     with torch.no_grad():  # the model is in evaluation mode
         codes = torch.cat([model.encode(views(x, first) if views else x).float().cpu() for first, x in batches])
+    return require_finite(codes, title)
+
+
+def codes_and_errors(
+    model: BaseAutoencoder, images: Images | Tensor, device: torch.device, title: str
+) -> tuple[Tensor, Tensor]:
+    """Codes float32 [N, *latent_shape] and the reconstructions' mean squared errors float64 [N], both on the CPU.
+
+    Images are uint8 [N, S, S, C] or a float tensor [N, C, S, S] in [0, 1]; `UsageError` if codes are not finite.
+    """
+    codes, errors = [], []
+    with evaluation_mode(model):
+        for _, batch in batches_of(images, device, title):
+            codes.append(model.encode(batch))
+            errors.append((model.decode(codes[-1]) - batch).cpu().double().square().mean(dim=(1, 2, 3)))
+    return require_finite(torch.cat(codes).float().cpu(), title), torch.cat(errors)
+
+
+def require_finite(codes: Tensor, title: str) -> Tensor:
+    """The codes; `UsageError` if they are not finite."""
     if not codes.isfinite().all():
         raise UsageError(f"{title}: the model makes codes that are not finite; its training has diverged")
     return codes
 
 
-def squared_errors(model: nn.Module, images: Tensor) -> Tensor:
-    """Mean squared error of each image's reconstruction: float [N, C, S, S] in [0, 1] → float64 [N] on the CPU."""
-    return (reconstruct(model, images) - images).cpu().double().square().mean(dim=(1, 2, 3))
-
-
-def held_out_errors(model: nn.Module, images: np.ndarray, device: torch.device) -> Tensor:
-    """`squared_errors` of images uint8 [N, S, S, C]: float64 [N] on the CPU."""
-    batches = batches_of(images, device, "reconstructing held-out images")
-    return torch.cat([squared_errors(model, batch) for _, batch in batches])
-
-
-def require_file(path: Path | None, option: str, suffix: str) -> None:
-    """Refuse a path, if one is given, where no file of this kind can be written: `UsageError`."""
-    if path and (path.suffix.lower() != suffix or not path.parent.is_dir()):
-        raise UsageError(f"{option} is {path}; it must be a {suffix} file in a folder that exists")
+def require_file(path: Path | None, option: str, *suffixes: str) -> None:
+    """Refuse a path, if one is given, where no file of these kinds can be written: `UsageError`."""
+    if path and (path.suffix.lower() not in suffixes or not path.parent.is_dir()):
+        raise UsageError(f"{option} is {path}; it must be a {' or '.join(suffixes)} file in a folder that exists")
 
 
 def save_picture(picture: Image.Image | Figure, path: Path) -> None:

@@ -20,7 +20,7 @@ from leae.data.prepare import Dataset
 from leae.errors import UsageError
 from leae.training.evaluation import psnr, reconstruct
 from leae.training.run import Run
-from tests.conftest import TINY, run_leae, run_script, write_image
+from tests.conftest import TINY, gaussian, run_leae, run_script, write_image
 
 CPU = torch.device("cpu")
 PICTURES = ["map-pca", "map-tsne", "interpolations", "attribute-walks", "neighbours", "samples", "extremes"]
@@ -156,11 +156,27 @@ def test_samples_are_decoded_and_their_title_tells_how_gaussian_the_codes_are(sp
     first, *others = drawn["rows"].values()
     shown = images_of(space)[space.order[:4]]
     torch.testing.assert_close(first, reconstruct(space.run.model, shown), rtol=0, atol=1e-5)
-    assert len(others) == latents.SAMPLE_ROWS
+    assert len(others) == 2 * latents.SAMPLE_ROWS
     said = [float(figure) for figure in re.findall(r"codes (\d\S*)[,:]", drawn["said"])]
     with torch.no_grad():
         assert said == pytest.approx(gaussianity(space.run.model.encode(images_of(space)))[:2], rel=0.05)
     assert ("means" in drawn["said"]) == space.run.model.variational
+    assert ("far from it" in drawn["said"]) == (said[0] > latents.FAR * said[1])
+
+
+def test_codes_of_the_fitted_gaussian_have_the_training_codes_mean_and_covariance():
+    training = 3 + gaussian(300, 5) @ gaussian(5, 5, seed=1)
+    codes = latents.draw_fitted(training, 50_000, 0)
+    torch.testing.assert_close(codes.mean(dim=0), training.mean(dim=0), rtol=0, atol=0.05)
+    torch.testing.assert_close(codes.T.cov(), training.T.cov(), rtol=0, atol=0.2)
+
+
+@pytest.mark.parametrize(("stretch", "far"), [(1.0, False), (3.0, True)])
+def test_samples_are_called_far_from_gaussian_where_the_codes_are(drawn, stretch, far):
+    space = space_of(MODELS["pooled"]())
+    space.training, space.held_out = stretch * gaussian(60, 8), stretch * gaussian(20, 8, seed=1)
+    latents.draw_samples(space, 4, 0)
+    assert ("far from it" in drawn["said"]) == far
 
 
 def test_a_map_is_coloured_by_the_best_attribute_or_by_classes_where_every_image_has_one():
@@ -208,4 +224,4 @@ def test_the_command_writes_the_pictures_and_says_which_are_left_out_without_att
     assert names == sorted(set(PICTURES) - {"attribute-walks", "map-tsne"})
     said = capsys.readouterr().out
     assert "in runs/self-teaching-001/latents" in said
-    assert "no attribute-walks.png, and maps of one colour: images in mine has no attributes" in said
+    assert "no attribute-walks.png, and maps of one colour: no attribute that enough images have and lack" in said

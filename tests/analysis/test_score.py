@@ -4,28 +4,21 @@ import contextlib
 import csv
 import io
 import os
-import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from leae.analysis.score import image_names, read_for, score_images, write_scores
+from leae.analysis.embed import embed_folder, image_names
+from leae.analysis.score import distance_from, scores_of, write_scores
+from leae.analysis.trained import open_runs
 from leae.autoencoder import Autoencoder
-from leae.conv_autoencoder import VariationalConvAutoencoder
-from leae.data.images import read_square
 from leae.errors import UsageError
-from tests.conftest import run_leae, write_image
+from tests.conftest import gaussian, run_leae, write_image
 
-CPU = torch.device("cpu")
+RUN = "runs/self-teaching-001"
 ODD = ("a b.png", "a\nb.png", "a\r\nb, c.png", 'q"uote".png', "Катя.png", "日本語.png", "=1+1.png")
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return Autoencoder(16, 3, 4, "pooled", 8, 4)
 
 
 def write_noise(path, seed, size=(24, 20)):
@@ -34,29 +27,51 @@ def write_noise(path, seed, size=(24, 20)):
     Image.fromarray(pixels).save(path)
 
 
-def rows_of(errors, unusable, held_out=(0.1,)):
+def read_scores(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_distance_of_codes_is_that_of_mahalanobis_in_few_dimensions_and_in_many():
+    stretch = torch.linspace(0.1, 3, 6)
+    training, codes = 2 + gaussian(4000, 6) * stretch, gaussian(50, 6, seed=1)
+    inverse = np.linalg.inv(np.cov(training.numpy().T))
+    centred = (codes - training.mean(dim=0)).numpy()
+    expected = np.sqrt(np.einsum("ni,ij,nj->n", centred, inverse, centred))
+    np.testing.assert_allclose(distance_from(training)(codes.numpy()), expected, rtol=0.02)
+    spatial = gaussian(400, 8, 8, 8)  # of which the principal components are taken
+    found = distance_from(spatial)(np.concatenate([spatial[:20].numpy(), 3 * spatial[:20].numpy()]))
+    assert found.shape == (40,)
+    assert found[:20].max() < found[20:].min()
+
+
+def test_a_score_is_the_larger_of_two_deviations_from_held_out_images():
+    held_out = {"error": np.exp([0.0, 1, 2, 3]), "distance": np.exp([1.0, 1, 3, 3])}
+    scores = scores_of({"error": np.exp([1.5, 6, -9]), "distance": np.exp([4.0, 2, -9])}, held_out)
+    deviation = np.std([0, 1, 2, 3])
+    np.testing.assert_allclose(scores["score"], [2, 4.5 / deviation, max(-10.5 / deviation, -11)])
+    same = {"error": np.zeros(3), "distance": np.ones(3)}  # codes that have collapsed
+    assert (scores_of(same, same)["score"] == 0).all()
+
+
+def test_shares_are_those_of_held_out_images_below_and_the_highest_score_comes_first():
+    scores = {"score": np.array([0.1, 0.9, 0.3]), "error": np.array([5.0, 6, 7])}
+    held_out = {"score": np.array([0.4, 0.3, 0.2, 0.1]), "error": np.array([5.5, 6, 7, 8])}
     file = io.StringIO(newline="")
-    write_scores(errors, unusable, np.array(held_out), file)
+    write_scores(["c", "a", "b"], scores, held_out, np.array([True, False, False]), {"d": "unreadable"}, file)
     file.seek(0)
-    return list(csv.DictReader(file))
+    rows = list(csv.DictReader(file))
+    columns = ["file", "score", "score_above_held_out", "error", "error_above_held_out", "trained_on", "reason"]
+    assert list(rows[0]) == columns
+    assert [row["file"] for row in rows] == ["a", "b", "c", "d"]
+    assert [row["score_above_held_out"] for row in rows] == ["1.0000", "0.5000", "0.0000", ""]
+    assert [row["error_above_held_out"] for row in rows] == ["0.2500", "0.5000", "0.0000", ""]
+    assert [row["trained_on"] for row in rows] == ["no", "no", "yes", ""]
 
 
-def test_images_are_ranked_by_the_mean_squared_error_of_their_reconstruction(tmp_path, model):
-    for number in range(7):
-        write_noise(tmp_path / f"{number % 3}" / f"{number}.png", number)
-    errors, unusable = score_images(tmp_path, image_names(tmp_path), model, CPU)
-    expected = {}
-    for path in tmp_path.rglob("*.png"):
-        image = torch.from_numpy(read_square(path, 16).copy()).permute(2, 0, 1)[None] / 255
-        with torch.no_grad():
-            error = (model.eval()(image) - image).double().square().mean().item()
-        expected[path.relative_to(tmp_path).as_posix()] = error
-    assert list(errors) == sorted(expected, key=expected.get, reverse=True)
-    assert errors == pytest.approx(expected, rel=1e-5)
-    assert not unusable
-
-
-def test_files_that_cannot_be_used_come_last_with_the_reason_and_odd_names_come_back_as_they_are(tmp_path, model):
+def test_files_that_cannot_be_used_come_last_with_the_reason_and_odd_names_come_back_as_they_are(
+    trained, tmp_path, monkeypatch
+):
     for number, name in enumerate(ODD):
         write_noise(tmp_path / "ä ö" / name, number)
     write_noise(tmp_path / "a small one.png", 1, (10, 30))
@@ -66,60 +81,67 @@ def test_files_that_cannot_be_used_come_last_with_the_reason_and_odd_names_come_
     with contextlib.suppress(OSError):  # a file system that takes no such name
         (tmp_path / os.fsdecode(b"bad\xff.png")).touch()
         bad[r"bad\xff.png"] = "unreadable"
-    rows = rows_of(*score_images(tmp_path, image_names(tmp_path), model, CPU))
-    assert list(rows[0]) == ["file", "score", "above_held_out", "reason"]
+    run_leae(monkeypatch, "score", RUN, str(tmp_path), "--output", "odd")
+    rows = read_scores(trained / "odd" / "scores.csv")
     assert sorted(row["file"] for row in rows[: len(ODD)]) == sorted(f"ä ö/{name}" for name in ODD)
     values = [float(row["score"]) for row in rows[: len(ODD)]]
     assert values == sorted(values, reverse=True)
     assert sorted(row["file"] for row in rows[len(ODD) :]) == sorted(bad)
     assert all(row["reason"].startswith(bad[row["file"]]) and not row["score"] for row in rows[len(ODD) :])
     "".join("".join(row.values()) for row in rows).encode()  # every text file takes it
-    shutil.rmtree(tmp_path / "ä ö")
-    with pytest.raises(UsageError, match=f"none of the {len(bad)} images can be scored; a small one"):
-        score_images(tmp_path, image_names(tmp_path), model, CPU)
 
 
-def test_the_share_above_is_that_of_held_out_images_with_a_lower_error():
-    rows = rows_of({"a": 0.9, "b": 0.3, "c": 0.1}, {}, held_out=(0.4, 0.3, 0.2, 0.1))
-    assert [float(row["above_held_out"]) for row in rows] == [1, 0.5, 0]
+def test_a_folder_of_which_nothing_can_be_used_is_refused(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    write_noise(tmp_path / "a small one.png", 1, (10, 30))
+    with pytest.raises(UsageError, match="none of the 2 images can be used; a small one"):
+        embed_folder(tmp_path, image_names(tmp_path), Autoencoder(16, 3, 4, "pooled", 8, 4))
 
 
-def test_a_model_of_grey_images_is_given_grey_ones(tmp_path):
-    write_noise(tmp_path / "colour.png", 0, (40, 40))
-    model = VariationalConvAutoencoder(latent_dim=4)
-    [image] = read_for(model, tmp_path, ["colour.png"])
-    rgb = read_square(tmp_path / "colour.png", 32).astype(float)
-    np.testing.assert_allclose(image[..., 0], rgb @ (0.299, 0.587, 0.114), atol=1)
-    assert len(score_images(tmp_path, ["colour.png"], model, CPU)[0]) == 1
-
-
-RUN = "runs/self-teaching-001"
-
-
-def test_scores_come_with_the_auroc_of_a_sub_folder_against_everything_else(trained, monkeypatch, capsys):
+def test_scores_come_with_the_auroc_of_each_for_a_sub_folder_against_everything_else(trained, monkeypatch, capsys):
     for number in range(5):
         write_image(trained / "to score" / f"{number}.png", number)  # one colour: easy
         write_noise(trained / "to score" / "noisy" / f"a,\n{number}.png", number)
     run_leae(monkeypatch, "score", RUN, "to score", "--positive", "noisy")
-    printed, folder = capsys.readouterr().out, trained / RUN / "latents"
-    with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    printed, folder = capsys.readouterr().out, trained / RUN / "latents" / "scores-to score"
+    rows = read_scores(folder / "scores.csv")
     assert len(rows) == 10
     noisy = np.array([row["file"].startswith("noisy/") for row in rows])
-    scores = np.array([float(row["score"]) for row in rows])
-    area = (scores[noisy][:, None] > scores[~noisy]).mean()
-    assert f"AUROC {area:.4f} of 'noisy' against all others" in printed
+    for name in ("score", "error", "distance"):
+        scores = np.array([float(row[name]) for row in rows])
+        area = (scores[noisy][:, None] > scores[~noisy]).mean()
+        assert f"{name} {area:.4f}" in printed
+    assert "AUROC of 'noisy' against all others: score " in printed
     assert Image.open(folder / "roc.png").size == (1440, 624)
 
 
-def test_a_folder_is_scored_without_a_curve_unless_one_is_asked_for(trained, tmp_path, monkeypatch, capsys):
-    roc = trained / RUN / "latents" / "roc.png"
-    roc.parent.mkdir(exist_ok=True)
-    roc.touch()  # of a folder that was scored before
-    write_image(tmp_path / "good" / "1.png", 1)
-    run_leae(monkeypatch, "score", RUN, str(tmp_path))
-    assert not roc.exists()
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "2.jpg").write_bytes(b"no image")
-    run_leae(monkeypatch, "score", RUN, str(tmp_path), "--positive", "bad")
+def test_a_second_folder_leaves_the_first_ones_scores_and_a_curve_only_comes_when_asked_for(
+    trained, tmp_path, monkeypatch, capsys
+):
+    write_image(tmp_path / "first" / "good" / "1.png", 1)
+    write_image(tmp_path / "second" / "2.png", 2)
+    latents = trained / RUN / "latents"
+    run_leae(monkeypatch, "score", RUN, str(tmp_path / "first"))
+    before = (latents / "scores-first" / "scores.csv").read_bytes()
+    (latents / "scores-second").mkdir(parents=True)
+    (latents / "scores-second" / "roc.png").touch()  # of an earlier time
+    run_leae(monkeypatch, "score", RUN, str(tmp_path / "second"))
+    assert (latents / "scores-first" / "scores.csv").read_bytes() == before
+    assert sorted(path.name for path in (latents / "scores-second").iterdir()) == ["scores.csv", "scores.png"]
+    (tmp_path / "first" / "bad").mkdir()
+    (tmp_path / "first" / "bad" / "2.jpg").write_bytes(b"no image")
+    run_leae(monkeypatch, "score", RUN, str(tmp_path / "first"), "--positive", "bad")
     assert "no ROC curve: it takes images that can be used both" in capsys.readouterr().out
+
+
+def test_images_that_the_run_was_trained_on_are_marked_wherever_they_lie(trained, tmp_path, monkeypatch, capsys):
+    dataset = open_runs([RUN], "100", torch.device("cpu"))[0].open_data()
+    for split in ("train", "test"):
+        for number in range(3):
+            Image.fromarray(dataset.images[split][number]).save(tmp_path / f"{split}-{number}.png")
+    run_leae(monkeypatch, "score", RUN, str(tmp_path), "--output", str(tmp_path / "scores"))
+    marked = {row["file"]: row["trained_on"] for row in read_scores(tmp_path / "scores" / "scores.csv")}
+    assert marked == {
+        f"{split}-{n}.png": "yes" if split == "train" else "no" for split in ("train", "test") for n in range(3)
+    }
+    assert "3 are images that the run was trained on" in capsys.readouterr().out

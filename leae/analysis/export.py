@@ -1,0 +1,174 @@
+"""A run's model as a folder that model hubs take: weights, configuration, a model card with its figures.
+
+    uv run -m leae export runs/self-teaching-001 path/to/folder
+    uv run --extra onnx -m leae export runs/self-teaching-001 path/to/folder --onnx
+
+`leae.load("path/to/folder")` reads it, and `leae.load("owner/name")` once it is on a hub. --onnx adds encoder.onnx,
+images float32 [N, C, S, S] in [0, 1] to codes, and decoder.onnx, codes to images, for any N.
+"""
+
+import argparse
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs
+from leae.autoencoder import BaseAutoencoder
+from leae.errors import UsageError, require
+from leae.files import atomic_write
+from leae.training.checkpoints import state_of, write_checkpoint
+from leae.training.device import find_device
+from leae.training.hub import CONFIG, WEIGHTS
+from leae.training.settings import Parser
+
+OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png")
+FIGURES = ("reconstruction", "latent", "representation")  # of evaluation.json
+
+
+class Graph(nn.Module):
+    """A function of a model and a batch as a module, of which ONNX makes a graph."""
+
+    def __init__(self, model: BaseAutoencoder, function: Callable[[BaseAutoencoder, Tensor], Tensor]):
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return self.function(self.model, batch)
+
+
+def encode(model: BaseAutoencoder, images: Tensor) -> Tensor:
+    """What `model.encode` computes in evaluation mode, but for the loop over batches, which a graph cannot have."""
+    pixels = images if model.output == "sigmoid" else 2 * images - 1
+    return model.encoder.norm(model.encoder.convolve(pixels))
+
+
+def write_onnx(model: BaseAutoencoder, folder: Path) -> None:
+    """encoder.onnx and decoder.onnx of a model on the CPU, in evaluation mode."""
+    encoder = Graph(model, encode), torch.rand(2, *model.image_shape), "images", "codes"
+    decoder = Graph(model, type(model).decode), torch.rand(2, *model.latent_shape), "codes", "images"
+    for name, (graph, example, given, result) in (("encoder", encoder), ("decoder", decoder)):
+        options = {"input_names": [given], "output_names": [result], "external_data": False, "verbose": False}
+        shapes = ({0: torch.export.Dim("N")},)
+        with torch.no_grad():
+            program = torch.onnx.export(graph.eval(), (example,), dynamo=True, dynamic_shapes=shapes, **options)
+        with atomic_write(folder / f"{name}.onnx", "wb") as file:
+            file.write(program.model_proto.SerializeToString())
+
+
+def numbers_in(figures: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every number in nested dictionaries, with its path, but for single attributes."""
+    for name, value in figures.items():
+        if isinstance(value, dict) and name != "attributes":
+            yield from numbers_in(value, f"{prefix}{name}, ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{name}".removesuffix(", mean"), value
+
+
+def held_out_figures(run: TrainedRun) -> str:
+    """Tables in Markdown of what was measured last of this checkpoint, in training and by `evaluate`."""
+    logged, evaluated = (run.run.folder / name for name in ("metrics.csv", "evaluation.json"))
+    tables = {}
+    for row in run.run.read_metrics() if logged.exists() else ():
+        if row["split"] != "train" and int(row["step"]) == run.step:
+            measured = {name: float(value) for name, value in row.items() if name not in ("split", "step", "epoch")}
+            tables["in training"] = (row["split"], measured)
+    if evaluated.exists():
+        try:
+            content = json.loads(evaluated.read_text(encoding="utf-8"))
+            if content["step"] == run.step:
+                tables["evaluate"] = ("test", dict(numbers_in({name: content.get(name, {}) for name in FIGURES})))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise UsageError(f"{evaluated} is damaged; evaluate the run again, or delete it") from error
+    text = ""
+    for name, (split, measured) in tables.items():
+        rows = "".join(f"| {figure} | {value:.4g} |\n" for figure, value in measured.items())
+        text += f"| {name}, split {split} | |\n|---|---|\n{rows}\n"
+    return text or "None were measured.\n\n"
+
+
+def model_card(run: TrainedRun, license: str, grid: bool) -> str:
+    """The model card, with YAML on top as hubs read it."""
+    model, content = run.model, run.run.content
+    (channels, size, _), shape = model.image_shape, " × ".join(map(str, model.latent_shape))
+    script, *options = content.get("command") or ["unknown"]
+    versions = ", ".join(f"{name} {version}" for name, version in content.get("versions", {}).items())
+    picture = "\n![held-out images and what the model makes of them](grid.png)\n" if grid else ""
+    return f"""---
+license: {license}
+library_name: leae
+pipeline_tag: image-feature-extraction
+tags:
+- autoencoder
+- self-supervised
+- representation-learning
+---
+
+# {run.run.folder.resolve().name}
+
+An autoencoder ({run.method}), step {run.step:,}. It maps images of {channels} × {size} × {size} to codes
+of {shape} numbers, {model.compression:.0f}× compression, and back. It was trained on {run.run.data["title"]}, whose own
+terms apply as well.
+
+    import leae
+    model = leae.load("path/to/this/folder")            # or "owner/name", where a hub has it
+    codes = leae.embed(model, "path/to/images")         # numpy, float32 [N, {shape.replace(" ×", ",")}]
+{picture}
+## Figures on held-out images
+
+{held_out_figures(run)}## How it was trained
+
+    {shlex.join([Path(script).name, *options])}
+
+Device: {content.get("device")}. Versions: {versions}. Data, as a digest: {run.run.identity}.
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    add_run_arguments(parser, nargs=1, masks=False)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a new one, an empty one, or an earlier export")
+    parser.add_argument(
+        "--license", default="mit", help="of the weights, by a hub's name for it: yours to choose [%(default)s]"
+    )
+    parser.add_argument("--onnx", action="store_true", help="encoder.onnx and decoder.onnx as well")
+
+
+def main(options: argparse.Namespace) -> None:
+    folder = options.folder
+    plain = re.fullmatch(r"[a-z0-9][a-z0-9.-]*", options.license)
+    require(plain is not None, "--license", options.license, "an identifier as in mit, cc-by-4.0 or other")
+    if folder.is_dir() and any(folder.iterdir()) and not all((folder / name).is_file() for name in (WEIGHTS, CONFIG)):
+        raise UsageError(f"{folder} has other files in it; choose a new folder, or an earlier export")
+    installed = all(map(find_spec, ("onnx", "onnxscript")))
+    require(
+        installed or not options.onnx, "--onnx", True, "left out, or run with uv run --extra onnx, which brings onnx"
+    )
+    [run] = open_runs(options.runs, options.checkpoint, find_device(options.device))
+    model, grids = (
+        run.model.cpu(),
+        [run.run.folder / "grids" / f"{name}-{run.step:06d}.png" for name in ("test", "valid")],
+    )
+    text = model_card(run, options.license, any(path.is_file() for path in grids))
+    about = {"library": "leae", "class": type(model).__name__, "settings": model.settings, "step": run.step}
+    shapes = {"image_shape": model.image_shape, "latent_shape": model.latent_shape}
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in OPTIONAL:  # an earlier export's
+        (folder / name).unlink(missing_ok=True)
+    write_checkpoint(folder / WEIGHTS, model, run.step, state_of(model))
+    with atomic_write(folder / CONFIG) as file:
+        json.dump({**about, **shapes}, file, indent=2)
+    if options.onnx:
+        write_onnx(model, folder)
+    for path in grids:
+        if path.is_file():
+            shutil.copyfile(path, folder / "grid.png")
+    with atomic_write(folder / "README.md", "wb") as file:
+        file.write(text.encode("utf-8", "backslashreplace"))  # file names need not be UTF-8
+    print(f"exported: {', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}")

@@ -1,0 +1,33 @@
+"""Where a model's weights are: in a run's folder, in an exported one, or on a model hub."""
+
+import re
+from pathlib import Path
+
+from leae.errors import UsageError
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"  # of an exported folder, by the names that hubs expect
+
+
+def find_weights(name: str | Path) -> Path:
+    """The checkpoint that is meant by a path, or by a hub's "owner/name", which is fetched if there is no such path.
+
+    A folder's is model.safetensors or, in a run's, checkpoints/100.safetensors. What lies in a folder that is here is
+    never asked of a hub. `UsageError` if fetching is not possible.
+    """
+    path = Path(name)
+    if path.is_dir():
+        found = [path / WEIGHTS, path / "checkpoints" / "100.safetensors"]
+        return next((file for file in found if file.is_file()), path)
+    if path.exists() or path.parent.is_dir() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
+        return path
+    missing = f"there is no {name} here"
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        advice = "correct the path or, for a model on a hub, install huggingface-hub"
+        raise UsageError(f"{missing}, and huggingface_hub, which would fetch it, is not installed; {advice}") from error
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=[WEIGHTS, CONFIG])) / WEIGHTS
+    except (OSError, ValueError) as error:
+        said = f"{missing}, and it cannot be fetched from the hub ({str(error).strip().splitlines()[0]:.200})"
+        raise UsageError(f"{said}; correct the name, or try online") from error
