@@ -39,7 +39,7 @@ COMMON = {
     "GRID_IMAGES": ("--grid-images 1000", "at most 100"),
     "SAVE_MINUTES": ("--save-minutes nan", "a number in .0, inf."),
     "NAME": ("--name a/b", "a folder's name"),
-    "INIT": ("--init nowhere", "INIT is 'nowhere'; it must be a checkpoint"),
+    "INIT": ("--init nowhere", "nowhere: No such file"),
     "RESUME": ("--resume runs/none", "runs.none is not a run's folder"),
 }
 OWN = {

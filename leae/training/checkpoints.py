@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from leae.autoencoder import Autoencoder, BaseAutoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
-from leae.errors import UsageError, require
+from leae.errors import UsageError
 from leae.files import atomic_write
 from leae.judge import Judge
 from leae.training.device import usable_device
@@ -124,17 +124,6 @@ def restore_checkpoint(
     except UNREADABLE as error:
         raise UsageError(f"{path} does not fit this run ({_reason(error)}); start a new run") from error
     return header["step"], header["run"]
-
-
-def find_weights(place: str) -> Path:
-    """The checkpoint that INIT means: a file, or in a run's folder 100, else last, or in an exported one model.
-
-    A `UsageError` if there is none.
-    """
-    inside = (Path(place, f"{name}.safetensors") for name in ("checkpoints/100", "checkpoints/last", "model"))
-    found = next((path for path in (Path(place), *inside) if path.is_file()), None)
-    require(found is not None, "INIT", place, "a checkpoint, or the folder of a run or of an exported model")
-    return found
 
 
 def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None, run: dict) -> int:

@@ -11,12 +11,12 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"  # of an exported folder, b
 def find_weights(name: str | Path) -> Path:
     """The checkpoint that is meant by a path, or by a hub's "owner/name", which is fetched if there is no such path.
 
-    A folder's is model.safetensors or, in a run's, checkpoints/100.safetensors. What lies in a folder that is here is
-    never asked of a hub. `UsageError` if fetching is not possible.
+    A folder's is model.safetensors or, in a run's, checkpoints/100.safetensors, else last.safetensors. What lies in a
+    folder that is here is never asked of a hub. `UsageError` if fetching is not possible.
     """
     path = Path(name)
     if path.is_dir():
-        found = [path / WEIGHTS, path / "checkpoints" / "100.safetensors"]
+        found = [path / WEIGHTS, *(path / "checkpoints" / f"{name}.safetensors" for name in ("100", "last"))]
         return next((file for file in found if file.is_file()), path)
     if path.exists() or path.parent.is_dir() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
         return path

@@ -29,8 +29,9 @@ from leae.distributed import rank
 from leae.errors import UsageError
 from leae.files import atomic_write
 from leae.judge import Judge
-from leae.training.checkpoints import find_weights, init_from_checkpoint, restore_checkpoint, state_of, write_checkpoint
+from leae.training.checkpoints import init_from_checkpoint, restore_checkpoint, state_of, write_checkpoint
 from leae.training.folder import CHANGEABLE, MILESTONES, RUNS, read_metrics, read_settings, require_new, tuples
+from leae.training.hub import find_weights
 from leae.training.monitoring import first_non_finite
 from leae.training.pictures import draw_grid
 

@@ -9,7 +9,8 @@ import torch
 from leae.autoencoder import Autoencoder
 from leae.errors import UsageError
 from leae.judge import Judge
-from leae.training.checkpoints import find_weights, init_from_checkpoint, state_of, write_checkpoint
+from leae.training.checkpoints import init_from_checkpoint, state_of, write_checkpoint
+from leae.training.hub import find_weights
 from leae.training.run import Run
 from tests.conftest import TINY, assert_one_line, metrics_of, read_tensors, run_script
 from tests.training.test_checkpoints import SIZES, make_training
@@ -86,14 +87,12 @@ def test_weights_that_do_not_fit_are_refused_with_both_sizes(tmp_path, sizes, sa
         init_from_checkpoint(tmp_path / "100.safetensors", Autoencoder(**{**SIZES, **sizes}), None, run)
 
 
-def test_a_folder_means_its_last_kept_checkpoint_and_one_without_is_refused(tmp_path):
-    for name in ("model", "checkpoints/last", "checkpoints/100"):
+def test_a_folder_means_its_exported_model_or_its_last_kept_checkpoint(tmp_path):
+    for name in ("checkpoints/last", "checkpoints/100", "model"):
         path = tmp_path / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
         path.touch()
         assert find_weights(str(tmp_path)) == path
-    with pytest.raises(UsageError, match=r"INIT is '.*'; it must be a checkpoint, or the folder of a run"):
-        find_weights(str(tmp_path / "nothing"))
 
 
 def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_from_the_weights_again(workplace):
@@ -108,7 +107,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_from_the_weig
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("--init nowhere", "INIT is 'nowhere'"),
+        ("--init nowhere", "nowhere: No such file"),
         ("--init source --resume source", "--init begins a new run, and --resume goes on with one"),
         ("--resume source --epochs 9", "EPOCHS is 1 in source, not 9; .* new run from its weights: --init source"),
         ("--init source --latent-dim 6", "LATENT_DIM is 6, and 8 in source/checkpoints/100"),
