@@ -102,7 +102,7 @@ def main() -> None:
     train, held_out = dataset.images["train"], dataset.images[split][:HELD_OUT]
     batches = Batches(train, BATCH_SIZE, SEED, device)
     total_steps = schedule.total_steps(batches.steps_per_epoch)
-    keep, monitor = milestones(total_steps), CodeMonitor(held_out, device)
+    keep, monitor = milestones(total_steps), CodeMonitor(train, held_out, views, device)
     shown = {"train": to_float(train[:GRID_IMAGES], device), split: to_float(held_out[:GRID_IMAGES], device)}
     run.create("self-teaching", dataset, device_name(device))
     start = run.restore(model, optimizer, judge)
@@ -123,7 +123,7 @@ def main() -> None:
                     run.plot_metrics()
                     for name, images in shown.items():
                         run.draw(name, step, grid_rows(model, images, views))
-                progress.restart()
+                progress.restart(run.psnr)
             if stop.requested or step == total_steps:
                 break
 
@@ -139,10 +139,10 @@ def main() -> None:
 
             made = step + 1
             if made % LOG_EVERY == 0 or made == total_steps:
-                run.log("train", made, made / batches.steps_per_epoch, progress.measure(terms, stop))
+                run.log("train", made, made / batches.steps_per_epoch, progress.measure(terms, stop, optimizer))
     if stop.requested:
         stop.exit(step, run.folder)
-    print(summary(measures, train, held_out, views, device))
+    print(summary(measures, views))
     print(f"grids: {run.folder}/grids, the last: {run.folder}/grids/{split}-{total_steps:06d}.png")
 
 

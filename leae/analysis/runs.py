@@ -16,6 +16,7 @@ from leae.training.settings import script_constants
 SCRIPTS = Path(__file__).parents[2]
 SHOWN = ("DATASET", "NAME", "RESUME", *CHANGEABLE)  # elsewhere in the table, or of no effect on a number
 HEADS = {"run": 21, "kind": 13, "data": 10, "steps": 16, "PSNR (dB)": 11, "begun": 10, "size": 7}  # widths
+SHOWN_PSNR = ("psnr_clean", "psnr_masked", "psnr_noisy")
 WIDTH = 100  # of the whole table
 
 
@@ -41,7 +42,7 @@ def describe(folder: Path) -> list[str]:
     content = read_settings(folder)
     rows = read_metrics(folder)[1] if (folder / "metrics.csv").exists() else []
     measured = [row for row in rows if row["split"] != "train"] or [{}]
-    psnr = " ".join(f"{float(value):.2f}" for name, value in measured[-1].items() if name.startswith("psnr"))
+    psnr = " ".join(f"{float(value):.2f}" for name, value in measured[-1].items() if name in SHOWN_PSNR)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     size = f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.1f} MB"
     data, steps = Path(content["data"]["name"]).name, steps_of(content["settings"], rows)

@@ -15,6 +15,7 @@ from leae.layers import float64_device
 from leae.masking import add_noise, draw_boxes, fill_squares, mask_side
 from leae.randomness import generator
 
+AVERAGED = 20_000  # training images whose mean is taken
 SAMPLE_ROWS = 5  # of a grid
 DRAWN = 65_536  # places of masks that are drawn; more images than that begin again with the first
 
@@ -121,16 +122,22 @@ def mean_image(images: Images) -> Tensor:
     return torch.from_numpy(total / len(images)).permute(2, 0, 1).float() / 255
 
 
-def summary(measures: dict[str, float], train: Images, held_out: Images, views: Views, device: torch.device) -> str:
-    """A line with what `evaluate` measured, beside the PSNR of two answers without a model.
+def references(train: Images, held_out: Images, views: Views, device: torch.device) -> dict[str, float]:
+    """The PSNR of two answers without a model: the views as they are, and the mean of up to 20,000 training images.
 
-    These are the corrupted images as they are, and the mean of the training images. Both arrays: uint8 [N, S, S, C].
+    Both arrays are uint8 [N, S, S, C]; the names are "psnr_masked_input", or "psnr_noisy_input", and "psnr_mean_image".
     """
-    mean = mean_image(train).to(device)
+    mean = mean_image(train[:AVERAGED]).to(device)
+    as_it_is, average = (_mean_psnr(held_out, a, device) for a in (views, lambda batch, first: mean))
+    return {f"psnr_{views.name}_input": as_it_is, "psnr_mean_image": average}
+
+
+def summary(measures: dict[str, float], views: Views) -> str:
+    """A line with what `evaluate` measured, beside `references`."""
+    name, value = views.name, {name: f"{value:.2f} dB" for name, value in measures.items()}
     return (
-        f"held-out PSNR: {measures['psnr_clean']:.2f} dB for clean, {measures[f'psnr_{views.name}']:.2f} dB for "
-        f"{views.name} images; the {views.name} images as they are {_mean_psnr(held_out, views, device):.2f} dB, "
-        f"the training set's mean image {_mean_psnr(held_out, lambda batch, first: mean, device):.2f} dB"
+        f"held-out PSNR: {value['psnr_clean']} for clean, {value[f'psnr_{name}']} for {name} images; the {name} images "
+        f"as they are {value[f'psnr_{name}_input']}, the training set's mean image {value['psnr_mean_image']}"
     )
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from leae.data.batches import Images, to_float
 from leae.distributed import rank
 from leae.layers import float64_device
-from leae.training.evaluation import evaluation_mode
+from leae.training.evaluation import Views, evaluation_mode, references
 
 DEAD_SHARE = 0.01  # a dimension that deviates by less than this share of the liveliest one is dead
 COLLAPSED_RANK = 1.5  # codes of a smaller effective rank lie almost on a line
@@ -58,19 +58,22 @@ def dead_dimensions(codes: Tensor) -> int:
 class CodeMonitor:
     """Measures how many directions codes use, and warns of a collapse when it begins.
 
-    It takes held-out images, uint8 [N, S, S, C], of which the first 1,024 are used: fewer than 16 cannot tell.
+    It takes training and held-out images, uint8 [N, S, S, C]. Of the latter the first 1,024 are used: fewer than 16
+    cannot tell.
     """
 
-    def __init__(self, images: Images, device: torch.device):
-        self.images = to_float(images[:MOST], device) if len(images) >= ENOUGH else None
+    def __init__(self, train: Images, held_out: Images, views: Views, device: torch.device):
+        self.images = to_float(held_out[:MOST], device) if len(held_out) >= ENOUGH else None
+        self.references = references(train, held_out, views, device)
         self.collapsed = set()
 
     def __call__(self, step: int, **encoders: nn.Module) -> dict[str, float]:
         """Measure modules with an `encode` by name: `monitor(400, encoder=model, judge=judge)`.
 
-        The measures are "<name>_effective_rank" and "<name>_dead_dimensions" of each whose codes are finite.
+        The measures are "<name>_effective_rank" and "<name>_dead_dimensions" of each whose codes are finite, and those
+        of `references`.
         """
-        measures = {}
+        measures = dict(self.references)
         for name, module in encoders.items() if self.images is not None else ():
             with evaluation_mode(module):
                 codes = module.encode(self.images)

@@ -1,16 +1,21 @@
 """The steps of a run behind a progress bar, and how fast they are."""
 
 import math
+import shutil
 import time
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from tqdm import tqdm
 
 from leae.distributed import all_reduce_mean, rank
 from leae.errors import UsageError
 from leae.training.signals import StopSignal
+
+BAR = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
+ROOM = 43  # columns of the terminal that a bar needs beside what is said of a step
 
 
 class Progress:
@@ -23,7 +28,8 @@ class Progress:
         if start > total_steps:
             raise UsageError(f"the checkpoint is of step {start:,}, of a run of {total_steps:,}; start a new run")
         turns = range(start, total_steps + 1)
-        self.bar = tqdm(turns, initial=start, total=total_steps, mininterval=1, dynamic_ncols=True, disable=rank() > 0)
+        options = {"mininterval": 1, "dynamic_ncols": True, "disable": rank() > 0, "bar_format": BAR}
+        self.bar = tqdm(turns, initial=start, total=total_steps, **options)
         self.batch_size, self.step = batch_size, start
         self.restart()
 
@@ -32,8 +38,9 @@ class Progress:
             self.step = step
             yield step
 
-    def restart(self) -> None:
-        """Measure from here on: an evaluation, or a checkpoint, took time."""
+    def restart(self, psnr: str = "") -> None:
+        """Measure from here on: an evaluation, or a checkpoint, took time. The bar shows the last held-out PSNR."""
+        self.psnr = psnr
         self.restarted = self.clock = time.perf_counter()
         self.first_timed = self.step
 
@@ -42,8 +49,8 @@ class Progress:
         """Since the last `restart`."""
         return (time.perf_counter() - self.restarted) / 60
 
-    def measure(self, terms: dict[str, Tensor], stop: StopSignal) -> dict[str, float]:
-        """The loss terms of this step as numbers, with "images_per_second" since the last call or `restart`.
+    def measure(self, terms: dict[str, Tensor], stop: StopSignal, optimizer: Optimizer) -> dict[str, float]:
+        """The loss terms of this step as numbers, with "images_per_second" since the last call, and "learning_rate".
 
         Waits for the device. Processes that share the batch get the mean of their terms, and agree on whether to stop.
         A term that is not finite any more is a `UsageError`.
@@ -58,5 +65,12 @@ class Progress:
                 raise UsageError(f"{name} is {value} after step {made}, training has diverged; lower LEARNING_RATE")
         speed = (made - self.first_timed) * self.batch_size / (time.perf_counter() - self.clock)
         self.first_timed, self.clock = made, time.perf_counter()
-        self.bar.set_postfix_str(f"{speed:.0f} img/s, " + ", ".join(f"{name} {v:.3f}" for name, v in values.items()))
-        return {"images_per_second": speed, **values}
+        text, room = f"{speed:.0f} img/s", shutil.get_terminal_size().columns - ROOM
+        for entry in (
+            f"loss {values['loss']:.3f}",
+            self.psnr,
+            *(f"{k} {v:.3f}" for k, v in values.items() if k != "loss"),
+        ):
+            text += f", {entry}" if entry and len(text) + len(entry) + 2 <= room else ""
+        self.bar.set_postfix_str(text)
+        return {"images_per_second": speed, **values, "learning_rate": optimizer.param_groups[0]["lr"]}

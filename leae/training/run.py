@@ -227,6 +227,12 @@ class Run:
             writer.writeheader()
             writer.writerows(self.rows)
 
+    @property
+    def psnr(self) -> str:
+        """The last held-out PSNR of clean images, as a text; empty where there is none."""
+        values = [row["psnr_clean"] for row in self.rows if "psnr_clean" in row]
+        return f"PSNR {float(values[-1]):.2f}" if values else ""
+
     def read_metrics(self) -> list[dict[str, str]]:
         """The rows of metrics.csv, whose columns are kept; raises what `read_metrics` does."""
         self.columns, rows = read_metrics(self.folder)
@@ -236,27 +242,34 @@ class Run:
         """Write grids/<name>-<step>.png; see `draw_grid`."""
         if rank() == 0:
             with atomic_write(self.folder / "grids" / f"{name}-{step:06d}.png", "wb") as file:
-                title = f"{self.folder.name} · {name} · step {step}"
+                objective = self.settings.get("OBJECTIVE", "")
+                method = self.kind if self.kind == objective else f"{self.kind}, {objective}"
+                title = f"{self.folder.name} ({method}), {self.data['title']}: {name} images, step {step:,}"
                 draw_grid(rows, title).save(file, format="PNG", optimize=True)
 
     def plot_metrics(self) -> None:
-        """Draw metrics.png: the loss and its terms in training, and the held-out PSNR."""
+        """Draw metrics.png: the loss and its terms, held-out PSNR, effective ranks, learning rate."""
         if rank() > 0:
             return
-        figure = Figure(figsize=(11, 4.5))
-        margins = {"left": 0.08, "right": 0.99, "bottom": 0.11, "top": 0.93}  # a layout engine would draw it twice
-        losses, quality = figure.subplots(1, 2, gridspec_kw=margins)
+        figure = Figure(figsize=(15, 8))
+        # A layout engine would draw it twice. Legends stand beside their panels.
+        margins = {"left": 0.06, "right": 0.87, "bottom": 0.07, "top": 0.94, "wspace": 0.55, "hspace": 0.28}
+        (losses, quality), (ranks, rates) = figure.subplots(2, 2, gridspec_kw=margins)
+        logged = {name for row in self.rows if row["split"] == "train" for name in row} - {"images_per_second"}
         for name in self.columns[3:]:
             points = [(int(row["step"]), float(row[name])) for row in self.rows if name in row]
-            trained = any(name in row for row in self.rows if row["split"] == "train")
-            if points and (trained or name.startswith("psnr")) and name != "images_per_second":
-                (losses if trained else quality).plot(*zip(*points, strict=True), label=name, marker=".")
-        for axes in (losses, quality):
-            axes.set_xlabel("step")
+            axes = rates if name == "learning_rate" else losses if name in logged else None
+            axes = quality if name.startswith("psnr") else ranks if name.endswith("effective_rank") else axes
+            if points and axes:
+                number, reference = len(axes.lines), name.endswith(("_input", "_image"))
+                style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[2 if reference else number // 5 % 2]}
+                axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker=".", markersize=4, **style)
+        titles = {losses: "training loss and its terms", quality: "held-out PSNR (dB)"}
+        for axes, title in (titles | {ranks: "effective rank of held-out codes", rates: "learning rate"}).items():
+            axes.set(title=title, xlabel="step")
             axes.grid(alpha=0.3)
             if axes.has_data():
-                axes.legend(fontsize="small")
-        losses.set(title="training loss and its terms", yscale="log" if losses.has_data() else "linear")
-        quality.set(title="held-out reconstruction", ylabel="PSNR (dB)")
+                axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+        losses.set_yscale("log" if losses.has_data() else "linear")
         with atomic_write(self.folder / "metrics.png", "wb") as file:
             figure.savefig(file, format="png", dpi=110)

@@ -17,6 +17,7 @@ from leae.training.evaluation import (
     mean_image,
     psnr,
     reconstruct,
+    references,
     sample_images,
     summary,
 )
@@ -64,7 +65,7 @@ def test_the_summary_names_the_models_figures_and_those_of_two_answers_without_a
     mean = to_float(train).double().mean(dim=0).float()
     torch.testing.assert_close(mean_image(train), mean)
     test, views = train[:3], NoisyViews(0.1)
-    line = summary({"psnr_clean": 30.123, "psnr_noisy": 25.5}, train, test, views, CPU)
+    line = summary({"psnr_clean": 30.123, "psnr_noisy": 25.5} | references(train, test, views, CPU), views)
     itself, average = (psnr(view, to_float(test)).mean().item() for view in (views(to_float(test)), mean))
     assert "30.12 dB for clean, 25.50 dB for noisy images" in line
     assert f"as they are {itself:.2f} dB, the training set's mean image {average:.2f} dB" in line

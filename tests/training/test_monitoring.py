@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from leae.training.evaluation import MaskedViews
 from leae.training.monitoring import CodeMonitor, dead_dimensions, effective_rank, spectrum
 from tests.conftest import gaussian
 
@@ -58,10 +59,15 @@ HEALTHY = gaussian(40, 4)
 ON_A_LINE = gaussian(40, 1) * torch.ones(4) + 1e-3 * gaussian(40, 4)
 WITH_A_DEAD_ONE = gaussian(40, 4) * torch.tensor([1, 1, 1, 0.0])
 IMAGES = np.zeros((40, 8, 8, 3), np.uint8)
+REFERENCES = {"psnr_masked_input", "psnr_mean_image"}
+
+
+def watch(images):
+    return CodeMonitor(IMAGES, images, MaskedViews(8, 0.35), CPU)
 
 
 def test_a_collapse_is_told_once_when_it_begins_and_again_if_it_comes_back(capsys):
-    monitor, judge = CodeMonitor(IMAGES, CPU), Codes(HEALTHY)
+    monitor, judge = watch(IMAGES), Codes(HEALTHY)
     history = [HEALTHY, ON_A_LINE, ON_A_LINE, WITH_A_DEAD_ONE, HEALTHY, WITH_A_DEAD_ONE, WITH_A_DEAD_ONE]
     for number, codes in enumerate(history):
         judge.codes = codes
@@ -75,7 +81,7 @@ def test_a_collapse_is_told_once_when_it_begins_and_again_if_it_comes_back(capsy
 
 
 def test_codes_that_are_not_finite_or_too_few_to_tell_are_not_measured(capsys):
-    assert CodeMonitor(IMAGES, CPU)(1, encoder=Codes(HEALTHY / 0)) == {}
-    assert CodeMonitor(IMAGES[:15], CPU)(1, encoder=Codes(ON_A_LINE)) == {}
-    assert len(CodeMonitor(IMAGES[:16], CPU)(1, encoder=Codes(HEALTHY))) == 2
+    assert watch(IMAGES)(1, encoder=Codes(HEALTHY / 0)).keys() == REFERENCES
+    assert watch(IMAGES[:15])(1, encoder=Codes(ON_A_LINE)).keys() == REFERENCES
+    assert len(watch(IMAGES[:16])(1, encoder=Codes(HEALTHY)).keys() - REFERENCES) == 2
     assert capsys.readouterr().err == ""
