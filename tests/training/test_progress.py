@@ -42,18 +42,19 @@ def test_speed_is_images_per_second_since_the_last_measurement_and_without_evalu
 
 
 @pytest.mark.parametrize(
-    ("columns", "shown", "left_out"), [(80, "29.33 dB", "latent"), (120, "latent 1.250", "sigreg")]
+    ("columns", "shown", "left_out"), [(80, "PSNR 29.33", "latent"), (120, "sigreg 1.250", "consist")]
 )
-def test_the_bar_says_what_the_terminal_has_room_for(monkeypatch, columns, shown, left_out):
+def test_the_bar_says_what_the_terminal_has_room_for(monkeypatch, clock, columns, shown, left_out):
     monkeypatch.setenv("COLUMNS", str(columns))
     progress = Progress(0, 25_000, batch_size=128)
-    progress.restart("29.33 dB held out")
+    progress.restart("PSNR 29.33")
+    clock[0] += 1
     terms = {name: torch.tensor(1.25) for name in ("loss", "latent", "sigreg", "consistency", "clean_crop_0.15")}
     assert progress.measure(terms, StopSignal(), OPTIMIZER)["learning_rate"] == 0.125
     assert "loss 1.250" in progress.bar.postfix
     assert shown in progress.bar.postfix
     assert left_out not in progress.bar.postfix
-    assert len(progress.bar.postfix) + len("100% █ 25000/25000 steps, 10:00:00 left, ") <= columns
+    assert len(progress.bar.postfix) + len("100% ███ 25000/25000 steps, 1:00:00 left, ") <= columns
 
 
 def test_minutes_are_counted_since_the_last_restart_not_the_last_measurement(clock):
