@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from leae.analysis.bench import script_constants
 from leae.analysis.columns import Column
@@ -177,7 +178,10 @@ def draw(columns: list[Column], title: str) -> Figure:
         axes.axvspan(values[1, 0], values[2, 0], color="C0", alpha=0.15, linewidth=0)
         axes.errorbar(values[0], names, xerr=np.nan_to_num(abs(values[1:] - values[0])), fmt="o", capsize=3)
         axes.set(title=label)
-        axes.set_xscale("log" if name == "sigreg" else "linear")
+        axes.margins(y=0.5 / len(columns))
+        if name == "sigreg":
+            axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
     panels[0, 0].invert_yaxis()
     figure.suptitle(title)
