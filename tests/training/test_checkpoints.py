@@ -45,6 +45,15 @@ def written(tmp_path_factory):
     return path
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("device", ["cuda", "tpu9"])
+def test_a_device_that_is_not_there_is_named_and_the_file_not_blamed(tmp_path, device):
+    model = make_training()[0]
+    write_checkpoint(tmp_path / "100.safetensors", model, 7, state_of(model))
+    with pytest.raises(UsageError, match=f"DEVICE is '{device}', which PyTorch cannot use here"):
+        leae.load(tmp_path / "100.safetensors", device)
+
+
 @pytest.mark.parametrize(
     ("kind", "sizes"),
     [(Autoencoder, {}), (Autoencoder, {"latent": "spatial"}), (VariationalAutoencoder, {"image_channels": 1})],
