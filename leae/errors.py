@@ -83,9 +83,8 @@ class TolerantStream:
 def signals_to_end() -> list[signal.Signals]:
     """What asks a process to end, beside Ctrl-C: SIGTERM, and SIGHUP where `nohup` has not made it ignored."""
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none
-    return (
-        [signal.SIGTERM] if hangup is None or signal.getsignal(hangup) == signal.SIG_IGN else [signal.SIGTERM, hangup]
-    )
+    ignored = hangup is None or signal.getsignal(hangup) == signal.SIG_IGN
+    return [signal.SIGTERM] if ignored else [signal.SIGTERM, hangup]
 
 
 def run_command(main: Callable[[], None], name: str | None = None) -> None:
@@ -106,9 +105,8 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
         if line is None:
             raise
         if first:
-            tqdm.write(
-                f"{name}: {line}".replace("\n", "\\n"), file=sys.stderr
-            )  # on a line of its own, above a progress bar
+            said = f"{name}: {line}".replace("\n", "\\n")  # one line, whatever a name has in it
+            tqdm.write(said, file=sys.stderr)  # above a progress bar
         sys.exit(2)
     except KeyboardInterrupt as interruption:
         print(f"\n{name}: interrupted", file=sys.stderr)

@@ -23,6 +23,11 @@ class Estimate:
     high: float
 
     @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval does; False where there is none."""
+        return self.low > 0 or self.high < 0
+
+    @property
     def texts(self) -> list[str]:
         """All three for a CSV file."""
         return [f"{number:.6g}" if math.isfinite(number) else "" for number in (self.value, self.low, self.high)]

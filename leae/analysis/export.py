@@ -150,10 +150,8 @@ def main(options: argparse.Namespace) -> None:
         installed or not options.onnx, "--onnx", True, "left out, or run with uv run --extra onnx, which brings onnx"
     )
     [run] = open_runs(options.runs, options.checkpoint, find_device(options.device))
-    model, grids = (
-        run.model.cpu(),
-        [run.run.folder / "grids" / f"{name}-{run.step:06d}.png" for name in ("test", "valid")],
-    )
+    model = run.model.cpu()
+    grids = [run.run.folder / "grids" / f"{name}-{run.step:06d}.png" for name in ("test", "valid")]
     text = model_card(run, options.license, any(path.is_file() for path in grids))
     about = {"library": "leae", "class": type(model).__name__, "settings": model.settings, "step": run.step}
     shapes = {"image_shape": model.image_shape, "latent_shape": model.latent_shape}

@@ -72,7 +72,7 @@ def table(columns: list[Column], sample: Sample) -> list[tuple[str, str, list[Es
     for label, name, form in rows_of(columns, sample):
         estimates = [column.less(first, name) if column is not first else None for column in columns if name]
         certain = [one if one and not math.isnan(one.low) else None for one in estimates]
-        cells = [text_of(one, f"+{form}", "*" * (one is not None and not one.low <= 0 <= one.high)) for one in certain]
+        cells = [text_of(one, f"+{form}", "*" * (one is not None and one.excludes_zero)) for one in certain]
         if any(cells) or not name:
             lines.append((label.split(":")[0], name and f"{name} less column 1", estimates, cells))
     while not lines[-1][1]:  # headings of nothing
