@@ -79,7 +79,7 @@ FIGURES = {  # of the table, by their names in `evaluate`
     "effective_rank": ("effective rank", ".1f"),
 }
 SPEED = {MAIN: 195, REGULAR: 610}  # images a second at 32×32 on one core of a 2.5 GHz Xeon, until runs here tell
-FREE = {"RESUME", "NAME", "DATASET", *CHANGEABLE}  # constants by which no run is told from another
+FREE = {"RESUME", "NAME", *CHANGEABLE}  # constants by which no run is told from another
 
 
 def wanted(variant: str, seed: int, options: argparse.Namespace) -> dict:
@@ -152,8 +152,8 @@ def markdown(columns: list[Column]) -> str:
         cells = []
         for name, (_, form) in FIGURES.items():
             less = column.less(columns[0], name) if column is not columns[0] else None
-            certain = less is not None and (less.low > 0 or less.high < 0)
-            cells.append(text_of(column.estimate(name), form, "*" * certain).strip())
+            mark = "*" * (less is not None and less.excludes_zero)
+            cells.append(text_of(column.estimate(name), form, mark).strip())
         rows.append([column.title, str(len(column.models)), *cells])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
@@ -193,13 +193,14 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each variant [%(default)s]")
     parser.add_argument("--steps", type=int, default=640, help="of each run [%(default)s]")
     parser.add_argument("--image-size", type=int, default=32, help="side in pixels [%(default)s]")
-    parser.add_argument("--dataset", default="faces", help="as the scripts' [%(default)s]")
+    parser.add_argument("--dataset", default="faces", help="as the scripts', but auto [%(default)s]")
     parser.add_argument("--dry-run", action="store_true", help="print the plan")
     parser.add_argument("--device", default="auto", help="cuda, mps, cpu or the first that is there [%(default)s]")
 
 
 def main(options: argparse.Namespace) -> None:
     require_whole(1, **{"--seeds": options.seeds, "--steps": options.steps, "--image-size": options.image_size})
+    require(options.dataset != "auto", "--dataset", "auto", "the data set's own name, by which its runs are found")
     chosen = options.only or list(VARIANTS)
     for name in chosen:
         require(name in VARIANTS, "--only", name, f"one of {', '.join(VARIANTS)}")

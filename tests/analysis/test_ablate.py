@@ -60,6 +60,8 @@ def test_missing_runs_are_made_stopped_ones_resumed_and_differences_are_paired(w
     assert value == pytest.approx(np.mean(values["plain"]), rel=1e-4)
     assert difference == pytest.approx(np.mean(np.subtract(values["plain"], values["self-teaching"])), rel=1e-3)
     assert (low, high) == pytest.approx((paired.low, paired.high), rel=1e-3)
+    assert ablate.find_run({"DATASET": "faces", "SEED": 1}).settings["SEED"] == 1
+    assert ablate.find_run({"DATASET": "digits", "SEED": 1}) is None  # a run on other data is another run
     shutil.rmtree(workplace / "runs")
 
 
