@@ -21,7 +21,7 @@ from leae.errors import run_command
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
 from leae.randomness import generator, seed_weights
-from leae.training.device import autocast, compile_if_it_works, device_name, find_device
+from leae.training.device import autocast, compile_if_it_works, find_device
 from leae.training.evaluation import MaskedViews, evaluate, grid_rows, summary
 from leae.training.monitoring import CodeMonitor
 from leae.training.progress import Progress
@@ -51,10 +51,11 @@ CONV_LATENT_DIM = 32  # size of the latent of MODEL "conv"
 OBJECTIVE = "symmetric"  # "symmetric": clean and masked views, three kinds of terms; "crop": clean crops only
 MASK_RATIO = 0.35  # share of the image's area that the masked view hides, between 0 and 1
 CROP_RATIOS = (0.15, 1.0)  # sides of the judged crops as shares of the image's, 1 is all of it; published 0.15 alone
-SIGREG_WEIGHT = 0.03  # λ: how strongly the codes are kept Gaussian, 0.01 to 0.1
+SIGREG_WEIGHT = 0.1  # λ: how strongly the codes are kept Gaussian, 0.01 to 1; published 0.03
 JUDGE_DECAY = 0.99  # decay of the judge, an EMA of the encoder; published 0, frozen within a step only
-JUDGE_RULER = "shared"  # what normalises codes: "shared", the real views; "own" (published), themselves; or "whitened"
-RULER_EPSILON = 1.0  # ε of "whitened", which is "shared" with the weak directions raised: the smaller, the more
+JUDGE_LIVE = False  # True: the judge is the encoder itself, and its verdicts train it, too; for the ablation
+JUDGE_RULER = "whitened"  # what normalises codes: "shared", the real views; "own" (published), themselves; "whitened":
+RULER_EPSILON = 1.0  # "shared", and weak directions are raised, the more the smaller ε is, a share of the variance
 
 # --- optimisation
 BATCH_SIZE = 128 if gpu else 64  # images per step, at least 2
@@ -91,7 +92,7 @@ def main() -> None:
         model = build(Autoencoder, IMAGE_SIZE, channels_of(DATASET), HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS)
     model = model.to(device, memory_format=torch.channels_last)
     objective = SelfTeachingObjective(IMAGE_SIZE, OBJECTIVE, MASK_RATIO, CROP_RATIOS, SIGREG_WEIGHT)
-    judge = Judge(model.encoder, JUDGE_DECAY, JUDGE_RULER, RULER_EPSILON, objective.crop_ratios)
+    judge = Judge(model.encoder, JUDGE_DECAY, JUDGE_RULER, RULER_EPSILON, objective.crop_ratios, JUDGE_LIVE)
     run.begin(model, judge)
     views = MaskedViews(IMAGE_SIZE, MASK_RATIO)  # that the run is evaluated on
     optimizer = adamw(model, LEARNING_RATE, WEIGHT_DECAY)
@@ -104,9 +105,7 @@ def main() -> None:
     total_steps = schedule.total_steps(batches.steps_per_epoch)
     keep, monitor = milestones(total_steps), CodeMonitor(train, held_out, views, device)
     shown = {"train": to_float(train[:GRID_IMAGES], device), split: to_float(held_out[:GRID_IMAGES], device)}
-    run.create("self-teaching", dataset, device_name(device))
-    start = run.restore(model, optimizer, judge)
-    run.describe(dataset, model, start, total_steps, device_name(device))
+    start = run.start("self-teaching", dataset, total_steps, model, optimizer, judge)
 
     if COMPILE:
         compile_if_it_works(model.encoder, model.decoder, judge.encoder)

@@ -18,11 +18,12 @@ from leae.data.batches import Batches, to_float
 from leae.data.prepare import open_dataset
 from leae.data.sources import channels_of
 from leae.distributed import data_parallel, init_processes
-from leae.errors import require_choice, require_in, run_command
+from leae.errors import require_in, run_command
 from leae.masking import add_noise, draw_gaussian, mask_squares
 from leae.randomness import generator, seed_weights
 from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
-from leae.training.device import autocast, compile_if_it_works, device_name, find_device
+from leae.sigreg import sigreg
+from leae.training.device import autocast, compile_if_it_works, find_device
 from leae.training.evaluation import MaskedViews, NoisyViews, evaluate, grid_rows, sample_rows, summary
 from leae.training.monitoring import CodeMonitor
 from leae.training.progress import Progress
@@ -54,6 +55,7 @@ RECONSTRUCTION_LOSS = "mse"  # "mse", or "bce": binary cross-entropy
 OUTPUT = "sigmoid"  # "sigmoid": pixels in [0, 1]; "linear": pixels scaled to [−1, 1], with the loss mse
 MASK_RATIO = 0.35  # share of the image's area that a masked view hides, between 0 and 1
 NOISE = 0.2  # σ of the noise of "denoising", in the units of pixels from 0 to 1
+SIGREG_WEIGHT = 0.0  # λ of main.py's SIGReg on the codes, where they are not variational; 0 is none; at least 0
 BETA = 1.0  # β, the weight of the KL divergence of "variational"; 1 is the evidence bound; at least 0
 
 # --- optimisation
@@ -89,13 +91,10 @@ def corrupt(images: Tensor, draws: torch.Generator) -> Tensor:
 
 
 def main() -> None:
-    objectives = ("masked", "plain", "denoising", "variational")
-    run = configure(globals(), *objectives)  # by the command line or, with RESUME, as that run began
-    require_choice(objectives, OBJECTIVE=OBJECTIVE)
-    require_in("[0, inf)", BETA=BETA)
+    run = configure(globals(), "masked", "plain", "denoising", "variational")  # by the command line, or as RESUME began
+    require_in("[0, inf)", SIGREG_WEIGHT=SIGREG_WEIGHT, BETA=BETA)
     reconstruction_loss = ReconstructionLoss(RECONSTRUCTION_LOSS, OUTPUT)
-    # Masked views are evaluated where nothing is corrupted in training, too: these runs are compared with main.py's.
-    views = NoisyViews(NOISE) if OBJECTIVE == "denoising" else MaskedViews(IMAGE_SIZE, MASK_RATIO)
+    views = NoisyViews(NOISE) if OBJECTIVE == "denoising" else MaskedViews(IMAGE_SIZE, MASK_RATIO)  # main.py's
     schedule = Schedule(EPOCHS, MAX_STEPS, LEARNING_RATE, WARMUP, SCHEDULE)
     device = find_device(DEVICE, PRECISION)
     seed_weights(SEED)
@@ -107,23 +106,26 @@ def main() -> None:
     else:
         kind = VariationalAutoencoder if variational else Autoencoder
         latent_dim = LATENT_DIM if LATENT == "pooled" else SPATIAL_DIM
-        sizes = (IMAGE_SIZE, channels_of(DATASET), HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS)
-        model = build(kind, *sizes, OUTPUT)
+        model = build(kind, IMAGE_SIZE, channels_of(DATASET), HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS, OUTPUT)
     model = model.to(device, memory_format=torch.channels_last)
     run.begin(model)
     optimizer = adamw(model, LEARNING_RATE, WEIGHT_DECAY)
 
     def loss_terms(model: nn.Module, images: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
         """The loss of a batch, and what it is the sum of."""
-        given = corrupt(images, draws)
-        if not variational:
-            return {"loss": reconstruction_loss(model.decoder(model.encode(given)), images)}
-        mean, log_variance = model.posterior(given)
-        raw = model.decoder(draw_latent(mean, log_variance, draws))
-        # Both are summed over an image's dimensions and averaged over the batch; see `gaussian_kl`.
-        reconstruction = images[0].numel() * reconstruction_loss(raw, images)
-        kl = gaussian_kl(mean, log_variance)
-        return {"loss": reconstruction + BETA * kl, "reconstruction": reconstruction, "kl": kl}
+        if variational:
+            mean, log_variance = model.posterior(images)
+            raw = model.decoder(draw_latent(mean, log_variance, draws))
+            # Both are summed over an image's dimensions and averaged over the batch; see `gaussian_kl`.
+            reconstruction = images[0].numel() * reconstruction_loss(raw, images)
+            kl = gaussian_kl(mean, log_variance)
+            return {"loss": reconstruction + BETA * kl, "reconstruction": reconstruction, "kl": kl}
+        code = model.encode(corrupt(images, draws))
+        reconstruction = reconstruction_loss(model.decoder(code), images)
+        if SIGREG_WEIGHT == 0:
+            return {"loss": reconstruction}
+        regularity = SIGREG_WEIGHT * sigreg(code, draws)
+        return {"loss": reconstruction + regularity, "reconstruction": reconstruction, "sigreg": regularity}
 
     dataset = open_dataset(DATASET, IMAGE_SIZE, FACES, run.identity)  # prepared now, if it was not before
     init_processes(device)
@@ -133,9 +135,7 @@ def main() -> None:
     total_steps = schedule.total_steps(batches.steps_per_epoch)
     keep, monitor = milestones(total_steps), CodeMonitor(train, held_out, views, device)
     shown = {"train": to_float(train[:GRID_IMAGES], device), split: to_float(held_out[:GRID_IMAGES], device)}
-    run.create(OBJECTIVE, dataset, device_name(device))
-    start = run.restore(model, optimizer)
-    run.describe(dataset, model, start, total_steps, device_name(device))
+    start = run.start(OBJECTIVE, dataset, total_steps, model, optimizer)
 
     if COMPILE:
         compile_if_it_works(model.encoder, model.decoder)

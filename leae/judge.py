@@ -27,7 +27,8 @@ class Judge(nn.Module):
     whose statistics reconstructions are measured: "shared", by those of the real views they are compared with; "own",
     as published, by their own. Then the judge is blind to a shift, or a loss of contrast, that the codes of the
     reconstructions have in common. "whitened" is "shared" and then times a W for each kind of view, the whole image and
-    every crop ratio; ε is its (see `Whitening`). Anything else, and an encoder without a batch norm, is a UsageError.
+    every crop ratio; ε is its (see `Whitening`). Anything else, and an encoder without a batch norm, is a UsageError. A
+    live judge is E itself, with gradients into its weights, which shows what standing still is for.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Judge(nn.Module):
         ruler: str = "shared",
         epsilon: float = 1.0,
         crop_ratios: tuple[float, ...] = (),
+        live: bool = False,
     ):
         super().__init__()
         require_in("[0, 1)", JUDGE_DECAY=decay)
@@ -44,7 +46,7 @@ class Judge(nn.Module):
         ends_well = isinstance(encoder.norm, nn.BatchNorm1d | nn.BatchNorm2d)
         require(ends_well, "the end of the judge's encoder", type(encoder.norm).__name__, "a batch norm")
         self.decay, self.ruler = decay, ruler
-        self.encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.encoder = encoder if live else copy.deepcopy(encoder).requires_grad_(False)
         self.ratios = tuple(dict.fromkeys((WHOLE, *crop_ratios))) if ruler == "whitened" else ()
         size, device = encoder.norm.num_features, encoder.norm.running_mean.device
         self.whitenings = nn.ModuleList(Whitening(size, epsilon, device) for _ in self.ratios)

@@ -41,7 +41,7 @@ class SelfTeachingObjective:
     kind: str = "symmetric"  # or "crop"
     mask_ratio: float = 0.35  # share of an image's area that the masked view hides, in (0, 1)
     crop_ratios: tuple[float, ...] = (0.15, 1.0)  # sides of the boxes as shares of the image's; 1.0 is the whole image
-    sigreg_weight: float = 0.03  # λ, at least 0
+    sigreg_weight: float = 0.1  # λ, at least 0
 
     def __post_init__(self):
         require_choice(OBJECTIVES, OBJECTIVE=self.kind)

@@ -8,22 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from leae.distributed import all_reduce_mean
-from leae.errors import UsageError, require_in
+from leae.errors import require_in
 from leae.layers import float64_device
 
 DECAY = 0.98  # of the moving average, a step
-LEAST = 1e-12  # of an eigenvalue: rounding makes some negative, and codes that are all the same have none
+LEAST = 1e-12  # added to the variances, as codes that are all the same have none
 
 
 class Whitening(nn.Module):
     """Codes times W, by a moving average of the covariance C [D, D] of the codes of one kind of real view.
 
-        C = Q · diag(v) · Qᵀ      W = s · Q · diag((v / v̄ + ε)^−½) · Qᵀ      s so that trace(W C Wᵀ) / D = 1
+        Wᵀ W = s² · (C / v̄ + ε)⁻¹      v̄ = trace(C) / D      s so that trace(W C Wᵀ) / D = 1
 
-    v̄ is the mean of the eigenvalues v, and ε above 0 (UsageError) a share of it: a small one makes all directions
-    count alike, a large one leaves codes as they are but for their scale. Whitened real codes have a variance of 1 on
-    average. The average is bias-corrected as Adam's are. It is part of the module's state, so that a resumed run goes
-    on with it, and is the identity before the first update. C and W are float64, which autocast and TF32 leave alone.
+    ε above 0 (UsageError) is a share of the codes' mean variance v̄: a small one makes all directions count alike, a
+    large one leaves codes as they are but for their scale. Whitened real codes have a variance of 1 on average. The
+    moving average is bias-corrected as Adam's are. It is part of the module's state, so that a resumed run goes on
+    with it, and is the identity before the first update. C and W are float64, which autocast and TF32 leave alone.
+
+    Of all W with this product, whose distances are the same, W is a triangular one: no eigenvalues are needed, and on
+    a GPU the host need not wait.
     """
 
     def __init__(self, dim: int, epsilon: float, device: torch.device):
@@ -44,17 +47,15 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def matrix(self) -> Tensor:
-        """W [D, D], float64. A covariance that is not finite is a UsageError."""
-        try:
-            v, Q = torch.linalg.eigh(self.covariance)
-        except torch.linalg.LinAlgError as error:
-            raise UsageError("the judge's codes are not finite, training has diverged; lower LEARNING_RATE") from error
-        v = v.clamp(min=LEAST)
-        squares = 1 / (v / v.mean() + self.epsilon)
-        return Q * (squares / (squares * v).mean()).sqrt() @ Q.T
+        """W [D, D], float64, not finite where codes were not."""
+        one = torch.eye(len(self.covariance)).to(self.covariance)
+        C = self.covariance + LEAST * one
+        L = torch.linalg.cholesky_ex(C / C.diagonal().mean() + self.epsilon * one).L
+        W = torch.linalg.solve_triangular(L, one, upper=False)
+        return W / (W @ C * W).sum(dim=1).mean().sqrt()
 
 
 def whiten(codes: Tensor, matrix: Tensor) -> Tensor:
     """Codes [N, D] or [N, D, H, W], float32 or float64, times W [D, D]: in their own dtype, also under autocast."""
     with torch.autocast(codes.device.type, enabled=False):
-        return (codes.movedim(1, -1) @ matrix.to(codes)).movedim(-1, 1)
+        return (codes.movedim(1, -1) @ matrix.T.to(codes)).movedim(-1, 1)

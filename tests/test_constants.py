@@ -48,14 +48,16 @@ OWN = {
         "CROP_RATIOS": ("--image-size 64 --crop-ratios 0.01", "at least 0.031"),
         "SIGREG_WEIGHT": ("--sigreg-weight -1", "a number in .0, inf."),
         "JUDGE_DECAY": ("--judge-decay 1", "a number in .0, 1."),
+        "JUDGE_LIVE": ("--judge-live 5", "no option 5"),
         "JUDGE_RULER": ("--judge-ruler inch", "shared, own or whitened"),
-        "RULER_EPSILON": ("--judge-ruler whitened --ruler-epsilon 0", "a number in .0, inf."),
+        "RULER_EPSILON": ("--ruler-epsilon 0", "a number in .0, inf."),
     },
     "main_regular.py": {
         "OBJECTIVE": ("--objective pixels", "masked, plain, denoising or variational"),
         "OUTPUT": ("--output square", "sigmoid or linear"),
         "RECONSTRUCTION_LOSS": ("--reconstruction-loss bce --output linear", "sigmoid for .* bce"),
         "NOISE": ("--objective denoising --noise 0", "a number in .0, 1."),
+        "SIGREG_WEIGHT": ("--sigreg-weight -1", "a number in .0, inf."),
         "BETA": ("--objective variational --beta -1", "a number in .0, inf."),
     },
 }
@@ -72,7 +74,8 @@ LINES = [  # the common ones are checked by the same code for both scripts
     ("main.py", "--spatial-dim 16", "SPATIAL_DIM has no effect where LATENT is pooled; leave it out"),
     ("main.py", "--model conv --latent-dim 16", "LATENT_DIM has no effect where MODEL is conv"),
     ("main.py", "--conv-latent-dim 16", "CONV_LATENT_DIM has no effect where MODEL is residual"),
-    ("main.py", "--ruler-epsilon 1", "RULER_EPSILON has no effect where JUDGE_RULER is shared"),
+    ("main.py", "--judge-ruler shared --ruler-epsilon 1", "RULER_EPSILON has no effect where JUDGE_RULER is shared"),
+    ("main.py", "--judge-live --judge-decay 0.5", "JUDGE_DECAY has no effect where JUDGE_LIVE is True"),
     ("main_regular.py", "--noise 0.1", "NOISE has no effect where OBJECTIVE is masked"),
     ("main_regular.py", "--objective denoising --mask-ratio 0.5", "MASK_RATIO has no effect where OBJECTIVE is denoi"),
 ]

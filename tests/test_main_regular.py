@@ -76,7 +76,7 @@ def test_a_fair_pair_begins_with_the_same_weights_on_the_same_data(workplace, mo
         [*SMALL, "--output", "linear"],
         ["--model", "conv", "--output", "linear", "--objective", "variational"],
         ["--model", "conv", "--objective", "denoising"],
-        [*SMALL, "--objective", "plain"],
+        [*SMALL, "--objective", "plain", "--sigreg-weight", "0.01"],
         [*SMALL[:4], "--latent", "spatial", "--spatial-dim", "4", "--objective", "variational"],
     ],
     ids=" ".join,

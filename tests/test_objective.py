@@ -47,3 +47,19 @@ def test_values_and_gradients_are_those_of_the_formulas(latent, decay, ruler, ki
     parameters = list(model.parameters())
     gradients = (torch.autograd.grad(terms["loss"], parameters) for terms in (ours, plain))
     torch.testing.assert_close(*gradients)
+
+
+def test_a_live_judge_is_the_encoder_whose_weights_learn_from_its_verdicts():
+    model, frozen, images = make()
+    judge = Judge(model.encoder, ruler="shared", live=True)
+    objective = SelfTeachingObjective(SIZE, crop_ratios=(1.0,))
+    gradients = {}
+    for name, each in {"live": judge, "plain": judge, "frozen": frozen}.items():
+        step = plain_objective if name == "plain" else SelfTeachingObjective.__call__
+        latent = step(objective, model, each, images, draws())["latent"]
+        gradients[name] = torch.autograd.grad(latent, list(model.parameters()))
+    torch.testing.assert_close(gradients["live"], gradients["plain"])
+    assert not torch.allclose(gradients["live"][0], gradients["frozen"][0])
+    before = copy.deepcopy(model.state_dict())
+    judge.update(model.encoder)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

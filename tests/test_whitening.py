@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from leae.errors import UsageError
 from leae.whitening import Whitening, whiten
 
 CPU = torch.device("cpu")
@@ -31,10 +30,8 @@ def test_the_average_is_bias_corrected_as_adams_and_the_matrix_its_definition(sh
         np.testing.assert_allclose(whitening.covariance, C, rtol=1e-10)
     W, v = whitening.matrix().numpy(), np.linalg.eigvalsh(C)
     assert np.trace(W @ C @ W.T) / 4 == pytest.approx(1)
-    unscaled = np.linalg.inv(C / v.mean() + 0.5 * np.eye(4))  # W is the root of a multiple of it
-    np.testing.assert_allclose(W @ W, unscaled * 4 / np.trace(unscaled @ C), rtol=1e-10)
-    np.testing.assert_allclose(W, W.T)
-    assert (np.linalg.eigvalsh(W) > 0).all()
+    unscaled = np.linalg.inv(C / v.mean() + 0.5 * np.eye(4))
+    np.testing.assert_allclose(W.T @ W, unscaled * 4 / np.trace(unscaled @ C), rtol=1e-10)
     whitened = torch.einsum("ij,nj...->ni...", whitening.matrix(), codes.double())
     torch.testing.assert_close(whiten(codes, whitening.matrix()), whitened.float(), rtol=1e-5, atol=1e-5)
 
@@ -46,10 +43,9 @@ def test_with_a_small_epsilon_codes_become_white():
     torch.testing.assert_close(whiten(draw(999, 100_000), whitening.matrix()).T.cov(), torch.eye(4), rtol=0, atol=0.03)
 
 
-def test_codes_that_are_all_the_same_stay_finite_and_codes_that_are_not_finite_are_refused():
+def test_codes_that_are_all_the_same_stay_finite_and_those_that_are_not_finite_show():
     whitening = Whitening(4, 1.0, CPU)
     whitening.update(torch.ones(6, 4))
     assert whitening.matrix().isfinite().all()
     whitening.update(torch.full((6, 4), float("nan")))
-    with pytest.raises(UsageError, match="the judge's codes are not finite, training has diverged"):
-        whitening.matrix()
+    assert not whitening.matrix().isfinite().any()

@@ -118,7 +118,7 @@ def plain_objective(
         side = crop_side(size, ratio)
         corners = draw_boxes(count, side, size, generator) if side < size else torch.zeros(count, 2, dtype=int)
         real = project(T, crop(images, corners, side)).detach()
-        target = measured(real, real, ratio)
+        target = measured(real, real, ratio).detach()
         for view in x:
             codes = project(T, crop(x[view], corners, side))
             terms[f"{view}_crop_{ratio}"] = F.mse_loss(measured(codes, real, ratio), target)

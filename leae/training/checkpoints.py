@@ -47,7 +47,8 @@ def write_checkpoint(path: Path, model: BaseAutoencoder, step: int, state: dict[
 
     What a run resumes from is also told about the run: `run` are its settings.
     """
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+    whole = torch.contiguous_format  # copies, for a live judge's weights are the encoder's
+    tensors = {name: tensor.cpu().clone(memory_format=whole) for name, tensor in state.items()}
     header = {"format": FORMAT, "class": type(model).__name__, "settings": model.settings, "step": step, **about}
     content = save(tensors, {"leae": json.dumps({**header, "crc32": _checksum(header, tensors)})})
     with atomic_write(path, "wb") as file:

@@ -30,6 +30,7 @@ from leae.errors import UsageError
 from leae.files import atomic_write
 from leae.judge import Judge
 from leae.training.checkpoints import init_from_checkpoint, restore_checkpoint, state_of, write_checkpoint
+from leae.training.device import device_name
 from leae.training.folder import CHANGEABLE, MILESTONES, RUNS, read_metrics, read_settings, require_new, tuples
 from leae.training.hub import find_weights
 from leae.training.monitoring import first_non_finite
@@ -93,6 +94,28 @@ class Run:
         run._lock()
         return run
 
+    def start(
+        self,
+        kind: str,
+        dataset: Dataset,
+        total_steps: int,
+        model: BaseAutoencoder,
+        optimizer: torch.optim.Optimizer,
+        judge: nn.Module | None = None,
+    ) -> int:
+        """Make the run's folder, or restore the run from it, and say what is trained; how many steps have been made."""
+        device = device_name(next(model.parameters()).device)
+        self.create(kind, dataset, device)
+        start = self.restore(model, optimizer, judge)
+        train, held_out = len(dataset.images["train"]), len(dataset.images[dataset.validation_split])
+        held_out, size = min(held_out, self.settings["HELD_OUT"]), model.image_shape[-1]
+        print(f"device: {device}")
+        print(f"data: {dataset.title}, {train:,} images to train on, {held_out:,} held out, {size}×{size} pixels")
+        print(f"model: a code of {model.latent_size:,} numbers an image, {model.compression:.0f}× compression")
+        batch_size = self.settings["BATCH_SIZE"]
+        print(f"run: steps {start:,} to {total_steps:,} of {batch_size} images; to resume it: --resume {self.folder}")
+        return start
+
     def create(self, kind: str, dataset: Dataset, device: str) -> None:
         """Make the run's folder, unless it has one: runs/NAME, or runs/<kind>-001, or with the next free number."""
         if self.folder:
@@ -138,16 +161,6 @@ class Run:
             except Timeout as error:
                 advice = "stop that one first, or let it finish"
                 raise UsageError(f"{self.folder} is still running, in another process; {advice}") from error
-
-    def describe(self, dataset: Dataset, model: BaseAutoencoder, start: int, total_steps: int, device: str) -> None:
-        """Print what is trained on what and where, and how to resume it."""
-        train, held_out = len(dataset.images["train"]), len(dataset.images[dataset.validation_split])
-        held_out, size = min(held_out, self.settings["HELD_OUT"]), model.image_shape[-1]
-        print(f"device: {device}")
-        print(f"data: {dataset.title}, {train:,} images to train on, {held_out:,} held out, {size}×{size} pixels")
-        print(f"model: a code of {model.latent_size:,} numbers an image, {model.compression:.0f}× compression")
-        batch_size = self.settings["BATCH_SIZE"]
-        print(f"run: steps {start:,} to {total_steps:,} of {batch_size} images; to resume it: --resume {self.folder}")
 
     def save(
         self,

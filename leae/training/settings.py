@@ -30,10 +30,11 @@ WITHOUT_EFFECT = {
     ("LATENT", "spatial"): ("LATENT_DIM", "MAP_CHANNELS"),
     ("JUDGE_RULER", "shared"): ("RULER_EPSILON",),
     ("JUDGE_RULER", "own"): ("RULER_EPSILON",),
+    ("JUDGE_LIVE", True): ("JUDGE_DECAY",),
     ("OBJECTIVE", "masked"): ("NOISE", "BETA"),
     ("OBJECTIVE", "plain"): ("NOISE", "BETA"),
     ("OBJECTIVE", "denoising"): ("MASK_RATIO", "BETA"),
-    ("OBJECTIVE", "variational"): ("NOISE",),
+    ("OBJECTIVE", "variational"): ("NOISE", "SIGREG_WEIGHT"),
 }
 
 
@@ -53,8 +54,8 @@ def configure(namespace: dict, *kinds: str) -> "Run":
     """Give a script's constants, in its `globals()`, the values of this run.
 
     They are those of the command line or, where RESUME names the folder of a run of one of these kinds, those that it
-    began with. The run is the one that is resumed, or a new one, which has no folder yet. A wrong command line, or a
-    run that cannot be resumed like this, is a `UsageError`.
+    began with. Where there are several kinds, OBJECTIVE is one of them. The run is the one that is resumed, or a new
+    one, which has no folder yet. A wrong command line, or a run that cannot be resumed like this, is a `UsageError`.
     """
     from leae.conv_autoencoder import IMAGE_SIZE  # with PyTorch, which the rest of this module does without
     from leae.training.run import Run
@@ -90,6 +91,8 @@ def configure(namespace: dict, *kinds: str) -> "Run":
         if idle:
             raise UsageError(f"{idle[0]} has no effect where {name} is {value}; leave it out")
     require_choice(MODELS, MODEL=namespace["MODEL"])
+    if len(kinds) > 1:
+        require_choice(kinds, OBJECTIVE=namespace["OBJECTIVE"])
     require(isinstance(namespace["COMPILE"], bool), "COMPILE", namespace["COMPILE"], "True or False")
     require_whole(1, **{name: namespace[name] for name in ("HELD_OUT", "LOG_EVERY", "GRID_EVERY")})
     require_whole(2, BATCH_SIZE=namespace["BATCH_SIZE"])  # a batch norm needs a batch
