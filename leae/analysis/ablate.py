@@ -33,7 +33,7 @@ from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write
 from leae.training.device import find_device
 from leae.training.run import CHANGEABLE, RUNS, Run
-from leae.training.settings import Parser, option_of
+from leae.training.settings import Parser, arguments_of
 
 SOURCE = Path(__file__).parents[2]
 MAIN, REGULAR = "main.py", "main_regular.py"
@@ -45,24 +45,27 @@ VARIANTS = {
     "self-teaching": (MAIN, 1, {}),
     "crops 0.15 alone": (MAIN, 1, {"CROP_RATIOS": (0.15,)}),
     "crops 1.0 alone": (MAIN, 1, {"CROP_RATIOS": (1.0,)}),
+    "live judge": (MAIN, 1, {"JUDGE_LIVE": True}),
     "judge frozen within a step": (MAIN, 1, {"JUDGE_DECAY": 0.0}),
     "judge decay 0.999": (MAIN, 1, {"JUDGE_DECAY": 0.999}),
     "ruler own": (MAIN, 1, {"JUDGE_RULER": "own"}),
-    "ruler whitened, λ 0.1": (MAIN, 1, {"JUDGE_RULER": "whitened", "SIGREG_WEIGHT": 0.1}),
-    "ruler whitened, λ 0.3": (MAIN, 1, {"JUDGE_RULER": "whitened", "SIGREG_WEIGHT": 0.3}),
-    "ruler whitened, ε 0.3, λ 0.1": (MAIN, 1, {"JUDGE_RULER": "whitened", "RULER_EPSILON": 0.3, "SIGREG_WEIGHT": 0.1}),
+    "ruler shared": (MAIN, 1, {"JUDGE_RULER": "shared"}),
+    "ruler whitened, ε 0.3": (MAIN, 1, {"RULER_EPSILON": 0.3}),
     "half the rate": (MAIN, 1, {"LEARNING_RATE": 1e-3}),
     "half the rate, ruler own": (MAIN, 1, {"LEARNING_RATE": 1e-3, "JUDGE_RULER": "own"}),
-    "half the rate, ruler whitened": (MAIN, 1, {"LEARNING_RATE": 1e-3, "JUDGE_RULER": "whitened"}),
+    "half the rate, ruler shared": (MAIN, 1, {"LEARNING_RATE": 1e-3, "JUDGE_RULER": "shared"}),
     "λ 0": (MAIN, 1, {"SIGREG_WEIGHT": 0.0}),
-    "λ 0.1": (MAIN, 1, {"SIGREG_WEIGHT": 0.1}),
+    "λ 0.03": (MAIN, 1, {"SIGREG_WEIGHT": 0.03}),
     "λ 0.3": (MAIN, 1, {"SIGREG_WEIGHT": 0.3}),
     "λ 1": (MAIN, 1, {"SIGREG_WEIGHT": 1.0}),
     "mask ratio 0.6": (MAIN, 1, {"MASK_RATIO": 0.6}),
     "no masked view (crop objective)": (MAIN, 1, {"OBJECTIVE": "crop"}),
+    "ruler shared, λ 0.03": (MAIN, 1, {"JUDGE_RULER": "shared", "SIGREG_WEIGHT": 0.03}),
     "published": (MAIN, 1, {"JUDGE_RULER": "own", "JUDGE_DECAY": 0.0, "CROP_RATIOS": (0.15,), "SIGREG_WEIGHT": 0.03}),
     "masked": (REGULAR, 1, {}),
     "masked, same time": (REGULAR, SAME_TIME, {}),
+    "masked, SIGReg λ 0.001": (REGULAR, 1, {"SIGREG_WEIGHT": 0.001}),
+    "masked, SIGReg λ 0.01": (REGULAR, 1, {"SIGREG_WEIGHT": 0.01}),
     "plain": (REGULAR, 1, {"OBJECTIVE": "plain"}),
     "plain, same time": (REGULAR, SAME_TIME, {"OBJECTIVE": "plain"}),
 }
@@ -82,22 +85,26 @@ SPEED = {MAIN: 195, REGULAR: 610}  # images a second at 32×32 on one core of a 
 FREE = {"RESUME", "NAME", *CHANGEABLE}  # constants by which no run is told from another
 
 
+def defaults_of(variant: str) -> dict:
+    """The constants of a variant's script."""
+    return script_constants(SOURCE / VARIANTS[variant][0], torch.cuda.is_available())
+
+
 def wanted(variant: str, seed: int, options: argparse.Namespace) -> dict:
     """The constants of a variant's run, by name."""
-    script, times, differing = VARIANTS[variant]
-    constants = script_constants(SOURCE / script, torch.cuda.is_available())
+    (_, times, differing), constants = VARIANTS[variant], defaults_of(variant)
     steps = round(times * options.steps)
     epochs = max(constants["EPOCHS"], -(-steps * constants["BATCH_SIZE"] // constants["FACES"]))
     sizes = {"DATASET": options.dataset, "IMAGE_SIZE": options.image_size, "MAX_STEPS": steps, "EPOCHS": epochs}
     return constants | sizes | {"SEED": seed} | differing
 
 
-def find_run(constants: dict) -> Run | None:
-    """The run with these constants in runs/, however far it came; constants that it did not have yet do not count."""
+def find_run(constants: dict, defaults: dict) -> Run | None:
+    """The run with these constants in runs/, however far it came; one that had not a constant yet had its default."""
     for path in sorted(RUNS.glob("*/settings.json")):
         with suppress(UsageError):  # another version's, or damaged
             run = Run.read(path.parent)
-            if all(run.settings.get(name, value) == value for name, value in constants.items() if name not in FREE):
+            if all((defaults | run.settings)[name] == value for name, value in constants.items() if name not in FREE):
                 return run
     return None
 
@@ -115,14 +122,14 @@ def minutes_of(constants: dict, script: str) -> float:
 def train(variant: str, constants: dict, run: Run | None) -> Run:
     """Make a run, or go on with it, by its script, in a process of its own; a `UsageError` if that fails."""
     script = SOURCE / VARIANTS[variant][0]
-    defaults, line = script_constants(script, torch.cuda.is_available()), []
+    defaults, line = defaults_of(variant), []
     for name, value in constants.items() if run is None else [("RESUME", run.folder)]:
         if value != defaults[name]:
-            line += [option_of(name), *map(str, value if isinstance(value, tuple) else [value])]
+            line += arguments_of(name, value)
     print(f"{variant}, seed {constants['SEED']}: {script.name} {' '.join(line)}", flush=True)
     if subprocess.run([sys.executable, script, *line], check=False).returncode:
         raise UsageError(f"{variant}: the run did not come to its end; the same command goes on with what is missing")
-    return find_run(constants)
+    return find_run(constants, defaults)
 
 
 def measured(run: Run, sample: Sample, device: torch.device) -> Measured:
@@ -207,7 +214,7 @@ def main(options: argparse.Namespace) -> None:
     device, minutes, runs = find_device(options.device), 0.0, {}
     for variant, seed in product(chosen, range(options.seeds)):
         constants = wanted(variant, seed, options)
-        runs[variant, seed] = run = find_run(constants)
+        runs[variant, seed] = run = find_run(constants, defaults_of(variant))
         if not is_finished(run):
             minutes += minutes_of(constants, VARIANTS[variant][0])
     missing = sum(not is_finished(run) for run in runs.values())

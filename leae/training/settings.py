@@ -141,6 +141,13 @@ def option_of(name: str) -> str:
     return "--" + name.lower().replace("_", "-")
 
 
+def arguments_of(name: str, value) -> list[str]:
+    """What sets a constant to a value on the command line."""
+    if isinstance(value, bool):
+        return [option_of(name if value else f"no_{name}")]
+    return [option_of(name), *map(str, value if isinstance(value, tuple) else [value])]
+
+
 def parse_command_line(namespace: dict, arguments: list[str] | None = None, without_gpu: dict | None = None) -> dict:
     """The constants that the command line sets, by name, each with the type of its default, or a `UsageError`.
 

@@ -60,8 +60,11 @@ def test_missing_runs_are_made_stopped_ones_resumed_and_differences_are_paired(w
     assert value == pytest.approx(np.mean(values["plain"]), rel=1e-4)
     assert difference == pytest.approx(np.mean(np.subtract(values["plain"], values["self-teaching"])), rel=1e-3)
     assert (low, high) == pytest.approx((paired.low, paired.high), rel=1e-3)
-    assert ablate.find_run({"DATASET": "faces", "SEED": 1}).settings["SEED"] == 1
-    assert ablate.find_run({"DATASET": "digits", "SEED": 1}) is None  # a run on other data is another run
+    assert ablate.find_run({"DATASET": "faces", "SEED": 1}, {}).settings["SEED"] == 1
+    assert ablate.find_run({"DATASET": "digits", "SEED": 1}, {}) is None  # a run on other data is another run
+    new = {"DATASET": "faces", "SEED": 1, "INVENTED_LATER": 2}
+    assert ablate.find_run(new, {"INVENTED_LATER": 2}).settings["SEED"] == 1
+    assert ablate.find_run(new, {"INVENTED_LATER": 1}) is None
     shutil.rmtree(workplace / "runs")
 
 
@@ -80,5 +83,5 @@ def test_every_variant_is_one_that_its_script_takes(workplace, monkeypatch, caps
     for script, _, differing in ablate.VARIANTS.values():
         line = ["--faces", "0"]  # which is looked at after all constants of the method
         for name, value in differing.items():
-            line += [ablate.option_of(name), *map(str, value if isinstance(value, tuple) else [value])]
+            line += ablate.arguments_of(name, value)
         assert_one_line(monkeypatch, capsys, script, *line, says="FACES is 0")
