@@ -20,6 +20,7 @@ COMMANDS = {
     "score": "leae.analysis.score",
     "embed": "leae.analysis.embed",
     "export": "leae.analysis.export",
+    "play": "leae.analysis.play",
     "runs": "leae.analysis.runs",
     "bench": "leae.analysis.bench",
 }

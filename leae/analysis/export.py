@@ -3,7 +3,8 @@
     uv run -m leae export runs/self-teaching-001 path/to/folder
     uv run --extra onnx -m leae export runs/self-teaching-001 path/to/folder --onnx
 
-`leae.load("path/to/folder")` reads it, and `leae.load("owner/name")` once it is on a hub. --onnx adds encoder.onnx,
+`leae.load("path/to/folder")` reads it, and `leae.load("owner/name")` once it is on a hub; beside the data that the run
+was trained on, the other commands take it for the run. --onnx adds encoder.onnx,
 images float32 [N, C, S, S] in [0, 1] to codes, and decoder.onnx, codes to images, for any N.
 """
 
@@ -25,7 +26,7 @@ from leae.errors import UsageError, require
 from leae.files import atomic_write
 from leae.training.checkpoints import state_of, write_checkpoint
 from leae.training.device import find_device
-from leae.training.hub import CONFIG, WEIGHTS
+from leae.training.hub import CONFIG, ORIGIN, WEIGHTS
 from leae.training.settings import Parser
 
 OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png")
@@ -160,8 +161,9 @@ def main(options: argparse.Namespace) -> None:
     for name in OPTIONAL:  # an earlier export's
         (folder / name).unlink(missing_ok=True)
     write_checkpoint(folder / WEIGHTS, model, run.step, state_of(model))
-    with atomic_write(folder / CONFIG) as file:
-        json.dump({**about, **shapes}, file, indent=2)
+    for name, content in ((CONFIG, {**about, **shapes}), (ORIGIN, run.run.content)):
+        with atomic_write(folder / name) as file:
+            json.dump(content, file, indent=2)
     if options.onnx:
         write_onnx(model, folder)
     for path in grids:

@@ -18,6 +18,7 @@ without their attributes.
 import argparse
 import difflib
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -63,7 +64,10 @@ RARE = 0.02  # an attribute that fewer training images have, or lack, is chosen 
 
 
 class LatentSpace:
-    """A run's codes, flat and on the CPU; the seed draws the training images and the order of the held-out ones."""
+    """A run's codes, flat and on the CPU; the seed draws the training images and the order of the held-out ones.
+
+    Held-out codes [N, D] and `errors`, float64 [N], are computed when they are asked for.
+    """
 
     def __init__(self, run: TrainedRun, dataset: Dataset, seed: int, device: torch.device):
         self.run, self.dataset, self.device = run, dataset, device
@@ -72,9 +76,20 @@ class LatentSpace:
         drawn = draw_training(dataset, seed)
         self.training_labels = torch.from_numpy(labels[drawn])  # bool [M, A]
         self.training = encode_all(run.model, train[drawn], None, device, "training codes").flatten(1)  # [M, D]
-        codes, self.errors = codes_and_errors(run.model, test, device, "held-out codes")  # errors: float64 [N]
-        self.held_out = codes.flatten(1)  # [N, D]
         self.order = torch.randperm(len(test), generator=generator(seed, "selection"))  # the first of these are shown
+
+    @cached_property
+    def _held_out(self) -> tuple[Tensor, Tensor]:
+        codes, errors = codes_and_errors(self.run.model, self.dataset.images["test"], self.device, "held-out codes")
+        return codes.flatten(1), errors
+
+    @property
+    def held_out(self) -> Tensor:
+        return self._held_out[0]
+
+    @property
+    def errors(self) -> Tensor:
+        return self._held_out[1]
 
     def images(self, indices: Tensor) -> Tensor:
         """Held-out images: float [n, C, S, S] in [0, 1] on the CPU."""

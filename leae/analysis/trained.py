@@ -19,17 +19,12 @@ from leae.files import atomic_write
 from leae.randomness import generator
 from leae.training.checkpoints import load_checkpoint
 from leae.training.evaluation import BATCH, MaskedViews, evaluation_mode
+from leae.training.hub import ORIGIN, WEIGHTS
 from leae.training.run import MILESTONES, Run
 from leae.training.settings import Parser
 
-NEEDED = (
-    "DATASET",
-    "FACES",
-    "OBJECTIVE",
-    "MASK_RATIO",
-    "BATCH_SIZE",
-    "SEED",
-)  # settings without which a run cannot be analysed
+# Settings without which a run cannot be analysed.
+NEEDED = ("DATASET", "FACES", "OBJECTIVE", "MASK_RATIO", "BATCH_SIZE", "SEED")
 TRAINING_CODES = 8_192  # that stand for the codes of all training images
 
 
@@ -92,7 +87,7 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
     for folder, name, place in zip(folders, names, places, strict=True):
         if places.count(place) > 1:
             raise UsageError(f"{folder} is given twice; name every run once")
-        run = Run.read(folder)
+        run = Run.read(folder, ORIGIN if (Path(folder) / ORIGIN).is_file() else "settings.json")
         missing = [setting for setting in NEEDED if setting not in run.settings]
         if missing:
             raise UsageError(f"{folder}/settings.json has no {missing[0]}; train it again with this version of leae")
@@ -106,7 +101,9 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
 
 
 def find_checkpoint(run: Run, name: str) -> Path:
-    """The file of a run's checkpoint; a `UsageError` if there is none."""
+    """The file of a run's checkpoint, of an exported folder its only one; a `UsageError` if there is none."""
+    if (run.folder / ORIGIN).is_file():
+        return run.folder / WEIGHTS
     path = run.folder / "checkpoints" / f"{name}.safetensors"
     if path.is_file():
         return path

@@ -26,20 +26,23 @@ def tuples(value):
     return tuple(value) if isinstance(value, list) else value
 
 
-def read_settings(folder: Path) -> dict:
-    """The content of settings.json: "kind", "settings", "data" and more; a `UsageError` if it is not a run's."""
+def read_settings(folder: Path, name: str = "settings.json") -> dict:
+    """The content of settings.json: "kind", "settings", "data" and more; a `UsageError` if it is not a run's.
+
+    An exported folder has the same under another name.
+    """
     try:
-        content = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
         kind, settings = content["kind"], {name: tuples(value) for name, value in content["settings"].items()}
         texts = (kind, *(content["data"][name] for name in ("name", "title", "identity")))
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("kind or data are not texts")
     except KeyError as error:
-        said = f"{folder}/settings.json has no {error}: the run is of another version of leae"
+        said = f"{folder}/{name} has no {error}: the run is of another version of leae"
         raise UsageError(f"{said}; train it again") from error
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError, RecursionError) as error:
         known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
-        message = f"{folder} is not a run's folder (no settings.json of a run); runs here: {known}"
+        message = f"{folder} is not a run's folder (no {name} of a run); runs here: {known}"
         raise UsageError(message) from error
     return {**content, "settings": settings}
 

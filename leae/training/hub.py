@@ -5,7 +5,8 @@ from pathlib import Path
 
 from leae.errors import UsageError
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"  # of an exported folder, by the names that hubs expect
+# Of an exported folder: the first two by the names that hubs expect, the last with what a run's settings.json has.
+WEIGHTS, CONFIG, ORIGIN = "model.safetensors", "config.json", "run.json"
 
 
 def find_weights(name: str | Path) -> Path:
@@ -27,7 +28,7 @@ def find_weights(name: str | Path) -> Path:
         advice = "correct the path or, for a model on a hub, install huggingface-hub"
         raise UsageError(f"{missing}, and huggingface_hub, which would fetch it, is not installed; {advice}") from error
     try:
-        return Path(snapshot_download(str(name), allow_patterns=[WEIGHTS, CONFIG])) / WEIGHTS
+        return Path(snapshot_download(str(name), allow_patterns=[WEIGHTS, CONFIG, ORIGIN])) / WEIGHTS
     except (OSError, ValueError) as error:
         said = f"{missing}, and it cannot be fetched from the hub ({str(error).strip().splitlines()[0]:.200})"
         raise UsageError(f"{said}; correct the name, or try online") from error

@@ -75,9 +75,9 @@ class Run:
         return self.data.get("identity")
 
     @classmethod
-    def read(cls, folder: str | Path) -> "Run":
-        """The run in a folder, of whatever kind and however far it came; a `UsageError` if it is none."""
-        content = read_settings(Path(folder))
+    def read(cls, folder: str | Path, name: str = "settings.json") -> "Run":
+        """The run in a folder, of whatever kind and however far it came; raises what `read_settings` does."""
+        content = read_settings(Path(folder), name)
         run = cls(content["settings"], content["kind"], Path(folder), content["data"])
         run.content = content
         return run
