@@ -17,7 +17,7 @@ from leae.data.batches import Batches, to_float
 from leae.data.prepare import open_dataset
 from leae.data.sources import channels_of
 from leae.distributed import data_parallel, init_processes
-from leae.errors import run_command
+from leae.errors import run_command, say
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
 from leae.randomness import generator, seed_weights
@@ -141,8 +141,8 @@ def main() -> None:
                 run.log("train", made, made / batches.steps_per_epoch, progress.measure(terms, stop, optimizer))
     if stop.requested:
         stop.exit(step, run.folder)
-    print(summary(measures, views))
-    print(f"grids: {run.folder}/grids, the last: {run.folder}/grids/{split}-{total_steps:06d}.png")
+    say(summary(measures, views))
+    say(f"grids: {run.folder}/grids, the last: {run.folder}/grids/{split}-{total_steps:06d}.png")
 
 
 if __name__ == "__main__":

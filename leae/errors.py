@@ -1,10 +1,12 @@
-"""A user's mistake: the one exception for it, the checks that raise it, and the place where it becomes a line."""
+"""What a user is told, and a user's mistake: the exception, the checks that raise it, where it becomes a line."""
 
 import errno
 import math
 import os
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
@@ -61,6 +63,12 @@ def require_choice(choices: Collection[str], **values) -> None:
         require(isinstance(value, str) and value in choices, name, value, expected)
 
 
+def say(text: str) -> None:
+    """Print a line; on a terminal it wraps at words."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    print(textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
+
+
 class TolerantStream:
     """A standard stream that drops what it cannot write: a run goes on without its terminal, or room for its log."""
 
@@ -74,6 +82,11 @@ class TolerantStream:
         with suppress(OSError, ValueError, AttributeError):  # full or hung up, closed, None
             self.stream.write(text)
         return len(text)
+
+    def isatty(self) -> bool:
+        with suppress(OSError, ValueError, AttributeError):
+            return self.stream.isatty()
+        return False
 
     def flush(self) -> None:
         with suppress(OSError, ValueError, AttributeError):

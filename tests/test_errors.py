@@ -7,7 +7,7 @@ import re
 import pytest
 from tqdm import tqdm
 
-from leae.errors import UsageError, require_in, run_command
+from leae.errors import UsageError, require_in, run_command, say
 
 
 def fail_with(error):
@@ -58,12 +58,25 @@ def test_output_that_cannot_be_written_stops_nothing(monkeypatch, kind):
     def main():
         for _ in tqdm(range(3), mininterval=0):
             print("a line", flush=True)
+            say("another")
         went_on.append(True)
 
     monkeypatch.setattr("sys.stdout", stream)
     monkeypatch.setattr("sys.stderr", stream)
     run_command(main)
     assert went_on
+
+
+def test_a_line_wraps_at_words_on_a_terminal_alone(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "30")
+    line = "run: steps 0 to 640 of 64 images; to resume it: --resume runs/self-teaching-001"
+    say(line)
+    assert capsys.readouterr().out == f"{line}\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    say(line)
+    wrapped = capsys.readouterr().out.splitlines()
+    assert " ".join(part.strip() for part in wrapped) == line
+    assert max(map(len, wrapped)) <= 30 < len(line)
 
 
 def test_an_interval_has_the_ends_that_its_brackets_say():

@@ -14,7 +14,7 @@ import io
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +31,6 @@ from leae.analysis.embed import read_for
 from leae.analysis.latents import LatentSpace, draw_fitted, separations
 from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs
 from leae.data.batches import to_float
-from leae.data.images import MOST_PIXELS
 from leae.errors import UsageError, require_whole
 from leae.randomness import generator
 from leae.training.device import find_device
@@ -204,6 +203,11 @@ def build_page(players: list[Player]):
         options = {"show_label": False, "container": False, "format": "png", "buttons": [], **options}
         return gr.Image(value, interactive=False, elem_classes="picture", **options)
 
+    def answer(triggers: list, function: Callable, inputs: list, outputs: list) -> None:
+        """Call a function, which returns a list of the outputs, at these events; Gradio takes a single one bare."""
+        bare = function if len(outputs) > 1 else lambda *values: function(*values)[0]
+        gr.on(triggers, bare, inputs, outputs, **quick)
+
     def columns(these: list[Player], values: list, said: list[str] | None = None):
         """A column for each run: its name, pictures, and what is said of them."""
         outputs = []
@@ -332,14 +336,14 @@ def build_page(players: list[Player]):
         photo.change(upload, [which, photo], taken, **quick)
         for canvas, painted in [(mask, masked), (brush, brushed)] if spatial else [(mask, masked)]:
             first.change(lambda picture: (data_url(picture), ""), first, [canvas, painted], **quick)
-        gr.on([masked.change, first.change], fill, [masked, first], filled, **quick)
-        gr.on([share.change, first.change, second.change], morph, [share, first, second], morphed, **quick)
-        gr.on([first.change, *(amount.change for amount in amounts)], walk, [first, *amounts], walked, **quick)
-        reset.click(lambda: [0.0] * len(sliders), None, amounts, **quick)
+        answer([masked.change, first.change], fill, [masked, first], filled)
+        answer([share.change, first.change, second.change], morph, [share, first, second], morphed)
+        answer([first.change, *(amount.change for amount in amounts)], walk, [first, *amounts], walked)
+        answer([reset.click], lambda: [0.0] * len(sliders), [], amounts)
         if spatial:
-            gr.on([brushed.change, first.change, second.change], mix, [brushed, first, second], mixed, **quick)
-        draw.click(lambda number: number + 1, seed, seed, **quick)
-        gr.on([seed.change, spread.change], sample, [seed, spread], sampled, **quick)
+            answer([brushed.change, first.change, second.change], mix, [brushed, first, second], mixed)
+        answer([draw.click], lambda number: [number + 1], [seed], [seed])
+        answer([seed.change, spread.change], sample, [seed, spread], sampled)
     return page
 
 
@@ -354,7 +358,6 @@ def serve(players: list[Player], host: str, port: int) -> Iterator[str]:
     """The page, from this machine while the block lasts: its address. A `UsageError` if the port cannot be had."""
     import gradio as gr
 
-    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # of what Gradio itself decodes; it refuses twice as many
     with tempfile.TemporaryDirectory(prefix="leae-play-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # for uploads, and for what is shown
         page = build_page(players)

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from leae.data import celeba, faces, small_sets
 from leae.data.images import SUFFIXES, UNREADABLE, read_square, reason
-from leae.errors import UsageError, require
+from leae.errors import UsageError, require, say
 
 DATA = Path("data")
 NAMES = ("celeba", "faces", *small_sets.SMALL_SETS)  # beside "auto" and the paths of folders
@@ -53,7 +53,7 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
     if name == "auto":
         name = "celeba" if celeba.has_celeba(root) else "faces"
         no_celeba = f"rendered faces, as there is no CelebA; to get it: {celeba.COMMAND}"
-        print("data:", f"CelebA from {root}" if name == "celeba" else no_celeba)
+        say("data: " + (f"CelebA from {root}" if name == "celeba" else no_celeba))
     if name == "faces":
         return faces_source(image_size, face_count)
     if name in small_sets.SMALL_SETS:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from leae.distributed import world_size
-from leae.errors import UsageError, require, require_choice
+from leae.errors import UsageError, require, require_choice, say
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # of glibc's malloc.h
@@ -33,7 +33,7 @@ def find_device(name: str, precision: str = "auto") -> torch.device:
     require(isinstance(name, str), "DEVICE", name, "a text, cuda or cpu")
     device = usable_device(best_device() if name == "auto" else name)
     if precision == "bfloat16" and not has_bfloat16(device):
-        print("precision: bfloat16, for which this device has no instructions: steps will be slow")
+        say("precision: bfloat16, for which this device has no instructions: steps will be slow")
     if device.type == "cuda":
         if world_size() > 1:
             processes, count = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
@@ -95,7 +95,7 @@ def compile_if_it_works(*encoders_and_decoders: nn.Module) -> None:
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=next(encoders_and_decoders[0].parameters()).device))
     except (RuntimeError, ImportError, OSError) as error:
-        print(f"torch.compile does not work here ({str(error).strip().splitlines()[0]}); going on without it")
+        say(f"torch.compile does not work here ({str(error).strip().splitlines()[0]}); going on without it")
         return
     for module in encoders_and_decoders:
         name = "project" if hasattr(module, "project") else "forward"

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from leae.autoencoder import BaseAutoencoder
 from leae.data.prepare import Dataset
 from leae.distributed import rank
-from leae.errors import UsageError
+from leae.errors import UsageError, say
 from leae.files import atomic_write
 from leae.judge import Judge
 from leae.training.checkpoints import init_from_checkpoint, restore_checkpoint, state_of, write_checkpoint
@@ -109,11 +109,11 @@ class Run:
         start = self.restore(model, optimizer, judge)
         train, held_out = len(dataset.images["train"]), len(dataset.images[dataset.validation_split])
         held_out, size = min(held_out, self.settings["HELD_OUT"]), model.image_shape[-1]
-        print(f"device: {device}")
-        print(f"data: {dataset.title}, {train:,} images to train on, {held_out:,} held out, {size}×{size} pixels")
-        print(f"model: a code of {model.latent_size:,} numbers an image, {model.compression:.0f}× compression")
+        say(f"device: {device}")
+        say(f"data: {dataset.title}, {train:,} images to train on, {held_out:,} held out, {size}×{size} pixels")
+        say(f"model: a code of {model.latent_size:,} numbers an image, {model.compression:.0f}× compression")
         batch_size = self.settings["BATCH_SIZE"]
-        print(f"run: steps {start:,} to {total_steps:,} of {batch_size} images; to resume it: --resume {self.folder}")
+        say(f"run: steps {start:,} to {total_steps:,} of {batch_size} images; to resume it: --resume {self.folder}")
         return start
 
     def create(self, kind: str, dataset: Dataset, device: str) -> None:
@@ -197,7 +197,7 @@ class Run:
         if self.settings["INIT"] and not (self.folder and (self.folder / "checkpoints" / "last.safetensors").exists()):
             path = find_weights(self.settings["INIT"])
             self.init = {"file": str(path), "step": init_from_checkpoint(path, model, judge, self.settings)}
-            print(f"weights: {path}, after {self.init['step']:,} steps")
+            say(f"weights: {path}, after {self.init['step']:,} steps")
 
     def restore(self, model: BaseAutoencoder, optimizer: torch.optim.Optimizer, judge: nn.Module | None = None) -> int:
         """Bring everything to where last.safetensors left it; how many steps have been made, 0 for a new run.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from leae.errors import require_choice, require_in, require_whole
+from leae.errors import require_choice, require_in, require_whole, say
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
@@ -36,7 +36,7 @@ class Schedule:
         """The steps of the run; says so where MAX_STEPS cuts its epochs short."""
         steps = self.epochs * steps_per_epoch
         if self.max_steps and steps > self.max_steps:
-            print(f"steps: {self.max_steps:,}, by MAX_STEPS; {self.epochs} epochs would be {steps:,}")
+            say(f"steps: {self.max_steps:,}, by MAX_STEPS; {self.epochs} epochs would be {steps:,}")
             return self.max_steps
         return steps
 

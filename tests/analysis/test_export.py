@@ -33,7 +33,7 @@ def assert_same_model(model, other):
 def test_an_exported_folder_is_loaded_as_the_runs_model_to_the_bit(trained, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "new" / "faces"
     run_leae(monkeypatch, "export", str(RUN), str(folder))
-    files = ["README.md", "config.json", "grid.png", "model.safetensors"]
+    files = ["README.md", "config.json", "grid.png", "model.safetensors", "run.json"]
     assert sorted(path.name for path in folder.iterdir()) == files
     assert f"exported: {', '.join(files)} in {folder}" in capsys.readouterr().out
     expected = leae.load(RUN / "checkpoints" / "100.safetensors")
@@ -114,7 +114,7 @@ def test_a_model_is_fetched_from_a_hub_unless_a_path_of_that_name_is_here(traine
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     assert_same_model(leae.load("owner/faces"), expected)
-    assert asked == [("owner/faces", ["model.safetensors", "config.json"])]
+    assert asked == [("owner/faces", ["model.safetensors", "config.json", "run.json"])]
     monkeypatch.chdir(tmp_path)
     shutil.copytree("fetched", "owner/faces")
     assert_same_model(leae.load("owner/faces"), expected)

@@ -1,0 +1,221 @@
+"""The page: what it shows, driven in a real browser, and what it refuses."""
+
+import io
+import shutil
+import socket
+import struct
+import time
+import urllib.error
+import urllib.request
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from leae.analysis.play import SLIDERS, Player, enlarge, painted_mask, serve
+from leae.autoencoder import Autoencoder
+from leae.data.batches import to_float
+from leae.data.images import read_square
+from leae.errors import UsageError
+from tests.analysis.test_latents import data_for, space_of
+from tests.conftest import assert_one_line, write_image
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def players():
+    torch.manual_seed(0)
+    models = [Autoencoder(16, 3, 4, "pooled", 8, 4), Autoencoder(16, 3, 4, "spatial", 4)]
+    data = data_for(models[0])
+    return [Player((space := space_of(model, data)).run, space) for model in models]
+
+
+@pytest.fixture(scope="module")
+def address(players):
+    with serve(players, "127.0.0.1", free_port()) as address:
+        yield address
+
+
+@pytest.fixture
+def page(address):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        elsewhere = []
+        page.on("request", lambda request: elsewhere.append(request.url))
+        page.goto(address)
+        page.get_by_role("tab", name="Mask").wait_for()
+        yield page
+        assert all(url.startswith((address, f"blob:{address}", "data:")) for url in elsewhere)
+        browser.close()
+
+
+def pixels_at(page, number: int) -> np.ndarray:
+    """What the number-th picture of the open tab shows; pictures 0 and 1 are A and B."""
+    source = page.locator(".picture img:visible").nth(number).get_attribute("src")
+    return np.asarray(Image.open(io.BytesIO(page.request.get(source).body())).convert("RGB"))
+
+
+def assert_shows(page, number: int, images: torch.Tensor, least: int = 384) -> None:
+    """Wait for a picture to show these images, to a rounding."""
+    expected, end = enlarge(images, least).astype(int), time.monotonic() + 10
+    while time.monotonic() < end:
+        shown = pixels_at(page, number).astype(int)
+        if shown.shape == expected.shape and abs(shown - expected).max() <= 1:
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"picture {number} differs by {abs(shown - expected).max()}, {shown.shape}")
+
+
+def paint_everything(page) -> None:
+    page.locator("input[type=range]:visible").first.fill("100")
+    box = page.locator("canvas:visible").bounding_box()
+    page.mouse.move(box["x"] + 1, box["y"] + 1)
+    page.mouse.down()
+    for x, y in ((0.9, 0.1), (0.9, 0.9), (0.1, 0.9), (0.1, 0.1)):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=4)
+    page.mouse.up()
+
+
+@in_a_browser
+def test_painting_morphing_attributes_brushed_codes_and_samples(page, players):
+    space = players[0].space
+    shown = space.order.sort().values
+    first, second = space.images(shown[:1]), space.images(shown[-1:])
+    assert page.get_by_role("tab").all_inner_texts() == ["Mask", "Morph", "Attributes", "Brush codes", "Samples"]
+    for number, player in enumerate(players):
+        assert_shows(page, 2 + number, player.decode(player.encode(first)))
+    paint_everything(page)
+    flat = first.mean(dim=(2, 3), keepdim=True).expand_as(first)
+    for number, player in enumerate(players):
+        answer = player.decode(player.encode(flat))
+        assert_shows(page, 2 + number, answer)
+        inside = -10 * torch.log10((answer - first).square().mean()).item()
+        text = page.get_by_text("PSNR inside the paint").nth(number).inner_text()
+        assert float(text.split("paint ")[1].split(" dB")[0]) == pytest.approx(inside, abs=0.06)
+        every = torch.cat([player.encode(to_float(space.dataset.images["train"]))])
+        apart = (torch.pdist(every).square().mean() ** 0.5).item()
+        moved = (player.encode(flat) - player.encode(first)).norm().item() / apart
+        assert float(text.split("moved by ")[1].split(",")[0]) == pytest.approx(moved, abs=0.006)
+    page.get_by_role("button", name="clear").first.click()
+    assert_shows(page, 2, players[0].decode(players[0].encode(first)))
+
+    page.get_by_role("tab", name="Morph").click()
+    page.locator("input[type=range]:visible").first.fill("0.25")
+    for number, player in enumerate(players):
+        line = torch.lerp(player.encode(first), player.encode(second), torch.tensor([[0.25], [0], [0.5], [1]]))
+        assert_shows(page, 2 + 2 * number, player.decode(line[:1]))
+        strip = pixels_at(page, 3 + 2 * number)
+        assert strip.shape == (64, 9 * 64, 3)
+        assert abs(strip[:, 256:320].astype(int) - enlarge(player.decode(line[2:3]), 64)).max() <= 1
+
+    page.get_by_role("tab", name="Attributes").click()
+    page.locator("input[type=range]:visible").first.fill("2")
+    bright = space.training_labels[:, 0]
+    for number, player in enumerate(players):
+        training = player.space.training
+        step = 2 * (training[bright].mean(dim=0) - training[~bright].mean(dim=0))
+        assert_shows(page, 2 + number, player.decode(player.encode(first) + step))
+    page.get_by_role("button", name="reset", exact=True).click()
+    assert_shows(page, 2, players[0].decode(players[0].encode(first)))
+
+    page.get_by_role("tab", name="Brush codes").click()
+    assert_shows(page, 2, players[1].decode(players[1].encode(first)))
+    paint_everything(page)
+    assert_shows(page, 2, players[1].decode(players[1].encode(second)))
+
+    page.get_by_role("tab", name="Samples").click()
+    assert not torch.equal(players[0].sample(False, 0, 1.0), players[0].sample(False, 1, 1.0))
+    for draw in (0, 1):
+        for number, player in enumerate(players):
+            assert_shows(page, 2 + 2 * number, player.sample(False, draw, 1.0), 64)
+            assert_shows(page, 3 + 2 * number, player.sample(True, draw, 1.0), 64)
+        page.get_by_role("button", name="new draw").click()
+    page.locator("input[type=range]:visible").first.fill("0")
+    assert_shows(page, 3, players[0].decode(players[0].space.training.mean(dim=0).expand(8, -1)), 64)
+
+
+def bomb(side: int) -> bytes:
+    """A PNG file that is small and says that its image is not."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(100)))]
+    parts = [
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in [*chunks, (b"IEND", b"")]
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@in_a_browser
+def test_photographs_of_ones_own_are_cut_and_other_files_are_a_line(page, players, tmp_path):
+    write_image(tmp_path / "own.png", 5, size=(40, 30))
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "bomb.png").write_bytes(bomb(60_000))
+    (tmp_path / "half.png").write_bytes((tmp_path / "own.png").read_bytes()[:60])
+    for name, says in (("notes.txt", "none of PNG"), ("bomb.png", "pixels, more than the"), ("half.png", "unreadable")):
+        page.locator("#photo input[type=file]").set_input_files(tmp_path / name)
+        page.locator("#problem", has_text=says).wait_for()
+        page.locator("#photo button[aria-label=Clear]").click()
+    page.get_by_text("B", exact=True).first.click()
+    page.locator("#photo input[type=file]").set_input_files(tmp_path / "own.png")
+    own = to_float(read_square(tmp_path / "own.png", 16)[None])
+    assert_shows(page, 1, own, 96)
+    page.get_by_text("A", exact=True).first.click()
+    page.locator(".pictures button.thumbnail-item").nth(3).click()
+    chosen = players[0].space.images(players[0].space.order.sort().values[3:4])
+    assert_shows(page, 0, chosen, 96)
+    assert_shows(page, 2, players[0].decode(players[0].encode(chosen)))
+
+
+def status_of(request: str | urllib.request.Request) -> int:
+    try:
+        return urllib.request.urlopen(request, timeout=20).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_files_of_the_machine_are_not_served_and_uploads_are_limited(address, tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    assert status_of(address) == 200
+    for path in ("/etc/passwd", tmp_path / "secret.txt", "pyproject.toml", "../pyproject.toml", __file__):
+        assert status_of(f"{address}/gradio_api/file={path}") in (403, 404)
+    for size, expected in ((10_000, 200), (32_000_000, 413)):
+        head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        form = {"Content-Type": "multipart/form-data; boundary=x"}
+        body = head + bytes(size) + b"\r\n--x--\r\n"
+        assert status_of(urllib.request.Request(f"{address}/gradio_api/upload", body, form)) == expected
+
+
+def test_a_port_in_use_and_a_missing_extra_are_one_line(players, workplace, monkeypatch, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(UsageError, match=f"port {port} .* choose another --port"),
+            serve(players, "127.0.0.1", port),
+        ):
+            pass
+    monkeypatch.setattr("leae.analysis.play.find_spec", lambda name: None)
+    assert_one_line(monkeypatch, capsys, "play", "runs/none", says="run uv run --extra play -m leae play")
+
+
+def test_without_attributes_sliders_are_principal_components_and_forged_paint_is_none(players):
+    directions, training = players[0].directions([]), players[0].space.training
+    values, vectors = torch.linalg.eigh(training.T.cov(correction=0))
+    expected = (vectors * values.sqrt()).T.flip(0)[:SLIDERS]
+    signs = (directions * expected).sum(dim=1, keepdim=True).sign()
+    torch.testing.assert_close(directions * signs, expected, rtol=1e-3, atol=1e-4)
+    assert painted_mask("1" * 256, 16).all()
+    for forged in ("", "1", "x" * 256, "[object Object]" * 99, "1" * 255):
+        assert not painted_mask(forged, 16).all()
