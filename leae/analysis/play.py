@@ -9,53 +9,24 @@ says otherwise.
 """
 
 import argparse
-import base64
-import io
-import os
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from leae.analysis.codes import class_difference
-from leae.analysis.embed import read_for
-from leae.analysis.latents import LatentSpace, draw_fitted, separations
+from leae.analysis.latents import LatentSpace, draw_fitted
 from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs
-from leae.data.batches import to_float
 from leae.errors import UsageError, require_whole
 from leae.randomness import generator
 from leae.training.device import find_device
-from leae.training.pictures import to_pixels
 from leae.training.settings import Parser
 
-SHOWN = 384  # pixels at least that an image is enlarged to
-GALLERY = 24  # held-out images to choose from
 SLIDERS = 6  # attributes, or principal components
-STRIP = 9  # images of a morph
 SAMPLES = 8  # of either distribution
-UPLOAD = "30mb"  # at most
-ABOUT = """# leae: what a trained autoencoder knows
-Choose a picture, and every model below answers: an image goes through its encoder to a code and back."""
-CSS = """
-img, canvas {image-rendering: pixelated}
-.picture img {width: auto !important; max-width: 100%; max-height: 384px}
-.picture * {justify-content: flex-start}
-.picture .icon-button-wrapper {display: none}
-.pictures .grid-container {grid-template-columns: repeat(auto-fill, minmax(72px, 1fr)) !important}
-.pictures .thumbnail-item {aspect-ratio: 1; height: auto !important}
-.error * {color: #d33}
-.small {max-width: 10em}
-footer {display: none !important}
-"""
 
 
 @dataclass(frozen=True)
@@ -119,232 +90,9 @@ class Player:
         return self.decode(spread * torch.randn(SAMPLES, training.shape[1], generator=generator(seed, "samples")))
 
 
-# The painter: a canvas of the image's own pixels, over which the browser enlarges them. What is painted is sent as a
-# text of zeros and ones while the pointer moves, and when it is lifted.
-PAINTER = """<canvas width=${size} height=${size} aria-label="picture A, to paint on"></canvas>
-<div><label>brush <input type=range min=1 max=100 value=25 aria-label="size of the brush"></label>
-<button type=button>clear</button></div>"""
-PAINTER_CSS = """canvas {width: 100%; max-width: 384px; touch-action: none; cursor: crosshair}
-div {display: flex; gap: 1em; align-items: center; margin-top: .5em}
-button {border: 1px solid; border-radius: 4px; padding: 0 .7em}"""
-PAINT = """
-const canvas = element.querySelector('canvas'), brush = element.querySelector('input'), size = props.size;
-const context = canvas.getContext('2d'), image = new Image(), painted = new Uint8Array(size * size);
-let sent = 0;
-const draw = () => {
-  context.drawImage(image, 0, 0);
-  context.fillStyle = '#808080';
-  painted.forEach((is, at) => is && context.fillRect(at % size, Math.floor(at / size), 1, 1));
-};
-const send = () => { sent = Date.now(); trigger('input', {painted: painted.join('')}); };
-const clear = () => { painted.fill(0); draw(); };
-const load = () => { image.onload = clear; image.src = props.value; };
-const paint = (event) => {
-  if (event.buttons !== 1) return;
-  const box = canvas.getBoundingClientRect(), scale = size / box.width, radius = size * brush.value / 200;
-  const x = (event.clientX - box.left) * scale, y = (event.clientY - box.top) * scale;
-  painted.forEach((_, at) => {
-    if (Math.hypot(at % size + .5 - x, Math.floor(at / size) + .5 - y) <= Math.max(radius, .71)) painted[at] = 1;
-  });
-  draw();
-  if (Date.now() - sent > 150) send();
-};
-canvas.addEventListener('pointerdown', (event) => { canvas.setPointerCapture(event.pointerId); paint(event); });
-canvas.addEventListener('pointermove', paint);
-canvas.addEventListener('pointerup', send);
-element.querySelector('button').addEventListener('click', () => { clear(); send(); });
-watch('value', load);
-load();
-"""
-
-
 def decibels(errors: Tensor) -> str:
     """The PSNR of pixels with these squared errors."""
     return f"{-10 * errors.mean().log10().item():.1f} dB" if len(errors) else "of nothing"
-
-
-def enlarge(images: Tensor, least: int = SHOWN) -> np.ndarray:
-    """Images [N, C, S, S] in a row, enlarged pixel by pixel: uint8 [height, width, 3]."""
-    pixels = to_pixels(images)
-    times = -(-least // pixels.shape[1])
-    row = np.concatenate(list(pixels.repeat(3 // pixels.shape[3], axis=3)), axis=1)
-    return row.repeat(times, axis=0).repeat(times, axis=1)
-
-
-def data_url(image: Tensor) -> str:
-    """An image [1, C, S, S] as a PNG file in an address."""
-    file = io.BytesIO()
-    Image.fromarray(enlarge(image, 1)).save(file, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def painted_mask(painted: str, size: int) -> Tensor:
-    """Which pixels are painted, bool [size, size]: those of a text's "1", row by row. Any other text is none."""
-    mask = torch.tensor([letter == "1" for letter in painted[: size * size]], dtype=torch.bool)
-    return mask.view(size, size) if len(mask) == size * size else torch.zeros(size, size, dtype=torch.bool)
-
-
-def build_page(players: list[Player]):
-    """The page, a `gradio.Blocks`."""
-    import gradio as gr
-
-    space, model = players[0].space, players[0].run.model
-    size = model.image_shape[-1]
-    attributes = list(separations(space))[:SLIDERS]
-    directions = [player.directions(attributes) for player in players]
-    sliders = attributes or [f"component {number + 1}" for number in range(len(directions[0]))]
-    shown = space.order[:GALLERY].sort().values
-    images = space.images(shown)
-    start = [images[:1], images[-1:]]
-    spatial = [player for player in players if len(player.run.model.latent_shape) > 1]
-    quick = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
-
-    def picture(value: np.ndarray, **options):
-        options = {"show_label": False, "container": False, "format": "png", "buttons": [], **options}
-        return gr.Image(value, interactive=False, elem_classes="picture", **options)
-
-    def answer(triggers: list, function: Callable, inputs: list, outputs: list) -> None:
-        """Call a function, which returns a list of the outputs, at these events; Gradio takes a single one bare."""
-        bare = function if len(outputs) > 1 else lambda *values: function(*values)[0]
-        gr.on(triggers, bare, inputs, outputs, **quick)
-
-    def columns(these: list[Player], values: list, said: list[str] | None = None):
-        """A column for each run: its name, pictures, and what is said of them."""
-        outputs = []
-        with gr.Row():
-            for number, player in enumerate(these):
-                with gr.Column(min_width=280):
-                    gr.Markdown(f"**{player.run.name}**: {player.run.method}")
-                    outputs += [picture(value) for value in values[number :: len(these)]]
-                    outputs += [gr.Markdown(said[number])] if said else []
-        return outputs
-
-    def read_paint(event: gr.EventData):
-        return str(event.painted)
-
-    def painter():
-        """A picture to paint on, and a state with what is painted."""
-        tools = {"html_template": PAINTER, "js_on_load": PAINT, "css_template": PAINTER_CSS, "size": size}
-        canvas, painted = gr.HTML(data_url(start[0]), apply_default_css=False, **tools), gr.State("")
-        canvas.input(read_paint, None, painted, **quick)
-        return canvas, painted
-
-    def fill(painted, picture):
-        answers = [player.fill(picture, painted_mask(painted, size)) for player in players]
-        return [part for answer, said in answers for part in (enlarge(answer), said)]
-
-    def morph(share, *pictures):
-        outputs = []
-        for player in players:
-            first, second = player.encode(torch.cat(pictures))
-            shares = torch.cat([torch.tensor([share]), torch.linspace(0, 1, STRIP)])
-            decoded = player.decode(torch.lerp(first, second, shares[:, None]))
-            outputs += [enlarge(decoded[:1]), enlarge(decoded[1:], SHOWN // 6)]
-        return outputs
-
-    def walk(picture, *amounts):
-        steps = [torch.tensor(amounts, dtype=torch.float32) @ direction for direction in directions]
-        return [enlarge(p.decode(p.encode(picture) + step)) for p, step in zip(players, steps, strict=True)]
-
-    def mix(painted, *pictures):
-        return [enlarge(player.mix(torch.cat(pictures), painted_mask(painted, size))) for player in spatial]
-
-    def sample(seed, spread):
-        return [enlarge(p.sample(fitted, int(seed), spread), SHOWN // 6) for p in players for fitted in (False, True)]
-
-    with gr.Blocks(title="leae", analytics_enabled=False) as page:
-        first, second = gr.State(start[0]), gr.State(start[1])
-        gr.Markdown(ABOUT)
-        with gr.Row():
-            with gr.Column(scale=3, min_width=300):
-                gr.Markdown(f"Held-out images: {space.dataset.title}")
-                gallery = gr.Gallery(
-                    [enlarge(image[None], 96) for image in images], show_label=False, height=190, allow_preview=False,
-                    format="png", buttons=[], interactive=False, elem_classes="pictures",
-                )  # fmt: skip
-            with gr.Column(scale=1, min_width=200):
-                gr.Markdown("Or a photograph of your own")
-                photo = gr.File(show_label=False, height=150, elem_id="photo")
-                problem = gr.Markdown(elem_classes="error", elem_id="problem")
-            with gr.Column(scale=1, min_width=240):
-                which = gr.Radio(["A", "B"], value="A", label="what you choose is picture", elem_id="which")
-                with gr.Row():
-                    thumbs = []
-                    for name, image in zip("AB", start, strict=True):
-                        with gr.Column(min_width=96):
-                            gr.Markdown(f"**{name}**")
-                            thumbs.append(picture(enlarge(image, 96)))
-        with gr.Tabs():
-            with gr.Tab("Mask"):
-                gr.Markdown("Paint over picture A. Painted pixels get its mean colour, and the models fill them in.")
-                with gr.Row():
-                    with gr.Column(min_width=300):
-                        mask, masked = painter()
-                    with gr.Column(scale=max(2, len(players)), min_width=300):
-                        answers = fill("", start[0])
-                        filled = columns(players, answers[::2], answers[1::2])
-            with gr.Tab("Morph"):
-                gr.Markdown("From A to B on a straight line between their codes; below, in nine steps.")
-                share = gr.Slider(0, 1, 0.5, step=0.01, label="share of the way from A to B")
-                values = morph(0.5, *start)
-                morphed = columns(players, values[::2] + values[1::2])
-            with gr.Tab("Attributes" if attributes else "Components"):
-                unit = "the difference between the mean codes of training images with and without the attribute"
-                gr.Markdown(f"Move the code of A. 1 is {unit if attributes else 'a standard deviation'}.")
-                with gr.Row():
-                    names = [name.replace("_", " ") for name in sliders]
-                    amounts = [gr.Slider(-3, 3, 0, step=0.1, label=name, min_width=300) for name in names]
-                reset = gr.Button("reset", size="sm", elem_classes="small")
-                walked = columns(players, walk(start[0], *[0.0] * len(sliders)))
-            if spatial:
-                with gr.Tab("Brush codes"):
-                    gr.Markdown("Paint on picture A: under the paint, the map of codes is B's.")
-                    with gr.Row():
-                        with gr.Column(min_width=300):
-                            brush, brushed = painter()
-                        with gr.Column(scale=max(2, len(spatial)), min_width=300):
-                            mixed = columns(spatial, mix("", *start))
-            with gr.Tab("Samples"):
-                gr.Markdown(
-                    "Images from random codes: above from N(0, I), below from a Gaussian with the mean and covariance "
-                    "of training codes. The nearer those are to N(0, I), the more alike both look."
-                )
-                with gr.Row():
-                    spread = gr.Slider(0, 2, 1, step=0.05, label="spread, 1 is as trained", scale=4)
-                    draw = gr.Button("new draw", size="sm", elem_classes="small")
-                values, seed = sample(0, 1.0), gr.State(0)
-                sampled = columns(players, values[::2] + values[1::2])
-
-        def choose(slot, event: gr.SelectData):
-            return take(slot, images[event.index][None])
-
-        def upload(slot, path):
-            if path is None:
-                return [gr.skip()] * 4 + [""]
-            [read] = read_for(model, Path(path).parent, [Path(path).name])
-            if isinstance(read, str):
-                return [gr.skip()] * 4 + [f"That is no picture to use: {read}"]
-            return take(slot, to_float(read[None]))
-
-        def take(slot, picture):
-            changed = [picture, enlarge(picture, 96)]
-            unchanged = [gr.skip(), gr.skip()]
-            return [*(changed + unchanged if slot == "A" else unchanged + changed), ""]
-
-        taken = [first, thumbs[0], second, thumbs[1], problem]
-        gallery.select(choose, which, taken, **quick)
-        photo.change(upload, [which, photo], taken, **quick)
-        for canvas, painted in [(mask, masked), (brush, brushed)] if spatial else [(mask, masked)]:
-            first.change(lambda picture: (data_url(picture), ""), first, [canvas, painted], **quick)
-        answer([masked.change, first.change], fill, [masked, first], filled)
-        answer([share.change, first.change, second.change], morph, [share, first, second], morphed)
-        answer([first.change, *(amount.change for amount in amounts)], walk, [first, *amounts], walked)
-        answer([reset.click], lambda: [0.0] * len(sliders), [], amounts)
-        if spatial:
-            answer([brushed.change, first.change, second.change], mix, [brushed, first, second], mixed)
-        answer([draw.click], lambda number: [number + 1], [seed], [seed])
-        answer([seed.change, spread.change], sample, [seed, spread], sampled)
-    return page
 
 
 def add_arguments(parser: Parser) -> None:
@@ -353,43 +101,16 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--port", type=int, default=7860, help="[%(default)s]")
 
 
-@contextmanager
-def serve(players: list[Player], host: str, port: int) -> Iterator[str]:
-    """The page, from this machine while the block lasts: its address. A `UsageError` if the port cannot be had."""
-    import gradio as gr
-
-    with tempfile.TemporaryDirectory(prefix="leae-play-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # for uploads, and for what is shown
-        page = build_page(players)
-        options = {"max_file_size": UPLOAD, "footer_links": [], "ssr_mode": False, "share": False, "quiet": True}
-        try:
-            page.launch(
-                server_name=host,
-                server_port=port,
-                prevent_thread_lock=True,
-                css=CSS,
-                theme=gr.themes.Default(),
-                **options,
-            )
-        except OSError as error:
-            raise UsageError(
-                f"port {port} of {host} cannot be had ({error}); choose another --port or --host"
-            ) from error
-        try:
-            yield f"http://{host}:{port}"
-        finally:
-            page.close(verbose=False)
-
-
 def main(options: argparse.Namespace) -> None:
     require_whole(1, 65_535, **{"--port": options.port})
     if find_spec("gradio") is None:
         raise UsageError("the page needs gradio, which is not installed; run uv run --extra play -m leae play …")
+    from leae.analysis.page import serve
+
     device = find_device(options.device)
     runs = open_runs(options.runs, options.checkpoint, device)
     dataset = runs[0].open_data()
-    with serve(
-        [Player(run, LatentSpace(run, dataset, 0, device)) for run in runs], options.host, options.port
-    ) as address:
+    players = [Player(run, LatentSpace(run, dataset, 0, device)) for run in runs]
+    with serve(players, options.host, options.port) as address:
         print(f"play: {address}; Ctrl-C ends it", flush=True)
         threading.Event().wait()

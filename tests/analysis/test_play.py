@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from leae.analysis.play import SLIDERS, Player, enlarge, painted_mask, serve
+from leae.analysis.page import enlarge, painted_mask, serve
+from leae.analysis.play import SLIDERS, Player
 from leae.autoencoder import Autoencoder
 from leae.data.batches import to_float
 from leae.data.images import read_square
