@@ -44,6 +44,7 @@ SCRIPTS = {script: script_constants(ROOT / script, gpu=False) for script in ("ma
 OPTIONS = {  # of the commands
     "prepare": ["--image-size", "--faces"],
     "runs": ["--help"],
+    "play": ["--host", "--checkpoint", "--device"],
     "compare": ["--images", "--seed", "--output", "--checkpoint", "--device", "--mask-ratio"],
     "evaluate": ["--train-images", "--held-out", "--label-share", "--checkpoint", "--device", "--mask-ratio"],
     "latents": ["--attribute", "--map", "--images", "--seed", "--checkpoint", "--device"],
@@ -80,6 +81,7 @@ def command_lines(draw):
         *(draw(st.sampled_from(FOLDERS)) for _ in range(count)),
         *options,
         *["--dry-run"] * (command == "ablate"),
+        *["--port", "0"] * (command == "play"),  # which is refused: a page would stay
     ]
 
 

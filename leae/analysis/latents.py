@@ -83,11 +83,11 @@ class LatentSpace:
         codes, errors = codes_and_errors(self.run.model, self.dataset.images["test"], self.device, "held-out codes")
         return codes.flatten(1), errors
 
-    @property
+    @cached_property
     def held_out(self) -> Tensor:
         return self._held_out[0]
 
-    @property
+    @cached_property
     def errors(self) -> Tensor:
         return self._held_out[1]
 
@@ -214,16 +214,12 @@ def draw_samples(space: LatentSpace, count: int, seed: int) -> Image.Image:
             rows[f"codes {row * count + 1} to {(row + 1) * count}\nof {name}"] = images
     drawn = "drawn from N(0, I)" + ", every position by itself," * (len(model.latent_shape) > 1)
     said = f"images decoded from codes {drawn} and from a Gaussian with the mean and covariance of training codes\n"
-    said += f"SIGReg statistic of {used:,} held-out codes {found:.3g}, of as many true N(0, I) codes {true:.3g}: "
-    said += "the nearer the two, the more the codes are Gaussian"
+    said += f"SIGReg statistic (the lower, the more Gaussian): {found:.3g} of {used:,} held-out codes, "
+    said += f"{true:.3g} of as many N(0, I) codes"
     if found > FAR * true:
         rank = f"{effective_rank(codes):.1f} of {codes.shape[1]}"
-        said += (
-            f"\nThese are far from it, with an effective rank of {rank}: most codes of N(0, I) lie where no image has "
-        )
-        said += (
-            "its own,\nand the decoder has not been there. The fitted Gaussian has their mean and covariance, no more"
-        )
+        said += f"\nThese codes are far from it, with an effective rank of {rank}: most codes drawn from N(0, I) fall\n"
+        said += "where no image's code lies, and the decoder was not trained there"
     if model.variational:
         said += "\nthe codes are the posteriors' means, which deviate less than what is drawn around them in training"
     return space.grid(rows, said)

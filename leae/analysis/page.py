@@ -24,17 +24,25 @@ from leae.training.pictures import to_pixels
 SHOWN = 384  # pixels at least that an image is enlarged to
 SMALL = 96  # the same of those to choose from
 TINY = 64  # the same of those in a strip
-GALLERY = 24  # held-out images to choose from
+GALLERY = 16  # held-out images to choose from
 STRIP = 9  # images of a morph
 UPLOAD = "30mb"  # at most
 ABOUT = """# leae: what a trained autoencoder knows
-Choose a picture, and every model below answers: an image goes through its encoder to a code and back."""
+Choose a picture. Each model turns it into a short code, and rebuilds the picture from that code alone."""
+PAINT_ON = """Paint on picture A. The paint has A's mean colour, as masks have in training; each model rebuilds A from
+what is left. PSNR: the higher, the nearer to A. Code shift: how far the code moved; 1 is as far as two different
+pictures are apart."""
+SAMPLED = """Pictures from random codes. Above they are drawn from N(0, I): where training codes are far from that, most
+of them fall where no picture has its code, and look like none. Below they are drawn from a Gaussian with the mean and
+the covariance of training codes."""
 CSS = """
 img, canvas {image-rendering: pixelated}
 .picture img {width: auto !important; max-width: 100%; max-height: 384px}
 .picture * {justify-content: flex-start}
 .picture .icon-button-wrapper {display: none}
-.pictures .grid-container {grid-template-columns: repeat(auto-fill, minmax(72px, 1fr)) !important}
+.pictures .grid-container {grid-template-columns: repeat(auto-fill, minmax(72px, 1fr)) !important; gap: 8px !important}
+.pictures .grid-container {grid-auto-rows: auto !important; grid-template-rows: none !important}
+.painter, .painter > * {padding: 0 !important}
 .pictures .thumbnail-item {aspect-ratio: 1; height: auto !important}
 .error * {color: #d33}
 .small {max-width: 10em}
@@ -48,19 +56,28 @@ PAINTER = """<canvas width=${size} height=${size} aria-label="picture A, to pain
 <button type=button>clear</button></div>"""
 PAINTER_CSS = """canvas {width: 100%; max-width: 384px; touch-action: none; cursor: crosshair}
 div {display: flex; gap: 1em; align-items: center; margin-top: .5em}
+input {accent-color: var(--color-accent); vertical-align: middle}
 button {border: 1px solid; border-radius: 4px; padding: 0 .7em}"""
 PAINT = """
 const canvas = element.querySelector('canvas'), brush = element.querySelector('input'), size = props.size;
 const context = canvas.getContext('2d'), image = new Image(), painted = new Uint8Array(size * size);
-let sent = 0;
+let sent = 0, mean = '#808080';
 const draw = () => {
   context.drawImage(image, 0, 0);
-  context.fillStyle = '#808080';
+  context.fillStyle = mean;
   painted.forEach((is, at) => is && context.fillRect(at % size, Math.floor(at / size), 1, 1));
 };
 const send = () => { sent = Date.now(); trigger('input', {painted: painted.join('')}); };
 const clear = () => { painted.fill(0); draw(); };
-const load = () => { image.onload = clear; image.src = props.value; };
+const load = () => {
+  image.onload = () => {
+    clear();
+    const pixels = context.getImageData(0, 0, size, size).data, sums = [0, 0, 0];
+    pixels.forEach((value, at) => { if (at % 4 < 3) sums[at % 4] += value; });
+    mean = `rgb(${sums.map((sum) => sum / size / size)})`;
+  };
+  image.src = props.value;
+};
 const paint = (event) => {
   if (event.buttons !== 1) return;
   const box = canvas.getBoundingClientRect(), scale = size / box.width, radius = size * brush.value / 200;
@@ -129,7 +146,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
         with gr.Row():
             for number, player in enumerate(these):
                 with gr.Column(min_width=280):
-                    gr.Markdown(f"**{player.run.name}**: {player.run.method}")
+                    gr.Markdown(f"**{player.run.name}**<br>{player.run.method}, {player.run.size}")
                     outputs += [show(value) for value in values[number :: len(these)]]
                     outputs += [gr.Markdown(said[number])] if said else []
         return outputs
@@ -140,7 +157,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
     def painter():
         """A picture to paint on, and a state with what is painted."""
         tools = {"html_template": PAINTER, "js_on_load": PAINT, "css_template": PAINTER_CSS, "size": size}
-        canvas, painted = gr.HTML(data_url(start[0]), apply_default_css=False, **tools), gr.State("")
+        canvas, painted = gr.HTML(data_url(start[0]), elem_classes="painter", **tools), gr.State("")
         canvas.input(read_paint, None, painted, **quick)
         return canvas, painted
 
@@ -172,15 +189,15 @@ def build_page(players: list[Player]) -> gr.Blocks:
         gr.Markdown(ABOUT)
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
-                gr.Markdown(f"Held-out images: {space.dataset.title}")
+                gr.Markdown(f"Pictures that no model was trained on: {space.dataset.title}")
                 small = [enlarge(image[None], SMALL) for image in images]
-                gallery = gr.Gallery(small, height=190, allow_preview=False, elem_classes="pictures", **plain)
+                gallery = gr.Gallery(small, allow_preview=False, elem_classes="pictures", **plain)
             with gr.Column(scale=1, min_width=200):
-                gr.Markdown("Or a photograph of your own")
+                gr.Markdown("Or a photograph of your own, whose central square is cut")
                 photo = gr.File(show_label=False, height=150, elem_id="photo")
                 problem = gr.Markdown(elem_classes="error", elem_id="problem")
             with gr.Column(scale=1, min_width=240):
-                which = gr.Radio(["A", "B"], value="A", label="what you choose is picture", elem_id="which")
+                which = gr.Radio(["A", "B"], value="A", label="what you choose next becomes", elem_id="which")
                 with gr.Row():
                     thumbs = []
                     for name, image in zip("AB", start, strict=True):
@@ -189,7 +206,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
                             thumbs.append(show(enlarge(image, SMALL)))
         with gr.Tabs():
             with gr.Tab("Mask"):
-                gr.Markdown("Paint over picture A. Painted pixels get its mean colour, and the models fill them in.")
+                gr.Markdown(PAINT_ON)
                 with gr.Row():
                     with gr.Column(min_width=300):
                         mask, masked = painter()
@@ -197,34 +214,33 @@ def build_page(players: list[Player]) -> gr.Blocks:
                         answers = fill("", start[0])
                         filled = columns(players, answers[::2], answers[1::2])
             with gr.Tab("Morph"):
-                gr.Markdown("From A to B on a straight line between their codes; below, in nine steps.")
-                share = gr.Slider(0, 1, 0.5, step=0.01, label="share of the way from A to B")
+                gr.Markdown(
+                    f"On a straight line between the codes of A and B: one picture, and below {STRIP} from A to B."
+                )
+                share = gr.Slider(0, 1, 0.5, step=0.01, label="from A, 0, to B, 1")
                 values = morph(0.5, *start)
                 morphed = columns(players, values[::2] + values[1::2])
             with gr.Tab("Attributes" if attributes else "Components"):
-                unit = "the difference between the mean codes of training images with and without the attribute"
-                gr.Markdown(f"Move the code of A. 1 is {unit if attributes else 'a standard deviation'}.")
+                unit = "the difference between the mean codes of training pictures with and without the attribute"
+                gr.Markdown(f"Change picture A: +1 adds {unit if attributes else 'a standard deviation'} to its code.")
                 with gr.Row():
                     names = [name.replace("_", " ") for name in sliders]
-                    amounts = [gr.Slider(-3, 3, 0, step=0.1, label=name, min_width=300) for name in names]
+                    amounts = [gr.Slider(-3, 3, 0, step=0.1, label=name, min_width=340) for name in names]
                 reset = gr.Button("reset", size="sm", elem_classes="small")
                 walked = columns(players, walk(start[0], *[0.0] * len(sliders)))
             if spatial:
                 with gr.Tab("Brush codes"):
-                    gr.Markdown("Paint on picture A: under the paint, the map of codes is B's.")
+                    gr.Markdown("Paint on A: there the code is B's. This takes models whose code is a map.")
                     with gr.Row():
                         with gr.Column(min_width=300):
                             brush, brushed = painter()
                         with gr.Column(scale=max(2, len(spatial)), min_width=300):
                             mixed = columns(spatial, mix("", *start))
             with gr.Tab("Samples"):
-                gr.Markdown(
-                    "Images from random codes: above from N(0, I), below from a Gaussian with the mean and covariance "
-                    "of training codes. The nearer those are to N(0, I), the more alike both look."
-                )
+                gr.Markdown(SAMPLED)
                 with gr.Row():
-                    spread = gr.Slider(0, 2, 1, step=0.05, label="spread, 1 is as trained", scale=4)
-                    draw = gr.Button("new draw", size="sm", elem_classes="small")
+                    spread = gr.Slider(0, 2, 1, step=0.05, label="spread (× the standard deviation)", scale=4)
+                    draw = gr.Button("draw again", size="sm", elem_classes="small")
                 values, seed = sample(0, 1.0), gr.State(0)
                 sampled = columns(players, values[::2] + values[1::2])
 
@@ -266,9 +282,10 @@ def serve(players: list[Player], host: str, port: int) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="leae-play-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # for uploads, and for what is shown
         page = build_page(players)
-        options = {"max_file_size": UPLOAD, "footer_links": [], "ssr_mode": False, "share": False, "quiet": True}
+        look = {"css": CSS, "theme": gr.themes.Default(font=["system-ui", "sans-serif"])}
+        options = look | {"max_file_size": UPLOAD, "footer_links": [], "ssr_mode": False, "share": False, "quiet": True}
         try:
-            page.launch(server_name=host, server_port=port, prevent_thread_lock=True, css=CSS, **options)
+            page.launch(server_name=host, server_port=port, prevent_thread_lock=True, **options)
         except OSError as error:
             said = f"port {port} of {host} cannot be had ({error})"
             raise UsageError(f"{said}; choose another --port or --host") from error

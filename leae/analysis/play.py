@@ -71,9 +71,10 @@ class Player:
         errors = (answer - picture).square().mean(dim=(0, 1))
         if not painted.any():
             return answer, f"PSNR {decibels(errors)}"
-        moved = (code - clean).norm().item() / self.between
-        said = f"PSNR inside the paint {decibels(errors[painted])}, outside {decibels(errors[~painted])}"
-        return answer, f"{said}. The code moved by {moved:.2f}, 1 being how far two different images are apart"
+        alone = (hidden - picture).square().mean(dim=(0, 1))[painted]
+        inside = f"{decibels(errors[painted])} inside the paint (the paint itself {decibels(alone)})"
+        shift = (code - clean).norm().item() / self.between
+        return answer, f"PSNR {inside}, {decibels(errors[~painted])} outside. Code shift {shift:.2f}"
 
     def mix(self, pictures: Tensor, painted: Tensor) -> Tensor:
         """The first of two pictures, but with the codes of the second at the painted positions of the map."""

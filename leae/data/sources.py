@@ -52,8 +52,12 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
     root = DATA / "celeba"
     if name == "auto":
         name = "celeba" if celeba.has_celeba(root) else "faces"
-        no_celeba = f"rendered faces, as there is no CelebA; to get it: {celeba.COMMAND}"
-        say("data: " + (f"CelebA from {root}" if name == "celeba" else no_celeba))
+        say(
+            "data: "
+            + (f"CelebA from {root}" if name == "celeba" else "no CelebA, so faces are rendered; to download it:")
+        )
+        if name == "faces":
+            print(f"    {celeba.COMMAND}")  # whole, to be copied
     if name == "faces":
         return faces_source(image_size, face_count)
     if name in small_sets.SMALL_SETS:

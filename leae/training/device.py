@@ -108,4 +108,4 @@ def device_name(device: torch.device) -> str:
     """The device for people: a GPU's name, or the processor's kind and how many threads PyTorch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{device.type}, {platform.machine()}, PyTorch's threads: {torch.get_num_threads()}"

@@ -113,7 +113,7 @@ class Run:
         say(f"data: {dataset.title}, {train:,} images to train on, {held_out:,} held out, {size}×{size} pixels")
         say(f"model: a code of {model.latent_size:,} numbers an image, {model.compression:.0f}× compression")
         batch_size = self.settings["BATCH_SIZE"]
-        say(f"run: steps {start:,} to {total_steps:,} of {batch_size} images; to resume it: --resume {self.folder}")
+        say(f"run: steps {start:,} to {total_steps:,}, {batch_size} images each; to resume it: --resume {self.folder}")
         return start
 
     def create(self, kind: str, dataset: Dataset, device: str) -> None:
@@ -265,8 +265,9 @@ class Run:
         if rank() > 0:
             return
         figure = Figure(figsize=(15, 8))
+        figure.suptitle(self.folder.name)
         # A layout engine would draw it twice. Legends stand beside their panels.
-        margins = {"left": 0.06, "right": 0.87, "bottom": 0.07, "top": 0.94, "wspace": 0.55, "hspace": 0.28}
+        margins = {"left": 0.06, "right": 0.87, "bottom": 0.07, "top": 0.9, "wspace": 0.55, "hspace": 0.28}
         (losses, quality), (ranks, rates) = figure.subplots(2, 2, gridspec_kw=margins)
         logged = {name for row in self.rows if row["split"] == "train" for name in row} - {"images_per_second"}
         for name in self.columns[3:]:
@@ -276,7 +277,10 @@ class Run:
             if points and axes:
                 number, reference = len(axes.lines), name.endswith(("_input", "_image"))
                 style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[2 if reference else number // 5 % 2]}
-                axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker=".", markersize=4, **style)
+                label = name.removeprefix("psnr_").replace("_", " ")
+                axes.plot(
+                    *zip(*points, strict=True), label=label, marker="" if reference else ".", markersize=4, **style
+                )
         titles = {losses: "training loss and its terms", quality: "held-out PSNR (dB)"}
         for axes, title in (titles | {ranks: "effective rank of held-out codes", rates: "learning rate"}).items():
             axes.set(title=title, xlabel="step")

@@ -157,7 +157,7 @@ def test_samples_are_decoded_and_their_title_tells_how_gaussian_the_codes_are(sp
     shown = images_of(space)[space.order[:4]]
     torch.testing.assert_close(first, reconstruct(space.run.model, shown), rtol=0, atol=1e-5)
     assert len(others) == 2 * latents.SAMPLE_ROWS
-    said = [float(figure) for figure in re.findall(r"codes (\d\S*)[,:]", drawn["said"])]
+    said = [float(figure) for figure in re.findall(r"(\S+) of (?:[\d,]+ held-out|as many)", drawn["said"])]
     with torch.no_grad():
         assert said == pytest.approx(gaussianity(space.run.model.encode(images_of(space)))[:2], rel=0.05)
     assert ("means" in drawn["said"]) == space.run.model.variational

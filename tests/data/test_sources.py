@@ -62,7 +62,7 @@ def test_rendered_faces_come_with_their_attributes_and_the_same_are_tested_on_ho
 
 def test_auto_means_celeba_if_it_is_there_and_says_so(workplace, capsys):
     assert open_dataset("auto", 32, face_count=10).name == "faces"
-    assert "rendered faces, as there is no CelebA; to get it: uv run" in capsys.readouterr().out
+    assert "data: no CelebA, so faces are rendered; to download it:\n    uv run" in capsys.readouterr().out
     write_celeba(workplace / "data" / "celeba")
     assert open_dataset("auto", 32).name == "celeba"
     assert "CelebA from data/celeba" in capsys.readouterr().out
