@@ -135,10 +135,17 @@ def build_page(players: list[Player]) -> gr.Blocks:
     def show(value: np.ndarray) -> gr.Image:
         return gr.Image(value, container=False, elem_classes="picture", **plain)
 
-    def listen(triggers: list, function: Callable, inputs: list, outputs: list) -> None:
-        """At these events, call a function that returns a list of the outputs; Gradio takes a single one bare."""
-        bare = function if len(outputs) > 1 else lambda *values: function(*values)[0]
-        gr.on(triggers, bare, inputs, outputs, **quick)
+    def listen(tab: gr.Tab, triggers: list, function: Callable, inputs: list, outputs: list) -> None:
+        """At these events, while the tab is open, call a function that returns a list of the outputs.
+
+        When the tab is opened it is called, too.
+        """
+
+        def answer(label: str, *values):
+            answers = function(*values) if label == tab.label else [gr.skip()] * len(outputs)
+            return answers if len(outputs) > 1 else answers[0]  # Gradio takes a single one bare
+
+        gr.on([opened.change, *triggers], answer, [opened, *inputs], outputs, **quick)
 
     def columns(these: list[Player], values: list, said: list[str] | None = None):
         """A column for each run: its name, pictures, and what is said of them."""
@@ -185,7 +192,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
         return [enlarge(p.sample(fitted, int(seed), spread), TINY) for p in players for fitted in (False, True)]
 
     with gr.Blocks(title="leae", analytics_enabled=False) as page:
-        first, second = gr.State(start[0]), gr.State(start[1])
+        first, second, opened = gr.State(start[0]), gr.State(start[1]), gr.State("Mask")
         gr.Markdown(ABOUT)
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
@@ -205,7 +212,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
                             gr.Markdown(f"**{name}**")
                             thumbs.append(show(enlarge(image, SMALL)))
         with gr.Tabs():
-            with gr.Tab("Mask"):
+            with gr.Tab("Mask") as masks:
                 gr.Markdown(PAINT_ON)
                 with gr.Row():
                     with gr.Column(min_width=300):
@@ -213,14 +220,14 @@ def build_page(players: list[Player]) -> gr.Blocks:
                     with gr.Column(scale=max(2, len(players)), min_width=300):
                         answers = fill("", start[0])
                         filled = columns(players, answers[::2], answers[1::2])
-            with gr.Tab("Morph"):
+            with gr.Tab("Morph") as morphs:
                 gr.Markdown(
                     f"On a straight line between the codes of A and B: one picture, and below {STRIP} from A to B."
                 )
                 share = gr.Slider(0, 1, 0.5, step=0.01, label="from A, 0, to B, 1")
                 values = morph(0.5, *start)
                 morphed = columns(players, values[::2] + values[1::2])
-            with gr.Tab("Attributes" if attributes else "Components"):
+            with gr.Tab("Attributes" if attributes else "Components") as walks:
                 unit = "the difference between the mean codes of training pictures with and without the attribute"
                 gr.Markdown(f"Change picture A: +1 adds {unit if attributes else 'a standard deviation'} to its code.")
                 with gr.Row():
@@ -229,14 +236,14 @@ def build_page(players: list[Player]) -> gr.Blocks:
                 reset = gr.Button("reset", size="sm", elem_classes="small")
                 walked = columns(players, walk(start[0], *[0.0] * len(sliders)))
             if spatial:
-                with gr.Tab("Brush codes"):
+                with gr.Tab("Brush codes") as mixes:
                     gr.Markdown("Paint on A: there the code is B's. This takes models whose code is a map.")
                     with gr.Row():
                         with gr.Column(min_width=300):
                             brush, brushed = painter()
                         with gr.Column(scale=max(2, len(spatial)), min_width=300):
                             mixed = columns(spatial, mix("", *start))
-            with gr.Tab("Samples"):
+            with gr.Tab("Samples") as samples:
                 gr.Markdown(SAMPLED)
                 with gr.Row():
                     spread = gr.Slider(0, 2, 1, step=0.05, label="spread (× the standard deviation)", scale=4)
@@ -265,14 +272,16 @@ def build_page(players: list[Player]) -> gr.Blocks:
         photo.change(upload, [which, photo], taken, **quick)
         for canvas, painted in [(mask, masked), (brush, brushed)] if spatial else [(mask, masked)]:
             first.change(lambda picture: (data_url(picture), ""), first, [canvas, painted], **quick)
-        listen([masked.change, first.change], fill, [masked, first], filled)
-        listen([share.change, first.change, second.change], morph, [share, first, second], morphed)
-        listen([first.change, *(amount.change for amount in amounts)], walk, [first, *amounts], walked)
-        listen([reset.click], lambda: [0.0] * len(sliders), [], amounts)
+        for tab in [masks, morphs, walks, samples, *([mixes] if spatial else [])]:
+            tab.select(lambda label=tab.label: label, None, opened, **quick)
+        listen(masks, [masked.change, first.change], fill, [masked, first], filled)
+        listen(morphs, [share.change, first.change, second.change], morph, [share, first, second], morphed)
+        listen(walks, [first.change, *(amount.change for amount in amounts)], walk, [first, *amounts], walked)
+        reset.click(lambda: [0.0] * len(sliders) if len(sliders) > 1 else 0.0, None, amounts, **quick)
         if spatial:
-            listen([brushed.change, first.change, second.change], mix, [brushed, first, second], mixed)
-        listen([draw.click], lambda number: [number + 1], [seed], [seed])
-        listen([seed.change, spread.change], sample, [seed, spread], sampled)
+            listen(mixes, [brushed.change, first.change, second.change], mix, [brushed, first, second], mixed)
+        draw.click(lambda number: number + 1, seed, seed, **quick)
+        listen(samples, [seed.change, spread.change], sample, [seed, spread], sampled)
     return page
 
 

@@ -26,7 +26,7 @@ from leae.training.device import find_device
 from leae.training.settings import Parser
 
 SLIDERS = 6  # attributes, or principal components
-SAMPLES = 8  # of either distribution
+SAMPLES = 6  # of either distribution
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from leae.analysis.page import enlarge, painted_mask, serve
-from leae.analysis.play import SLIDERS, Player
+from leae.analysis.page import GALLERY, enlarge, painted_mask, serve
+from leae.analysis.play import SAMPLES, SLIDERS, Player
 from leae.autoencoder import Autoencoder
 from leae.data.batches import to_float
 from leae.data.images import read_square
@@ -93,7 +93,7 @@ def paint_everything(page) -> None:
 @in_a_browser
 def test_painting_morphing_attributes_brushed_codes_and_samples(page, players):
     space = players[0].space
-    shown = space.order.sort().values
+    shown = space.order[:GALLERY].sort().values
     first, second = space.images(shown[:1]), space.images(shown[-1:])
     assert page.get_by_role("tab").all_inner_texts() == ["Mask", "Morph", "Attributes", "Brush codes", "Samples"]
     for number, player in enumerate(players):
@@ -145,7 +145,7 @@ def test_painting_morphing_attributes_brushed_codes_and_samples(page, players):
             assert_shows(page, 3 + 2 * number, player.sample(True, draw, 1.0), 64)
         page.get_by_role("button", name="draw again").click()
     page.locator("input[type=range]:visible").first.fill("0")
-    assert_shows(page, 3, players[0].decode(players[0].space.training.mean(dim=0).expand(8, -1)), 64)
+    assert_shows(page, 3, players[0].decode(players[0].space.training.mean(dim=0).expand(SAMPLES, -1)), 64)
 
 
 def bomb(side: int) -> bytes:
@@ -173,7 +173,7 @@ def test_photographs_of_ones_own_are_cut_and_other_files_are_a_line(page, player
     assert_shows(page, 1, own, 96)
     page.get_by_text("A", exact=True).first.click()
     page.locator(".pictures button.thumbnail-item").nth(3).click()
-    chosen = players[0].space.images(players[0].space.order.sort().values[3:4])
+    chosen = players[0].space.images(players[0].space.order[:GALLERY].sort().values[3:4])
     assert_shows(page, 0, chosen, 96)
     assert_shows(page, 2, players[0].decode(players[0].encode(chosen)))
 
