@@ -198,7 +198,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
             with gr.Column(scale=3, min_width=300):
                 gr.Markdown(f"Pictures that no model was trained on: {space.dataset.title}")
                 small = [enlarge(image[None], SMALL) for image in images]
-                gallery = gr.Gallery(small, allow_preview=False, elem_classes="pictures", **plain)
+                gallery = gr.Gallery(small, height=190, allow_preview=False, elem_classes="pictures", **plain)
             with gr.Column(scale=1, min_width=200):
                 gr.Markdown("Or a photograph of your own, whose central square is cut")
                 photo = gr.File(show_label=False, height=150, elem_id="photo")
