@@ -54,7 +54,7 @@ CROP_RATIOS = (0.15, 1.0)  # sides of the judged crops as shares of the image's,
 SIGREG_WEIGHT = 0.1  # λ: how strongly the codes are kept Gaussian, 0.01 to 1; published 0.03
 JUDGE_DECAY = 0.99  # decay of the judge, an EMA of the encoder; published 0, frozen within a step only
 JUDGE_LIVE = False  # True: the judge is the encoder itself, and its verdicts train it, too; for the ablation
-JUDGE_RULER = "whitened"  # "shared": normalised as real views are; "own" (published): by itself; "whitened": shared, and W
+JUDGE_RULER = "whitened"  # normalised "shared": as real views are; "own" (published): by itself; "whitened": shared + W
 RULER_EPSILON = 1.0  # ε of W, a share of the codes' mean variance: the smaller, the more weak directions count
 
 # --- optimisation
