@@ -159,7 +159,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
         return outputs
 
     def read_paint(event: gr.EventData):
-        return str(event.painted)
+        return str(event.painted)[: size * size]
 
     def painter():
         """A picture to paint on, and a state with what is painted."""
