@@ -69,8 +69,10 @@ def test_figures_of_runs_are_printed_and_kept(trained, monkeypatch, capsys, othe
     texts = [Path(name).read_text(encoding="utf-8") for name in ("table.csv", "curves.csv")]
     table, last = ({row["figure"]: row for row in csv.DictReader(text.splitlines())} for text in texts)
     one, other = (content["reconstruction"]["psnr_clean"] for content in contents)
-    assert float(table["psnr_clean less column 1"]["2 masked"]) == pytest.approx(other - one, rel=1e-3)
-    assert (last["psnr_clean"]["column"], last["psnr_clean"]["checkpoint"]) == ("2 masked", "100")
+    assert float(table["psnr_clean less column 1"]["2 masked, SIGREG_WEIGHT=0.0"]) == pytest.approx(
+        other - one, rel=1e-3
+    )
+    assert (last["psnr_clean"]["column"], last["psnr_clean"]["checkpoint"]) == ("2 masked, SIGREG_WEIGHT=0.0", "100")
     assert float(last["psnr_clean"]["value"]) == pytest.approx(other, rel=1e-5)
     assert float(last["sigreg"]["value"]) == pytest.approx(contents[1]["latent"]["sigreg"], rel=1e-5)
     assert int(last["sigreg"]["images"]) == 9 * 16
