@@ -296,7 +296,7 @@ def serve(players: list[Player], host: str, port: int) -> Iterator[str]:
         try:
             page.launch(server_name=host, server_port=port, prevent_thread_lock=True, **options)
         except OSError as error:
-            said = f"port {port} of {host} cannot be had ({error})"
+            said = f"port {port} of {host} is in use, or the host is not this machine's"
             raise UsageError(f"{said}; choose another --port or --host") from error
         try:
             yield f"http://{host}:{port}"
