@@ -72,7 +72,7 @@ def pixels_at(page, number: int) -> np.ndarray:
 
 def assert_shows(page, number: int, images: torch.Tensor, least: int = 384) -> None:
     """Wait for a picture to show these images, to a rounding."""
-    expected, end = enlarge(images, least).astype(int), time.monotonic() + 10
+    expected, end = enlarge(images, least).astype(int), time.monotonic() + 30
     while time.monotonic() < end:
         shown = pixels_at(page, number).astype(int)
         if shown.shape == expected.shape and abs(shown - expected).max() <= 1:
