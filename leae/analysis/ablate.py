@@ -24,7 +24,6 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from leae.analysis.bench import script_constants
 from leae.analysis.columns import Column
 from leae.analysis.measure import Measured, Sample, measure
 from leae.analysis.table import text_of
@@ -33,7 +32,7 @@ from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write
 from leae.training.device import find_device
 from leae.training.run import CHANGEABLE, RUNS, Run
-from leae.training.settings import Parser, arguments_of
+from leae.training.settings import Parser, arguments_of, script_constants
 
 SOURCE = Path(__file__).parents[2]
 MAIN, REGULAR = "main.py", "main_regular.py"

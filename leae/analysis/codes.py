@@ -21,8 +21,12 @@ def drift(codes: Tensor, others: Tensor) -> float:
     """
     first, second = (part.detach().double().flatten(1) for part in (codes, others))
     between_views = (first - second).square().sum(dim=1).mean()
-    between_images = 2 * first.var(dim=0).sum()  # the mean over pairs, as the unbiased variance has it
-    return (between_views / between_images).sqrt().item()
+    return (between_views / mean_square_distance(first)).sqrt().item()
+
+
+def mean_square_distance(codes: Tensor) -> Tensor:
+    """The mean, over all pairs of different codes [N, D], of their squared distance: a scalar."""
+    return 2 * codes.var(dim=0).sum()  # as the unbiased variance has it
 
 
 def gaussianity(codes: Tensor, seed: int = 0) -> tuple[float, float, int]:

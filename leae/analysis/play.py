@@ -17,7 +17,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from leae.analysis.codes import class_difference
+from leae.analysis.codes import class_difference, mean_square_distance
 from leae.analysis.latents import LatentSpace, draw_fitted
 from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs
 from leae.errors import UsageError, require_whole
@@ -46,7 +46,7 @@ class Player:
     @cached_property
     def between(self) -> float:
         """How far the codes of two training images are apart: the root of the mean square over all pairs."""
-        return (2 * self.space.training.var(dim=0).sum()).sqrt().item()
+        return mean_square_distance(self.space.training).sqrt().item()
 
     def directions(self, attributes: list[str]) -> Tensor:
         """A direction [D] for each slider: from the mean code without an attribute to that with it.

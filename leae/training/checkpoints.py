@@ -35,7 +35,9 @@ def state_of(
     model: nn.Module, optimizer: torch.optim.Optimizer | None = None, judge: nn.Module | None = None
 ) -> dict[str, Tensor]:
     """The tensors of a checkpoint by their names."""
-    state = model.state_dict(prefix="model.") | (judge.state_dict(prefix="judge.") if judge else {})
+    state = model.state_dict(prefix="model.")
+    if judge:  # whose weights are copied, as a live one's are the encoder's
+        state |= {name: tensor.clone() for name, tensor in judge.state_dict(prefix="judge.").items()}
     for name, parameter in model.named_parameters() if optimizer else ():
         moments = optimizer.state.get(parameter, {})
         state |= {f"optimizer.{name}.{moment}": tensor for moment, tensor in moments.items()}
@@ -47,8 +49,7 @@ def write_checkpoint(path: Path, model: BaseAutoencoder, step: int, state: dict[
 
     What a run resumes from is also told about the run: `run` are its settings.
     """
-    whole = torch.contiguous_format  # copies, for a live judge's weights are the encoder's
-    tensors = {name: tensor.cpu().clone(memory_format=whole) for name, tensor in state.items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
     header = {"format": FORMAT, "class": type(model).__name__, "settings": model.settings, "step": step, **about}
     content = save(tensors, {"leae": json.dumps({**header, "crc32": _checksum(header, tensors)})})
     with atomic_write(path, "wb") as file:

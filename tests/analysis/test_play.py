@@ -1,5 +1,6 @@
 """The page: what it shows, driven in a real browser, and what it refuses."""
 
+import http.client
 import io
 import re
 import shutil
@@ -9,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -67,7 +69,11 @@ def page(address):
 def pixels_at(page, number: int) -> np.ndarray:
     """What the number-th picture of the open tab shows; pictures 0 and 1 are A and B."""
     source = page.locator(".picture img:visible").nth(number).get_attribute("src")
-    return np.asarray(Image.open(io.BytesIO(urllib.request.urlopen(source, timeout=20).read())).convert("RGB"))
+    for _ in range(20):  # Gradio writes a picture that it has shown before anew, also while it sends it
+        with suppress(http.client.HTTPException, OSError):
+            return np.asarray(Image.open(io.BytesIO(urllib.request.urlopen(source, timeout=20).read())).convert("RGB"))
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{source} cannot be read")
 
 
 def assert_shows(page, number: int, images: torch.Tensor, least: int = 384) -> None:
