@@ -131,7 +131,7 @@ def restore_checkpoint(
 def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None, run: dict) -> int:
     """Give the model of a new run, `run` being its settings, a checkpoint's weights; the steps that they have had.
 
-    The judge is the checkpoint's, or a copy of the encoder where that has none of this ruler. Raises what
+    The judge is the checkpoint's, or a copy of the encoder where that has none of this kind. Raises what
     `load_checkpoint` does, and a `UsageError` that names both sizes if the weights do not fit the model.
     """
     source, step = load_checkpoint(path)
@@ -145,8 +145,8 @@ def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None
     if judge:
         judge.encoder.load_state_dict(model.encoder.state_dict())
         header, tensors = read_checkpoint(path)
-        ruler = ("JUDGE_RULER", "CROP_RATIOS") if judge.ruler == "whitened" else ("JUDGE_RULER",)
-        if json.dumps([header["run"].get(name) for name in ruler]) == json.dumps([run[name] for name in ruler]):
+        kind = ["JUDGE_LIVE", "JUDGE_RULER"] + ["CROP_RATIOS"] * (judge.ruler == "whitened")
+        if json.dumps([header["run"].get(name) for name in kind]) == json.dumps([run[name] for name in kind]):
             judge.load_state_dict(_part(tensors, "judge"))
     return step
 

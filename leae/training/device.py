@@ -97,7 +97,7 @@ def compile_if_it_works(*encoders_and_decoders: nn.Module) -> None:
     except (RuntimeError, ImportError, OSError) as error:
         say(f"torch.compile does not work here ({str(error).strip().splitlines()[0]}); going on without it")
         return
-    for module in encoders_and_decoders:
+    for module in dict.fromkeys(encoders_and_decoders):  # a live judge's encoder is the model's
         name = "project" if hasattr(module, "project") else "forward"
         plain = getattr(module, name)
         compiled = torch.compile(plain, dynamic=False)  # a step has few shapes, each worth a program of its own

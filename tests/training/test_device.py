@@ -58,7 +58,7 @@ def test_compiled_parts_compute_the_same_in_training_and_are_left_alone_in_evalu
     monkeypatch.setattr(torch, "compile", compile)
     part, decoder, x = Part(), torch.nn.Linear(3, 3), torch.ones(2, 3)
     names, expected = list(part.state_dict()), (part.project(x), decoder(x))
-    compile_if_it_works(part, decoder)
+    compile_if_it_works(part, decoder, part)  # a live judge's encoder is the model's
     assert torch.equal(part.project(x), expected[0])
     assert torch.equal(decoder(x), expected[1])
     assert called[1:] == ["project", "forward"]  # the first one is a trial

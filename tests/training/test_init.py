@@ -51,19 +51,22 @@ def test_a_baseline_begins_from_a_self_taught_run(source, workplace, monkeypatch
         assert torch.equal(encoder[name], tensor)
 
 
+@pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("ruler", ["whitened", "shared"])
 @pytest.mark.parametrize("crop_ratios", [(1.0,), (0.5, 1.0)])
-def test_a_judge_of_the_same_ruler_is_taken_over_and_else_the_encoder_copied(tmp_path, ruler, crop_ratios):
+def test_a_judge_of_the_same_kind_is_taken_over_and_else_the_encoder_copied(tmp_path, ruler, crop_ratios, live):
     model, optimizer, judge = make_training()  # its ruler is "whitened", for whole images
     judge.update(model.encoder)
-    run = {"JUDGE_RULER": "whitened", "CROP_RATIOS": (1.0,)}
+    run = {"JUDGE_LIVE": False, "JUDGE_RULER": "whitened", "CROP_RATIOS": (1.0,)}
     write_checkpoint(tmp_path / "last.safetensors", model, 7, state_of(model, optimizer, judge), run=run)
     torch.manual_seed(1)
     new = Autoencoder(**SIZES, output="linear")
-    its_judge = Judge(new.encoder, ruler=ruler, crop_ratios=crop_ratios)
-    settings = {"JUDGE_RULER": ruler, "CROP_RATIOS": crop_ratios}
+    its_judge = Judge(new.encoder, ruler=ruler, crop_ratios=crop_ratios, live=live)
+    settings = {"JUDGE_LIVE": live, "JUDGE_RULER": ruler, "CROP_RATIOS": crop_ratios}
     assert init_from_checkpoint(tmp_path / "last.safetensors", new, its_judge, settings) == 7
     same = settings == run
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(new.state_dict()[name], tensor)
     for name, tensor in (judge if same else model).encoder.state_dict().items():
         assert torch.equal(its_judge.encoder.state_dict()[name], tensor)
     if ruler == "whitened":
