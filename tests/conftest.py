@@ -18,6 +18,7 @@ from hypothesis import settings
 from PIL import Image
 from safetensors import safe_open
 
+import leae.__main__
 from leae.training.run import Run
 from tests.processes import ForkServer, draw_no_metrics
 
@@ -106,7 +107,7 @@ def run_script(monkeypatch, script: str, *options: str, plot: bool = False) -> N
 def run_leae(monkeypatch, command: str, *options: str) -> None:
     """Run a command in this process, as `python -m leae compare --option` would in its own."""
     monkeypatch.setattr(sys, "argv", ["leae", command, *options])
-    runpy.run_module("leae", run_name="__main__")
+    leae.__main__.main()
 
 
 def assert_one_line(monkeypatch, capsys, command: str, *options: str, says: str) -> None:
