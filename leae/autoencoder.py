@@ -40,9 +40,6 @@ class BaseEncoder(nn.Module):
             return self.convolve(images)
         return torch.cat([self.convolve(batch) for batch in images.split(BATCH)])  # in bounded memory
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.norm(self.project(images))
-
 
 class BaseAutoencoder(nn.Module):
     """What every autoencoder does with its encoder and its decoder. Images are in [0, 1] on either side of it.

@@ -67,7 +67,7 @@ def all_reduce_mean(values: Tensor) -> Tensor:
     return all_reduce_sum(values) / world_size()
 
 
-class _Call(nn.Module):
+class FunctionOf(nn.Module):
     """A function of a model as a module, which is what DistributedDataParallel takes."""
 
     def __init__(self, function: Callable, model: nn.Module):
@@ -83,5 +83,5 @@ def data_parallel(function: Callable, model: nn.Module) -> Callable:
 
     The model is the same in all; the losses that the function computes are those of a process's rows.
     """
-    call = _Call(function, model)
+    call = FunctionOf(function, model)
     return DistributedDataParallel(call) if world_size() > 1 else call

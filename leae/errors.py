@@ -24,7 +24,7 @@ ADVICE = {
     errno.EACCES: "change its permissions",
     errno.EPERM: "change its permissions",
     errno.EROFS: "write elsewhere",
-    errno.ENOENT: "bring it back",
+    errno.ENOENT: "check the path, or bring it back",
 }
 
 
@@ -57,10 +57,14 @@ def require_in(interval: str, **values) -> None:
 
 def require_choice(choices: Collection[str], **values) -> None:
     """Refuse settings that are none of the choices: `require_choice(("mse", "bce"), RECONSTRUCTION_LOSS=loss)`."""
+    *others, last = choices
     for name, value in values.items():
-        *others, last = choices
-        expected = f"{', '.join(others)} or {last}" if others else last
-        require(isinstance(value, str) and value in choices, name, value, expected)
+        require(value in choices, name, value, f"{', '.join(others)} or {last}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says, or its kind if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def say(text: str) -> None:
@@ -134,7 +138,7 @@ def _line_for(error: Exception) -> str | None:
     if isinstance(error, UsageError):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
-        advice = ADVICE.get(error.errno, "look after the file, or the disk")
+        advice = ADVICE.get(error.errno, "check the file, or the disk")
         return f"{os.fsdecode(error.filename)}: {error.strerror}; {advice}"
     # PyTorch, not imported here, has an exception for a GPU whose memory ran out, and none for the machine's.
     names = [kind.__name__ for kind in type(error).__mro__]

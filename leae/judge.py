@@ -1,8 +1,6 @@
 """The judge: a slowly refreshed copy of the encoder, which the field calls an EMA teacher. It says what images mean."""
 
 import copy
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -51,17 +49,32 @@ class Judge(nn.Module):
         size, device = encoder.norm.num_features, encoder.norm.running_mean.device
         self.whitenings = nn.ModuleList(Whitening(size, epsilon, device) for _ in self.ratios)
 
-    def forward(self, real: Tensor, *reconstructions: Tensor, ratio: float = WHOLE) -> "Judgement":
-        """T of one view of the images and of the same view of their reconstructions, float [N, C, S, S] in [0, 1] each.
+    def forward(
+        self, real: Tensor, *views: Tensor, ratio: float = WHOLE, target: bool = True
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        """T of a real view, the target, and of its reconstructions: codes [N, *latent_shape] of each.
 
-        They are crops of this ratio; a whitened ruler must know it (UsageError). In training mode, it folds `real` into
-        its moving average before it computes W. No gradient flows to `real`, neither from its own codes nor from those
-        that are measured by its ruler.
+        All are crops of this ratio, float [N, C, S, S] in [0, 1]. A whitened ruler must know the ratio (UsageError); in
+        training mode, it folds `real` into its moving average before it computes W. No gradient flows to `real`,
+        neither from its own codes nor from those that are measured by its ruler. The target may be left out: then it
+        is None where the ruler does not need it either.
         """
+        own, norm = self.ruler == "own", self.encoder.norm
+        codes = self.encoder.project(torch.cat(views)).split([len(view) for view in views])
+        if own and not target:
+            return None, [normalise(code, code, norm) for code in codes]
+        with torch.no_grad():
+            projected = self.encoder.project(real)
+            goal = normalise(projected, projected, norm)
+        codes = [normalise(code, code if own else projected, norm) for code in codes]
         if self.ruler != "whitened":
-            return Judgement(self, real, reconstructions)
+            return goal, codes
         require(ratio in self.ratios, "a judged crop's ratio", ratio, f"one of CROP_RATIOS, {self.ratios}")
-        return Judgement(self, real, reconstructions, self.whitenings[self.ratios.index(ratio)])
+        whitening = self.whitenings[self.ratios.index(ratio)]
+        if self.training:
+            whitening.update(goal)
+        W = whitening.matrix()
+        return whiten(goal, W), [whiten(code, W) for code in codes]
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -74,45 +87,3 @@ class Judge(nn.Module):
     def update(self, encoder: nn.Module) -> None:
         """Move toward the encoder: T ← decay · T + (1 − decay) · E."""
         torch._foreach_lerp_(list(self.encoder.parameters()), list(encoder.parameters()), 1 - self.decay)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """Codes [N, *latent_shape] of a real view, the `target`, and of its reconstructions, computed when asked for."""
-
-    judge: Judge
-    real: Tensor
-    views: tuple[Tensor, ...]
-    whitening: Whitening | None = None
-
-    @cached_property
-    def reconstructions(self) -> tuple[Tensor, ...]:
-        """In order: one pass through the convolutions, then each normalised by what the ruler selects."""
-        codes = self.judge.encoder.project(torch.cat(self.views)).split([len(view) for view in self.views])
-        own, norm = self.judge.ruler == "own", self.judge.encoder.norm
-        return tuple(self._whitened(normalise(code, code if own else self._projected, norm)) for code in codes)
-
-    @cached_property
-    @torch.no_grad()
-    def target(self) -> Tensor:
-        return self._whitened(self._normalised)
-
-    def _whitened(self, codes: Tensor) -> Tensor:
-        return whiten(codes, self._matrix) if self.whitening else codes
-
-    @cached_property
-    def _matrix(self) -> Tensor:
-        """W. As it is computed once, the real view is folded in once."""
-        if self.judge.training:
-            self.whitening.update(self._normalised)
-        return self.whitening.matrix()
-
-    @cached_property
-    @torch.no_grad()
-    def _normalised(self) -> Tensor:
-        return normalise(self._projected, self._projected, self.judge.encoder.norm)
-
-    @cached_property
-    @torch.no_grad()
-    def _projected(self) -> Tensor:
-        return self.judge.encoder.project(self.real)

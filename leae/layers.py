@@ -89,7 +89,6 @@ class SpaceToDepthShortcut(nn.Module):
 
     Space-to-depth turns channel c into the four adjacent channels 4c + 2·dy + dx. So a group of two is the mean of
     two pixels side by side, and one of 4k the mean of k channels over squares of 2×2: pooling, without a shuffled copy.
-    Any other group is a 2×2 convolution of stride 2 with a fixed kernel, as both steps are linear.
 
     [N, in_channels, H, W] → [N, out_channels, H/2, W/2]; UsageError where out_channels does not divide 4·in_channels.
     """
@@ -99,8 +98,6 @@ class SpaceToDepthShortcut(nn.Module):
         divides = 4 * in_channels % out_channels == 0
         require(divides, "out_channels", out_channels, f"a divisor of 4 × {in_channels} = {4 * in_channels}")
         self.group = 4 * in_channels // out_channels
-        kernel = torch.eye(out_channels).repeat_interleave(self.group, dim=1) / self.group  # [out, 4·in]
-        self.register_buffer("kernel", kernel.view(out_channels, in_channels, 2, 2), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.group == 2:
@@ -110,7 +107,7 @@ class SpaceToDepthShortcut(nn.Module):
             squares = F.avg_pool2d(x, 2)
             channels = squares.permute(0, 2, 3, 1).unflatten(3, (-1, self.group // 4)).unbind(4)
             return (sum(channels) / len(channels)).permute(0, 3, 1, 2)
-        return F.conv2d(x, self.kernel, stride=2)
+        return F.pixel_unshuffle(x, 2).unflatten(1, (-1, self.group)).mean(dim=2)
 
 
 def float64_device(device: torch.device) -> torch.device:

@@ -67,26 +67,23 @@ def draw_gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
     return local_rows(torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype))
 
 
-def crop_and_resize(images: Tensor, corners: Tensor | None, side: int) -> Tensor:
+def crop_and_resize(images: Tensor, corners: Tensor, side: int) -> Tensor:
     """Cut a square box out of each image, float [N, C, S, S], and resize it bilinearly to the image's full size.
 
-    `corners`, int64 [N, 2], are row and column of each box's top left pixel; `side` is from 2 to S pixels, and S gives
-    the images as they are. The centres of the box's corner pixels map to those of the result's corner pixels. Each
-    output row is a mix of two input rows, each output column of two input columns, so the whole is two batched matrix
-    products; they are differentiable, and pixels outside the box have weight zero, hence gradient zero.
+    `corners`, int64 [N, 2], are row and column of each box's top left pixel; `side` is from 2 to S pixels. The centres
+    of the box's corner pixels map to those of the result's corner pixels. Each output row is a mix of two input rows,
+    each output column of two input columns, so the whole is two batched matrix products; they are differentiable, and
+    pixels outside the box have weight zero, hence gradient zero.
     """
     size = images.shape[-1]
-    if side == size:
-        return images
     pixels = torch.arange(size, device=images.device, dtype=images.dtype)
     steps = pixels * ((side - 1) / (size - 1))  # where the output's pixels lie, counted from the box's corner
     # The hat function max(0, 1 − |distance|) is bilinear interpolation's weight of an input pixel. Distances are
     # taken inside the box, before its corner is added, so that no rounding reaches past the box's last pixel.
     hat = (1 - (steps[:, None] - pixels[:side]).abs()).clamp(min=0)  # [S, side]
     place = corners[:, :, None] + torch.arange(side, device=images.device)  # [N, 2, side]
-    weights = images.new_zeros(len(images), 2, size, size).scatter_(
-        3, place[:, :, None, :].expand(-1, -1, size, -1), hat.expand(len(images), 2, -1, -1)
-    )
+    place, hat = place[:, :, None].expand(-1, -1, size, -1), hat.expand(len(images), 2, -1, -1)
+    weights = images.new_zeros(len(images), 2, size, size).scatter_(3, place, hat)
     rows, columns = weights.unbind(1)  # [N, S, S] each: output position × input position
     # Not in bfloat16, which is coarser than pixels are shown. On a GPU that may use TF32, these products do.
     with torch.autocast(images.device.type, enabled=False):

@@ -77,14 +77,14 @@ class SelfTeachingObjective:
         judged = {}
         for ratio in dict.fromkeys((WHOLE, *crop_ratios) if symmetric else crop_ratios):
             crop = self._draw_crop(ratio, len(x), generator)
-            judged[ratio] = judge(crop(x), *map(crop, reconstructions), ratio=ratio)
+            judged[ratio] = judge(crop(x), *map(crop, reconstructions), ratio=ratio, target=ratio in crop_ratios)
 
         terms = {}
         if symmetric:
-            t_clean, t_masked = judged[WHOLE].reconstructions
+            _, (t_clean, t_masked) = judged[WHOLE]
             terms["consistency"] = F.mse_loss(t_clean, t_masked)
         for ratio in (ratio for ratio in judged if ratio in crop_ratios):
-            target, (t_clean, *t_masked) = judged[ratio].target, judged[ratio].reconstructions
+            target, (t_clean, *t_masked) = judged[ratio]
             terms[f"clean_crop_{ratio}"] = F.mse_loss(t_clean, target)
             if symmetric:
                 terms[f"masked_crop_{ratio}"] = F.mse_loss(t_masked[0], target)

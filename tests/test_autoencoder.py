@@ -87,7 +87,7 @@ def test_a_linear_output_works_on_pixels_scaled_to_minus_1_to_1():
     linear, sigmoid = small(output="linear").eval(), small().eval()
     sigmoid.load_state_dict(linear.state_dict())
     batch = images()
-    torch.testing.assert_close(linear.encode(batch), sigmoid.encoder(2 * batch - 1))
+    torch.testing.assert_close(linear.encode(batch), sigmoid.encode(2 * batch - 1))
     codes = 20 * torch.randn(5, 8, dtype=torch.float64)  # far enough for values beyond the pixels' range
     raw = linear.decoder(codes)
     assert raw.abs().max() > 1

@@ -42,17 +42,20 @@ def test_codes_are_normalised_by_the_ruler(source, size, ruler):
     scaled = [2 * view - 1 if source.output == "linear" else view for view in shown]
     codes = [source.convolve(view) for view in scaled]
     expected = [normalise(code, codes[0] if ruler == "shared" else code, source.norm) for code in codes]
-    judgement = Judge(source, ruler=ruler)(*shown)
-    torch.testing.assert_close([judgement.target, *judgement.reconstructions], expected)
-    assert not judgement.target.requires_grad
+    target, reconstructions = Judge(source, ruler=ruler)(*shown)
+    torch.testing.assert_close([target, *reconstructions], expected)
+    assert not target.requires_grad
+    left_out, again = Judge(source, ruler=ruler)(*shown, target=False)
+    torch.testing.assert_close(again, reconstructions)
+    assert (left_out is None) == (ruler == "own")
 
 
 @pytest.mark.parametrize("ruler", ["shared", "own", "whitened"])
 def test_gradients_reach_the_reconstructions_and_neither_the_real_views_nor_the_weights(ruler):
     judge = Judge(encoder(), ruler=ruler)
     real, shown = views(0).requires_grad_(), views(1).requires_grad_()
-    judgement = judge(real, shown)
-    (judgement.reconstructions[0] - judgement.target).square().mean().backward()
+    target, reconstructions = judge(real, shown)
+    (reconstructions[0] - target).square().mean().backward()
     assert shown.grad.abs().sum() > 0
     assert real.grad is None
     assert all(parameter.grad is None for parameter in judge.parameters())
@@ -61,10 +64,10 @@ def test_gradients_reach_the_reconstructions_and_neither_the_real_views_nor_the_
 def test_running_statistics_are_neither_moved_nor_read():
     one, other = Judge(encoder()), Judge(encoder()).eval()
     before = copy.deepcopy(one.state_dict())
-    first = one(views(0), views(1)).reconstructions
+    first = one(views(0), views(1))
     assert all(torch.equal(before[name], value) for name, value in one.state_dict().items())
     other.encoder.norm.running_mean += 5
-    torch.testing.assert_close(first, other(views(0), views(1)).reconstructions)
+    torch.testing.assert_close(first, other(views(0), views(1)))
 
 
 @pytest.mark.parametrize("latent", ["pooled", "spatial"])
@@ -82,15 +85,15 @@ def test_an_evaluation_normalises_over_all_images_of_this_process_at_once(latent
 def test_each_kind_of_real_view_is_whitened_by_its_own_average_which_training_alone_moves(latent):
     judge = Judge(encoder(latent), ruler="whitened", epsilon=0.3, crop_ratios=(0.5, 1.0))
     for ratio in (1.0, 0.5):  # a first step's average is the covariance of its real view
-        target = judge(views(int(1 / ratio)), views(9), ratio=ratio).target
+        target, _ = judge(views(int(1 / ratio)), views(9), ratio=ratio)
         assert target.var(dim=[0, *range(2, target.dim())], correction=0).mean() == pytest.approx(1)
     before = copy.deepcopy(judge.state_dict())
     judge.eval()
-    assert judge(views(3), views(4)).target.isfinite().all()
+    assert judge(views(3), views(4))[0].isfinite().all()
     judge.encode(views(3))
     assert all(torch.equal(before[name], value) for name, value in judge.state_dict().items())
     with pytest.raises(UsageError, match=r"ratio is 0.3; it must be one of CROP_RATIOS, \(1.0, 0.5\)"):
-        judge(views(3), ratio=0.3)
+        judge(views(3), views(4), ratio=0.3)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.99])

@@ -217,9 +217,7 @@ def main(options: argparse.Namespace) -> None:
         if not is_finished(run):
             minutes += minutes_of(constants, VARIANTS[variant][0])
     missing = sum(not is_finished(run) for run in runs.values())
-    print(
-        f"{len(runs)} runs, {missing} of them to be trained: about {minutes:,.0f} minutes on one core of a 2.5 GHz Xeon"
-    )
+    print(f"{len(runs)} runs, {missing} of them to be trained: {minutes:,.0f} minutes on one core of a 2.5 GHz Xeon")
     for variant in chosen:
         script, times, differing = VARIANTS[variant]
         told = ", ".join(f"{name} {value}" for name, value in differing.items()) or "its defaults"

@@ -13,9 +13,8 @@ from leae.analysis.columns import Column, columns_of
 from leae.analysis.measure import Measured, Sample, measure
 from leae.analysis.trained import open_runs
 from leae.files import atomic_write
-from leae.training.run import MILESTONES, Run
+from leae.training.run import CHECKPOINTS, Run
 
-CHECKPOINTS = [f"{percent:03d}" for percent in MILESTONES]
 FIGURES = {
     "psnr_clean": "PSNR, clean (dB)",
     "psnr_masked": "PSNR, masked (dB)",

@@ -13,15 +13,16 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs
 from leae.autoencoder import BaseAutoencoder
+from leae.distributed import FunctionOf
 from leae.errors import UsageError, require
 from leae.files import atomic_write
 from leae.training.checkpoints import state_of, write_checkpoint
@@ -33,17 +34,6 @@ OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png")
 FIGURES = ("reconstruction", "latent", "representation")  # of evaluation.json
 
 
-class Graph(nn.Module):
-    """A function of a model and a batch as a module, of which ONNX makes a graph."""
-
-    def __init__(self, model: BaseAutoencoder, function: Callable[[BaseAutoencoder, Tensor], Tensor]):
-        super().__init__()
-        self.model, self.function = model, function
-
-    def forward(self, batch: Tensor) -> Tensor:
-        return self.function(self.model, batch)
-
-
 def encode(model: BaseAutoencoder, images: Tensor) -> Tensor:
     """What `model.encode` computes in evaluation mode, but for the loop over batches, which a graph cannot have."""
     pixels = images if model.output == "sigmoid" else 2 * images - 1
@@ -52,11 +42,11 @@ def encode(model: BaseAutoencoder, images: Tensor) -> Tensor:
 
 def write_onnx(model: BaseAutoencoder, folder: Path) -> None:
     """encoder.onnx and decoder.onnx of a model on the CPU, in evaluation mode."""
-    encoder = Graph(model, encode), torch.rand(2, *model.image_shape), "images", "codes"
-    decoder = Graph(model, type(model).decode), torch.rand(2, *model.latent_shape), "codes", "images"
+    encoder = FunctionOf(encode, model), torch.rand(2, *model.image_shape), "images", "codes"
+    decoder = FunctionOf(type(model).decode, model), torch.rand(2, *model.latent_shape), "codes", "images"
     for name, (graph, example, given, result) in (("encoder", encoder), ("decoder", decoder)):
         options = {"input_names": [given], "output_names": [result], "external_data": False, "verbose": False}
-        shapes = ({0: torch.export.Dim("N")},)
+        shapes = (({0: torch.export.Dim("N")},),)
         with torch.no_grad():
             program = torch.onnx.export(graph.eval(), (example,), dynamo=True, dynamic_shapes=shapes, **options)
         with atomic_write(folder / f"{name}.onnx", "wb") as file:
@@ -134,9 +124,7 @@ Device: {content.get("device")}. Versions: {versions}. Data, as a digest: {run.r
 def add_arguments(parser: Parser) -> None:
     add_run_arguments(parser, nargs=1, masks=False)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="a new one, an empty one, or an earlier export")
-    parser.add_argument(
-        "--license", default="mit", help="of the weights, by a hub's name for it: yours to choose [%(default)s]"
-    )
+    parser.add_argument("--license", default="mit", help="of the weights, by a hub's name for it [%(default)s]")
     parser.add_argument("--onnx", action="store_true", help="encoder.onnx and decoder.onnx as well")
 
 
@@ -147,9 +135,7 @@ def main(options: argparse.Namespace) -> None:
     if folder.is_dir() and any(folder.iterdir()) and not all((folder / name).is_file() for name in (WEIGHTS, CONFIG)):
         raise UsageError(f"{folder} has other files in it; choose a new folder, or an earlier export")
     installed = all(map(find_spec, ("onnx", "onnxscript")))
-    require(
-        installed or not options.onnx, "--onnx", True, "left out, or run with uv run --extra onnx, which brings onnx"
-    )
+    require(installed or not options.onnx, "--onnx", True, "left out, or run with uv run --extra onnx, which has onnx")
     [run] = open_runs(options.runs, options.checkpoint, find_device(options.device))
     model = run.model.cpu()
     grids = [run.run.folder / "grids" / f"{name}-{run.step:06d}.png" for name in ("test", "valid")]

@@ -27,17 +27,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from leae.analysis import trained
 from leae.analysis.codes import class_difference, gaussianity, nearest_others, separation
 from leae.analysis.maps import MAPS, MOST_CLASSES, draw_map, make_map, require_umap
-from leae.analysis.trained import (
-    TrainedRun,
-    add_run_arguments,
-    codes_and_errors,
-    draw_training,
-    encode_all,
-    open_runs,
-    save_picture,
-)
+from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, save_picture
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
 from leae.errors import UsageError, require, require_whole
@@ -73,14 +66,16 @@ class LatentSpace:
         self.run, self.dataset, self.device = run, dataset, device
         train, test = dataset.images["train"], dataset.images["test"]
         labels = dataset.attributes.get("train", np.zeros((len(train), 0), bool))
-        drawn = draw_training(dataset, seed)
+        drawn = trained.draw_training(dataset, seed)
         self.training_labels = torch.from_numpy(labels[drawn])  # bool [M, A]
-        self.training = encode_all(run.model, train[drawn], None, device, "training codes").flatten(1)  # [M, D]
+        self.training = trained.encode_all(run.model, train[drawn], None, device, "training codes").flatten(1)  # [M, D]
         self.order = torch.randperm(len(test), generator=generator(seed, "selection"))  # the first of these are shown
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:
-        codes, errors = codes_and_errors(self.run.model, self.dataset.images["test"], self.device, "held-out codes")
+        codes, errors = trained.codes_and_errors(
+            self.run.model, self.dataset.images["test"], self.device, "held-out codes"
+        )
         return codes.flatten(1), errors
 
     @cached_property

@@ -4,7 +4,6 @@ Images and references are float [N, C, S, S] in [0, 1]; `inside` is bool [N, 1, 
 """
 
 from collections import defaultdict
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from leae.analysis.trained import batches_of
+from leae.data.batches import Images
 from leae.errors import UsageError
 from leae.masking import inside_squares
 from leae.training.evaluation import MaskedViews, psnr
@@ -46,12 +46,7 @@ def gradient_energy(images: Tensor, inside: Tensor) -> Tensor:
 
 
 def reconstruction_figures(
-    model: Callable[[Tensor], Tensor],
-    images: np.ndarray,
-    views: MaskedViews,
-    weights: np.ndarray,
-    device: torch.device,
-    title: str,
+    model, images: Images, views: MaskedViews, weights: np.ndarray, device: torch.device, title: str
 ) -> dict[str, np.ndarray]:
     """Means over images uint8 [N, S, S, C] of how well a model reconstructs them, from clean and from masked views.
 

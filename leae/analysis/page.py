@@ -120,7 +120,7 @@ def painted_mask(painted: str, size: int) -> Tensor:
 
 def build_page(players: list[Player]) -> gr.Blocks:
     """The page for runs on the same data."""
-    space, model = players[0].space, players[0].run.model
+    space, model = players[0], players[0].run.model
     size = model.image_shape[-1]
     attributes = list(separations(space))[:SLIDERS]
     directions = [player.directions(attributes) for player in players]
@@ -221,9 +221,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
                         answers = fill("", start[0])
                         filled = columns(players, answers[::2], answers[1::2])
             with gr.Tab("Morph") as morphs:
-                gr.Markdown(
-                    f"On a straight line between the codes of A and B: one picture, and below {STRIP} from A to B."
-                )
+                gr.Markdown(f"On the line between the codes of A and B: one picture, and below {STRIP} from A to B.")
                 share = gr.Slider(0, 1, 0.5, step=0.01, label="from A, 0, to B, 1")
                 values = morph(0.5, *start)
                 morphed = columns(players, values[::2] + values[1::2])

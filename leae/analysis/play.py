@@ -10,7 +10,6 @@ says otherwise.
 
 import argparse
 import threading
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from leae.analysis.codes import class_difference, mean_square_distance
 from leae.analysis.latents import LatentSpace, draw_fitted
-from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs
+from leae.analysis.trained import add_run_arguments, open_runs
 from leae.errors import UsageError, require_whole
 from leae.randomness import generator
 from leae.training.device import find_device
@@ -29,33 +28,26 @@ SLIDERS = 6  # attributes, or principal components
 SAMPLES = 6  # of either distribution
 
 
-@dataclass(frozen=True)
-class Player:
+class Player(LatentSpace):
     """What a run answers on the page. Codes are flat: float [N, D] on the CPU, and so are images, [N, C, S, S]."""
-
-    run: TrainedRun
-    space: LatentSpace
 
     def encode(self, images: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.run.model.encode(images.to(self.space.device)).float().cpu().flatten(1)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        return self.space.decode(codes)
+            return self.run.model.encode(images.to(self.device)).float().cpu().flatten(1)
 
     @cached_property
     def between(self) -> float:
         """How far the codes of two training images are apart: the root of the mean square over all pairs."""
-        return mean_square_distance(self.space.training).sqrt().item()
+        return mean_square_distance(self.training).sqrt().item()
 
     def directions(self, attributes: list[str]) -> Tensor:
         """A direction [D] for each slider: from the mean code without an attribute to that with it.
 
         Without attributes they are the first principal components, each a standard deviation long.
         """
-        codes, names = self.space.training, self.space.dataset.attribute_names
+        codes, names = self.training, self.dataset.attribute_names
         if attributes:
-            labels = [self.space.training_labels[:, names.index(name)] for name in attributes]
+            labels = [self.training_labels[:, names.index(name)] for name in attributes]
             return torch.stack([class_difference(codes, label) for label in labels])
         _, deviations, components = torch.pca_lowrank(codes, min(SLIDERS, *codes.shape), niter=4)
         return (components * deviations / len(codes) ** 0.5).T
@@ -84,7 +76,7 @@ class Player:
 
     def sample(self, fitted: bool, seed: int, spread: float) -> Tensor:
         """Images decoded from codes of N(0, I), or of a Gaussian fitted to training codes, deviating so much more."""
-        training = self.space.training
+        training = self.training
         if fitted:
             mean = training.mean(dim=0)
             return self.decode(mean + spread * (draw_fitted(training, SAMPLES, seed) - mean))
@@ -111,7 +103,7 @@ def main(options: argparse.Namespace) -> None:
     device = find_device(options.device)
     runs = open_runs(options.runs, options.checkpoint, device)
     dataset = runs[0].open_data()
-    players = [Player(run, LatentSpace(run, dataset, 0, device)) for run in runs]
+    players = [Player(run, dataset, 0, device) for run in runs]
     with serve(players, options.host, options.port) as address:
         print(f"play: {address}; Ctrl-C ends it", flush=True)
         threading.Event().wait()

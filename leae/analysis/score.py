@@ -107,11 +107,9 @@ def draw_scores(
         captions[above] = [printable(files[n]).rpartition("/")[2] for n in shown]
         ranks = [f"#{place + 1}  {scores['score'][ranked[place]]:+.2f}".replace("-", "−") for place in places]
         captions[below] = [rank + (", seen" if seen[n] else "") for rank, n in zip(ranks, shown, strict=True)]
-    said = (
-        f"{total:,} images by how unusual they are, #1 the most. The score is the larger of two, the reconstruction's\n"
-    )
-    said += "error and the code's distance from training codes, in standard deviations above held-out images, in\n"
-    said += "logarithms" + ("; seen: trained on" if seen.any() else "")
+    said = f"{total:,} images by how unusual they are, #1 the most. The score is the larger of two, the error of the\n"
+    said += "reconstruction and the distance of the code from training codes, in standard deviations above held-out\n"
+    said += "images, in logarithms" + ("; seen: trained on" if seen.any() else "")
     return draw_grid(rows, f"{run.title}\n{said}", captions=captions)
 
 

@@ -20,7 +20,7 @@ from leae.randomness import generator
 from leae.training.checkpoints import load_checkpoint
 from leae.training.evaluation import BATCH, MaskedViews, evaluation_mode
 from leae.training.hub import ORIGIN, WEIGHTS
-from leae.training.run import MILESTONES, Run
+from leae.training.run import CHECKPOINTS, Run
 from leae.training.settings import Parser
 
 # Settings without which a run cannot be analysed.
@@ -69,8 +69,8 @@ class TrainedRun:
 def add_run_arguments(parser: Parser, nargs: int | str, masks: bool = True) -> None:
     """The arguments that the commands share: `nargs` runs, and with `masks` the mask ratio."""
     parser.add_argument("runs", metavar="RUN", nargs=nargs, help="a run's folder, runs/self-teaching-001 say")
-    kept = ", ".join(f"{percent:03d}" for percent in MILESTONES)
-    parser.add_argument("--checkpoint", default="100", help=f"which one: {kept} (percent) or last [%(default)s]")
+    which = f"which one: {', '.join(CHECKPOINTS)} (percent) or last [%(default)s]"
+    parser.add_argument("--checkpoint", default="100", help=which)
     parser.add_argument("--device", default="auto", help="cuda, mps, cpu or the first that is there [%(default)s]")
     if masks:
         parser.add_argument("--mask-ratio", type=float, help="share of the area that is masked [the first run's]")
@@ -138,9 +138,7 @@ def encode_all(model, images: Images, views: MaskedViews | None, device: torch.d
     return require_finite(codes, title)
 
 
-def codes_and_errors(
-    model: BaseAutoencoder, images: Images | Tensor, device: torch.device, title: str
-) -> tuple[Tensor, Tensor]:
+def codes_and_errors(model, images: Images | Tensor, device: torch.device, title: str) -> tuple[Tensor, Tensor]:
     """Codes float32 [N, *latent_shape] and the reconstructions' mean squared errors float64 [N], both on the CPU.
 
     Images are uint8 [N, S, S, C] or a float tensor [N, C, S, S] in [0, 1]; `UsageError` if codes are not finite.

@@ -10,6 +10,8 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from leae.errors import UsageError, first_line
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # whatever the suffix; Pillow hands some others to other programs
 
@@ -22,16 +24,12 @@ Image.MAX_IMAGE_PIXELS = None
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
 
 
-class TooSmall(ValueError):
-    """An image with fewer pixels than are to be cut out of it."""
-
-
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any colour mode to 8-bit RGB; what is transparent shows a white ground, 16 bits are scaled to 8."""
     if image.mode.startswith("I") or image.mode == "F":  # 16-bit and 32-bit grey
         values = np.asarray(image, dtype=np.float64) / (1 if image.mode == "F" else 257)  # 65535 / 255
         image = Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8))
-    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
@@ -40,8 +38,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def read_square(file: Path | IO[bytes], size: int, crop: int | None = None) -> np.ndarray:
     """The central square of an image file, uint8 [size, size, 3].
 
-    The square that is cut has `crop` pixels a side, or the image's short side, which must then have `size`: `TooSmall`
-    if the image is smaller than that, and one of UNREADABLE if it cannot be read.
+    The square that is cut has `crop` pixels a side, or the image's short side, which must then have `size`. A
+    `UsageError` if the image is smaller than that, and one of UNREADABLE if it cannot be read.
     """
     with Image.open(file, formats=FORMATS) as image:
         if crop is None:
@@ -51,7 +49,7 @@ def read_square(file: Path | IO[bytes], size: int, crop: int | None = None) -> n
         image = to_rgb(ImageOps.exif_transpose(image))
     (width, height), least = image.size, crop or size
     if min(width, height) < least:
-        raise TooSmall(f"{width}×{height} pixels, smaller than {least}×{least}")
+        raise UsageError(f"{width}×{height} pixels, smaller than {least}×{least}")
     side = crop or min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     box = (left, top, left + side, top + side)
@@ -64,5 +62,4 @@ def reason(error: Exception) -> str:
     """Why an image cannot be used, in one line: from one of UNREADABLE."""
     if isinstance(error, UnidentifiedImageError):
         return f"unreadable: none of {', '.join(FORMATS)}"
-    first_line = str(error).split("\n")[0] or type(error).__name__
-    return first_line if isinstance(error, TooSmall) else f"unreadable: {first_line}"
+    return first_line(error) if isinstance(error, UsageError) else f"unreadable: {first_line(error)}"

@@ -51,12 +51,9 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
     """
     root = DATA / "celeba"
     if name == "auto":
-        name = "celeba" if celeba.has_celeba(root) else "faces"
-        say(
-            "data: "
-            + (f"CelebA from {root}" if name == "celeba" else "no CelebA, so faces are rendered; to download it:")
-        )
-        if name == "faces":
+        name = "celeba" if (found := celeba.has_celeba(root)) else "faces"
+        say(f"data: CelebA from {root}" if found else "data: no CelebA, so faces are rendered; to download it:")
+        if not found:
             print(f"    {celeba.COMMAND}")  # whole, to be copied
     if name == "faces":
         return faces_source(image_size, face_count)

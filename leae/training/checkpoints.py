@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from leae.autoencoder import Autoencoder, BaseAutoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
-from leae.errors import UsageError
+from leae.errors import UsageError, first_line
 from leae.files import atomic_write
 from leae.judge import Judge
 from leae.training.device import usable_device
@@ -77,7 +77,7 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
             raise ValueError(f"its model is a {header['class']!r:.40} of step {header['step']!r:.20}")
         header.setdefault("run", {}).items()
     except (*UNREADABLE, RecursionError) as error:
-        raise UsageError(f"{path} is not a checkpoint of leae, or is damaged ({_reason(error)})") from error
+        raise UsageError(f"{path} is not a checkpoint of leae, or is damaged ({first_line(error)})") from error
     bad = first_non_finite(tensors)
     if bad:
         raise UsageError(f"{path} holds {bad[1]} in {bad[0]}; the run that wrote it had diverged")
@@ -99,7 +99,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tup
         model = kind(**header["settings"])
         model.load_state_dict(weights)
     except UNREADABLE as error:
-        raise UsageError(f"{path}: the weights do not fit the stored settings ({_reason(error)})") from error
+        raise UsageError(f"{path}: the weights do not fit the stored settings ({first_line(error)})") from error
     return model.to(device).eval(), header["step"]
 
 
@@ -124,7 +124,7 @@ def restore_checkpoint(
                 stored = moments[f"{name}.{moment}"].view(like.shape)
                 optimizer.state[parameter][moment] = torch.empty_like(like).copy_(stored)
     except UNREADABLE as error:
-        raise UsageError(f"{path} does not fit this run ({_reason(error)}); start a new run") from error
+        raise UsageError(f"{path} does not fit this run ({first_line(error)}); start a new run") from error
     return header["step"], header["run"]
 
 
@@ -172,8 +172,3 @@ def _checksum(header: dict, tensors: dict[str, Tensor]) -> str:
         checksum = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), checksum)
         checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), checksum)
     return f"{checksum:08x}"
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what an exception says, or its kind if it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -3,25 +3,15 @@
 import ctypes
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
 
 from leae.distributed import world_size
-from leae.errors import UsageError, require, require_choice, say
+from leae.errors import UsageError, first_line, require, require_choice, say
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # of glibc's malloc.h
-
-
-def best_device() -> str:
-    """What "auto" is here: an NVIDIA GPU, else an Apple one, else the CPU.
-
-    An Apple GPU trains with the constants of a CPU, in float32. What is computed in float64 is computed on the CPU
-    there; see `float64_device`.
-    """
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def find_device(name: str, precision: str = "auto") -> torch.device:
@@ -31,7 +21,9 @@ def find_device(name: str, precision: str = "auto") -> torch.device:
     """
     require_choice(PRECISIONS, PRECISION=precision)
     require(isinstance(name, str), "DEVICE", name, "a text, cuda or cpu")
-    device = usable_device(best_device() if name == "auto" else name)
+    if name == "auto":  # an Apple GPU trains with the constants of a CPU, in float32
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = usable_device(name)
     if precision == "bfloat16" and not has_bfloat16(device):
         say("precision: bfloat16, for which this device has no instructions: steps will be slow")
     if device.type == "cuda":
@@ -77,13 +69,13 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cuda" or bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+def autocast(device: torch.device, precision: str) -> torch.autocast:
     """What the convolutions and linear layers of a step are computed in: "auto" is bfloat16 where the device has it.
 
     Their results are turned into float32 before the batch norm, SIGReg and the losses, which are computed in it.
     """
     coarse = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
-    return torch.autocast(device.type, torch.bfloat16) if coarse else nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, enabled=coarse)
 
 
 def compile_if_it_works(*encoders_and_decoders: nn.Module) -> None:
@@ -95,7 +87,7 @@ def compile_if_it_works(*encoders_and_decoders: nn.Module) -> None:
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=next(encoders_and_decoders[0].parameters()).device))
     except (RuntimeError, ImportError, OSError) as error:
-        say(f"torch.compile does not work here ({str(error).strip().splitlines()[0]}); going on without it")
+        say(f"torch.compile does not work here ({first_line(error)}); going on without it")
         return
     for module in dict.fromkeys(encoders_and_decoders):  # a live judge's encoder is the model's
         name = "project" if hasattr(module, "project") else "forward"

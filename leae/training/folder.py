@@ -8,7 +8,7 @@ from pathlib import Path
 from leae.errors import UsageError, require
 
 RUNS = Path("runs")
-MILESTONES = (0, 20, 40, 60, 80, 100)  # percent of a run at which a checkpoint is kept
+CHECKPOINTS = ("000", "020", "040", "060", "080", "100")  # percent of a run at which one is kept
 # Constants that change no number.
 CHANGEABLE = ("DEVICE", "COMPILE", "LOG_EVERY", "GRID_EVERY", "GRID_IMAGES", "SAVE_MINUTES")
 

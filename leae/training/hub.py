@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from leae.errors import UsageError
+from leae.errors import UsageError, first_line
 
 # Of an exported folder: the first two by the names that hubs expect, the last with what a run's settings.json has.
 WEIGHTS, CONFIG, ORIGIN = "model.safetensors", "config.json", "run.json"
@@ -30,5 +30,5 @@ def find_weights(name: str | Path) -> Path:
     try:
         return Path(snapshot_download(str(name), allow_patterns=[WEIGHTS, CONFIG, ORIGIN])) / WEIGHTS
     except (OSError, ValueError) as error:
-        said = f"{missing}, and it cannot be fetched from the hub ({str(error).strip().splitlines()[0]:.200})"
+        said = f"{missing}, and it cannot be fetched from the hub ({first_line(error)})"
         raise UsageError(f"{said}; correct the name, or try online") from error

@@ -66,11 +66,8 @@ class Progress:
         speed = (made - self.first_timed) * self.batch_size / (time.perf_counter() - self.clock)
         self.first_timed, self.clock = made, time.perf_counter()
         text, room = f"{speed:.0f} img/s", shutil.get_terminal_size().columns - ROOM
-        for entry in (
-            f"loss {values['loss']:.3f}",
-            self.psnr,
-            *(f"{k} {v:.3f}" for k, v in values.items() if k != "loss"),
-        ):
+        others = (f"{term} {value:.3f}" for term, value in values.items() if term != "loss")
+        for entry in (f"loss {values['loss']:.3f}", self.psnr, *others):
             text += f", {entry}" if entry and len(text) + len(entry) + 2 <= room else ""
         self.bar.set_postfix_str(text)
         return {"images_per_second": speed, **values, "learning_rate": optimizer.param_groups[0]["lr"]}

@@ -1,10 +1,4 @@
-"""A run's folder: settings, metrics, curves, grids, checkpoints, and how a run is resumed.
-
-runs/self-teaching-001/
-  settings.json   metrics.csv   metrics.png
-  grids/          train-000500.png, test-000500.png, …
-  checkpoints/    000.safetensors, 020 … 100 (percent of the run) and last.safetensors, from which the run resumes
-"""
+"""A run's folder, and how a run is resumed; README.md beside this file says what lies in the folder."""
 
 import csv
 import json
@@ -31,7 +25,7 @@ from leae.files import atomic_write
 from leae.judge import Judge
 from leae.training.checkpoints import init_from_checkpoint, restore_checkpoint, state_of, write_checkpoint
 from leae.training.device import device_name
-from leae.training.folder import CHANGEABLE, MILESTONES, RUNS, read_metrics, read_settings, require_new, tuples
+from leae.training.folder import CHANGEABLE, CHECKPOINTS, RUNS, read_metrics, read_settings, require_new, tuples
 from leae.training.hub import find_weights
 from leae.training.monitoring import first_non_finite
 from leae.training.pictures import draw_grid
@@ -40,8 +34,8 @@ from leae.training.pictures import draw_grid
 def milestones(total_steps: int) -> dict[int, list[str]]:
     """The steps after which a checkpoint is kept, each with the names it is kept under: {0: ["000"], …}."""
     steps = {}
-    for percent in MILESTONES:
-        steps.setdefault(math.ceil(total_steps * percent / 100), []).append(f"{percent:03d}")
+    for percent in CHECKPOINTS:
+        steps.setdefault(math.ceil(total_steps * int(percent) / 100), []).append(percent)
     return steps
 
 
@@ -278,9 +272,7 @@ class Run:
                 number, reference = len(axes.lines), name.endswith(("_input", "_image"))
                 style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[2 if reference else number // 5 % 2]}
                 label = name.removeprefix("psnr_").replace("_", " ")
-                axes.plot(
-                    *zip(*points, strict=True), label=label, marker="" if reference else ".", markersize=4, **style
-                )
+                axes.plot(*zip(*points, strict=True), label=label, marker="" if reference else ".", ms=4, **style)
         titles = {losses: "training loss and its terms", quality: "held-out PSNR (dB)"}
         for axes, title in (titles | {ranks: "effective rank of held-out codes", rates: "learning rate"}).items():
             axes.set(title=title, xlabel="step")

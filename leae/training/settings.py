@@ -10,15 +10,10 @@ import ast
 import difflib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from leae.errors import UsageError, require, require_choice, require_in, require_whole
 from leae.training.folder import CHANGEABLE, require_new
 
-if TYPE_CHECKING:
-    from leae.training.run import Run
-
-CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
 MODELS = ("residual", "conv")
 MOST_SHOWN = 100  # images in a grid
 
@@ -50,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message.rstrip('; ')}; --help lists the options")
 
 
-def configure(namespace: dict, *kinds: str) -> "Run":
+def configure(namespace: dict, *kinds: str):
     """Give a script's constants, in its `globals()`, the values of this run.
 
     They are those of the command line or, where RESUME names the folder of a run of one of these kinds, those that it
@@ -66,9 +61,7 @@ def configure(namespace: dict, *kinds: str) -> "Run":
     if run:
         differing = run.settings.keys() ^ (constants_of(namespace).keys() - {"RESUME"})
         if differing:
-            said = (
-                f"{run.folder}/settings.json and {Path(namespace['__file__']).name} do not both have {min(differing)}"
-            )
+            said = f"{run.folder}/settings.json and the script do not both have {min(differing)}"
             raise UsageError(f"{said}; resume the run with the version of leae that began it")
         if chosen.get("INIT"):
             raise UsageError("--init begins a new run, and --resume goes on with one; leave one of them out")
@@ -107,7 +100,7 @@ def constants_of(namespace: dict) -> dict:
 
     A value of another type is a `UsageError`.
     """
-    constants = {name: value for name, value in namespace.items() if CONSTANT.fullmatch(name)}
+    constants = {name: value for name, value in namespace.items() if name.isupper()}
     for name, value in constants.items():
         numbers = isinstance(value, tuple) and all(isinstance(entry, int | float) for entry in value)
         expected = "a number, a text in quotes, True, False, or a tuple of numbers as in (0.15,)"
@@ -154,12 +147,8 @@ def parse_command_line(namespace: dict, arguments: list[str] | None = None, with
     Help says what the defaults are and, where that is given by name, what they would be `without_gpu`.
     """
     comments, groups = comments_of(Path(namespace["__file__"])), {}
-    parser = Parser(
-        description=namespace["__doc__"],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
+    options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "argument_default": argparse.SUPPRESS}
+    parser = Parser(description=namespace["__doc__"], allow_abbrev=False, **options)
     for name, default in constants_of(namespace).items():
         heading, comment = comments.get(name, ("others", ""))
         group = groups[heading] = groups.get(heading) or parser.add_argument_group(heading)

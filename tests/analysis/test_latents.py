@@ -46,10 +46,10 @@ def data_for(model) -> Dataset:
     return Dataset("noise", "noise", "", images, attributes, ("Bright", "Even"))
 
 
-def space_of(model, dataset=None) -> LatentSpace:
+def space_of(model, dataset=None, kind=LatentSpace) -> LatentSpace:
     run = Run({}, "plain", Path("runs") / "plain-001")
     trained = TrainedRun(run, "plain-001", "100", 3, model.eval())
-    return LatentSpace(trained, dataset or data_for(model), 0, CPU)
+    return kind(trained, dataset or data_for(model), 0, CPU)
 
 
 @pytest.fixture(params=MODELS)

@@ -41,7 +41,7 @@ def players():
     torch.manual_seed(0)
     models = [Autoencoder(16, 3, 4, "pooled", 8, 4), Autoencoder(16, 3, 4, "spatial", 4)]
     data = data_for(models[0])
-    return [Player((space := space_of(model, data)).run, space) for model in models]
+    return [space_of(model, data, Player) for model in models]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def paint_everything(page) -> None:
 
 @in_a_browser
 def test_painting_morphing_attributes_brushed_codes_and_samples(page, players):
-    space = players[0].space
+    space = players[0]
     shown = space.order[:GALLERY].sort().values
     first, second = space.images(shown[:1]), space.images(shown[-1:])
     assert page.get_by_role("tab").all_inner_texts() == ["Mask", "Morph", "Attributes", "Brush codes", "Samples"]
@@ -131,7 +131,7 @@ def test_painting_morphing_attributes_brushed_codes_and_samples(page, players):
     page.locator("input[type=range]:visible").first.fill("2")
     bright = space.training_labels[:, 0]
     for number, player in enumerate(players):
-        training = player.space.training
+        training = player.training
         step = 2 * (training[bright].mean(dim=0) - training[~bright].mean(dim=0))
         assert_shows(page, 2 + number, player.decode(player.encode(first) + step))
     page.get_by_role("button", name="reset", exact=True).click()
@@ -150,7 +150,7 @@ def test_painting_morphing_attributes_brushed_codes_and_samples(page, players):
             assert_shows(page, 3 + 2 * number, player.sample(True, draw, 1.0), 64)
         page.get_by_role("button", name="draw again").click()
     page.locator("input[type=range]:visible").first.fill("0")
-    assert_shows(page, 3, players[0].decode(players[0].space.training.mean(dim=0).expand(SAMPLES, -1)), 64)
+    assert_shows(page, 3, players[0].decode(players[0].training.mean(dim=0).expand(SAMPLES, -1)), 64)
 
 
 def bomb(side: int) -> bytes:
@@ -178,7 +178,7 @@ def test_photographs_of_ones_own_are_cut_and_other_files_are_a_line(page, player
     assert_shows(page, 1, own, 96)
     page.get_by_text("A", exact=True).first.click()
     page.locator(".pictures button.thumbnail-item").nth(3).click()
-    chosen = players[0].space.images(players[0].space.order[:GALLERY].sort().values[3:4])
+    chosen = players[0].images(players[0].order[:GALLERY].sort().values[3:4])
     assert_shows(page, 0, chosen, 96)
     assert_shows(page, 2, players[0].decode(players[0].encode(chosen)))
 
@@ -217,7 +217,7 @@ def test_a_port_in_use_and_a_missing_extra_are_one_line(players, workplace, monk
 
 
 def test_without_attributes_sliders_are_principal_components_and_forged_paint_is_none(players):
-    directions, training = players[0].directions([]), players[0].space.training
+    directions, training = players[0].directions([]), players[0].training
     values, vectors = torch.linalg.eigh(training.T.cov(correction=0))
     expected = (vectors * values.sqrt()).T.flip(0)[:SLIDERS]
     signs = (directions * expected).sum(dim=1, keepdim=True).sign()

@@ -5,20 +5,13 @@ import torch
 
 from leae.errors import UsageError
 from leae.layers import float64_device
-from leae.training.device import best_device, compile_if_it_works, find_device
+from leae.training.device import compile_if_it_works, find_device
 
 
 @pytest.mark.parametrize("name", ["tpu", "", "cuda:99", "meta", "meta device", "hpu"])
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
     with pytest.raises(UsageError, match=r"DEVICE is .*; choose .*cpu"):
         find_device(name)
-
-
-@pytest.mark.parametrize(("there", "first"), [("cuda mps", "cuda"), ("mps", "mps"), ("", "cpu")])
-def test_auto_is_an_nvidia_gpu_then_an_apple_one_then_the_cpu(monkeypatch, there, first):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: "cuda" in there)
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: "mps" in there)
-    assert best_device() == first
 
 
 def test_on_an_apple_gpu_float64_is_the_cpus():
