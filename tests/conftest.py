@@ -22,7 +22,8 @@ import leae.__main__
 from leae.training.run import Run
 from tests.processes import ForkServer, draw_no_metrics
 
-ROOT = Path(__file__).parent.parent
+ROOT, CPU = Path(__file__).parent.parent, torch.device("cpu")
+RUNS = ["runs/self-teaching-001", "runs/masked-001"]  # of `trained_place`
 SHORT = [  # a training run of seconds
     *["--dataset", "faces", "--faces", "64", "--held-out", "32", "--device", "cpu"],
     *["--batch-size", "8", "--epochs", "2", "--log-every", "4", "--grid-every", "6", "--grid-images", "3"],

@@ -48,15 +48,11 @@ class ForkServer:
         return json.loads(self.process.stdout.readline())
 
     def start(self, script: str, *options, folder: Path, bytes_of_a_file=-1, environment=(), own_group=False) -> int:
-        """Run a script as `python main.py …` would, but for metrics.png; its number as a process.
+        """Run "main.py", or "-m leae", as `python main.py …` would, but for metrics.png; its number as a process.
 
-        Args:
-            script: "main.py", or "-m leae".
-            *options: its command line.
-            folder: where it works, made if need be; what it prints goes to `output` there.
-            bytes_of_a_file: the most that a file of its may have, a real limit of the system's; −1 is none.
-            environment: variables beside the test's.
-            own_group: it leads a group of processes, as a command does that is typed in a terminal.
+        It works in the folder, made if need be, where what it prints goes to `output`. `bytes_of_a_file` is the most
+        that a file of its may have, a real limit of the system's; −1 is none. With `own_group` it leads a group of
+        processes, as a command does that is typed in a terminal.
         """
         folder.mkdir(exist_ok=True)
         command = {"arguments": [script, *map(str, options)], "folder": str(folder), "bytes": bytes_of_a_file}

@@ -64,12 +64,7 @@ OWN = {
 LINES = [  # the common ones are checked by the same code for both scripts
     *[("main.py", *row) for row in (COMMON | OWN["main.py"]).values()],
     *[("main_regular.py", *row) for row in OWN["main_regular.py"].values()],
-    ("main.py", "--faces 0", "at least 1"),
-    ("main.py", "--held-out 0", "at least 1"),
     ("main.py", f"--epochs {10**400}", "at most 1000000000|digits"),
-    ("main.py", "--weight-decay -0.1", "a number in .0, 1."),
-    ("main.py", "--grid-images 0", "at least 1"),
-    ("main.py", "--save-minutes -1", "a number in .0, inf."),
     ("main.py", "--latent spatial --latent-dim 16", "LATENT_DIM has no effect where LATENT is spatial"),
     ("main.py", "--spatial-dim 16", "SPATIAL_DIM has no effect where LATENT is pooled; leave it out"),
     ("main.py", "--model conv --latent-dim 16", "LATENT_DIM has no effect where MODEL is conv"),

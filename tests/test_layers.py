@@ -8,7 +8,7 @@ from leae import layers
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.errors import UsageError
 from leae.judge import Judge
-from leae.layers import BatchNorm1d, BatchNorm2d, SpaceToDepthShortcut, StridedConv, UpsampledConv
+from leae.layers import SpaceToDepthShortcut, StridedConv, UpsampledConv
 from leae.masking import crop_and_resize, draw_boxes
 from leae.objective import SelfTeachingObjective
 from leae.reconstruction import ReconstructionLoss
@@ -79,18 +79,6 @@ def test_shortcut_is_space_to_depth_and_the_mean_of_adjacent_channels(channels, 
 def test_a_shortcut_that_cannot_be_group_means_is_refused():
     with pytest.raises(UsageError, match="out_channels is 5; it must be a divisor of 4 × 4 = 16"):
         SpaceToDepthShortcut(4, 5)
-
-
-@pytest.mark.parametrize(
-    ("shape", "ours", "theirs"),
-    [((20, 5), BatchNorm1d, torch.nn.BatchNorm1d), ((6, 5, 3, 2), BatchNorm2d, torch.nn.BatchNorm2d)],
-)
-def test_in_one_process_batch_norm_is_pytorchs(shape, ours, theirs):
-    codes = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3 + 1
-    mine, plain = ours(5).double(), theirs(5).double()
-    assert mine.state_dict().keys() == plain.state_dict().keys()
-    torch.testing.assert_close(mine(codes), plain(codes))
-    torch.testing.assert_close(mine.eval()(codes), plain.eval()(codes))
 
 
 @pytest.mark.parametrize("latent", ["pooled", "spatial"])

@@ -11,10 +11,6 @@ import leae
 from tests.conftest import SHORT, SMALL, TINY, metrics_of, read_tensors, run_script, write_image
 
 
-def run_main(monkeypatch, *options, **how):
-    run_script(monkeypatch, "main.py", *options, **how)
-
-
 def test_a_run_in_bfloat16_is_nearly_the_same_and_says_where_it_is_slow(workplace, monkeypatch, capsys):
     for precision in ("bfloat16", "float32"):
         monkeypatch.setattr("leae.training.device.has_bfloat16", lambda device: False)
@@ -27,7 +23,7 @@ def test_a_run_in_bfloat16_is_nearly_the_same_and_says_where_it_is_slow(workplac
 
 
 def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch, capsys):
-    run_main(monkeypatch, *TINY, "--faces", "160", "--batch-size", "16", "--epochs", "1", plot=True)
+    run_script(monkeypatch, "main.py", *TINY, "--faces", "160", "--batch-size", "16", "--epochs", "1", plot=True)
     folder = workplace / "runs" / "self-teaching-001"
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     steps = (0, 2, 4, 6, 8, 10)
@@ -66,7 +62,7 @@ def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch
     ],
 )
 def test_the_variants_train(workplace, monkeypatch, options):
-    run_main(monkeypatch, *SHORT, "--max-steps", "2", *options)
+    run_script(monkeypatch, "main.py", *SHORT, "--max-steps", "2", *options)
     run = workplace / "runs" / "self-teaching-001"
     assert [row["step"] for row in metrics_of(run) if row["split"] == "train"] == ["2"]  # the last is always logged
     assert read_tensors(run / "checkpoints" / "100.safetensors")[0]["step"] == 2
@@ -75,19 +71,19 @@ def test_the_variants_train(workplace, monkeypatch, options):
 def test_a_run_is_not_resumed_on_data_that_changed(workplace, monkeypatch, capsys):
     for number in range(20):
         write_image(workplace / "pictures" / f"{number}.png", number)
-    run_main(monkeypatch, *TINY, "--dataset", "pictures", "--epochs", "1")
-    run_main(monkeypatch, "--resume", "runs/self-teaching-001")  # what was prepared is used
+    run_script(monkeypatch, "main.py", *TINY, "--dataset", "pictures", "--epochs", "1")
+    run_script(monkeypatch, "main.py", "--resume", "runs/self-teaching-001")  # what was prepared is used
     write_image(workplace / "pictures" / "7.png", 99)
-    run_main(monkeypatch, *TINY, "--dataset", "pictures", "--epochs", "1")  # prepares them again
+    run_script(monkeypatch, "main.py", *TINY, "--dataset", "pictures", "--epochs", "1")  # prepares them again
     with pytest.raises(SystemExit):
-        run_main(monkeypatch, "--resume", "runs/self-teaching-001")
+        run_script(monkeypatch, "main.py", "--resume", "runs/self-teaching-001")
     assert "has changed since the run was trained" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", [1, 2, 17])
 def test_any_number_of_held_out_images_is_evaluated(workplace, monkeypatch, capsys, count):
     digits = ["--dataset", "digits", "--model", "conv", "--device", "cpu", "--max-steps", "1"]
-    run_main(monkeypatch, *digits, "--held-out", str(count))
+    run_script(monkeypatch, "main.py", *digits, "--held-out", str(count))
     rows = metrics_of(workplace / "runs" / "self-teaching-001")
     assert all(float(row["psnr_clean"]) > 0 for row in rows if row["split"] == "test")
     assert ("judge_effective_rank" in rows[0]) == (count > 15)

@@ -12,15 +12,11 @@ from leae.training.evaluation import MaskedViews, NoisyViews, psnr, reconstruct
 from tests.conftest import SHORT, SMALL, TINY, assert_same_tensors, metrics_of, run_script
 
 
-def run_regular(monkeypatch, *options):
-    run_script(monkeypatch, "main_regular.py", *options)
-
-
 def test_the_first_step_is_that_of_the_formula(workplace, monkeypatch):
     """One step without warm-up or decay, of plain autoencoding, against Adam's first step written down."""
     options = ["--objective", "plain", "--model", "conv", "--conv-latent-dim", "4", "--batch-size", "64"]
     options += ["--warmup", "0", "--schedule", "constant", "--weight-decay", "0", "--learning-rate", "0.001"]
-    run_regular(monkeypatch, *SHORT, *options, "--max-steps", "1")
+    run_script(monkeypatch, "main_regular.py", *SHORT, *options, "--max-steps", "1")
     folder = workplace / "runs" / "plain-001"
     before, after = (leae.load(folder / "checkpoints" / f"{name}.safetensors").double() for name in ("000", "100"))
     images = to_float(open_dataset("faces", 32, 64).images["train"]).double()  # a batch of all
@@ -36,7 +32,7 @@ def test_the_first_step_is_that_of_the_formula(workplace, monkeypatch):
 
 def test_the_variational_loss_is_summed_over_an_image_and_weighs_kl_by_beta(workplace, monkeypatch):
     options = [*SHORT, *SMALL, "--objective", "variational", "--max-steps", "4", "--log-every", "1"]
-    run_regular(monkeypatch, *options, "--beta", "3.5")
+    run_script(monkeypatch, "main_regular.py", *options, "--beta", "3.5")
     rows = [row for row in metrics_of(workplace / "runs" / "variational-001") if row["split"] == "train"]
     assert len(rows) == 4
     for row in rows:
@@ -46,7 +42,7 @@ def test_the_variational_loss_is_summed_over_an_image_and_weighs_kl_by_beta(work
 
 @pytest.mark.parametrize(("objective", "views"), [("denoising", NoisyViews(0.2)), ("masked", MaskedViews(16, 0.35))])
 def test_figures_are_taken_on_the_objectives_views(workplace, monkeypatch, capsys, objective, views):
-    run_regular(monkeypatch, *TINY, "--objective", objective, "--max-steps", "3")
+    run_script(monkeypatch, "main_regular.py", *TINY, "--objective", objective, "--max-steps", "3")
     folder = workplace / "runs" / f"{objective}-001"
     model = leae.load(folder / "checkpoints" / "100.safetensors")
     test = to_float(open_dataset("faces", 16, 64).images["test"])
@@ -58,7 +54,7 @@ def test_figures_are_taken_on_the_objectives_views(workplace, monkeypatch, capsy
 def test_a_fair_pair_begins_with_the_same_weights_on_the_same_data(workplace, monkeypatch):
     for sizes in (SMALL, ["--model", "conv"]):
         run_script(monkeypatch, "main.py", *SHORT, *sizes, "--max-steps", "1")
-        run_regular(monkeypatch, *SHORT, *sizes, "--max-steps", "1")
+        run_script(monkeypatch, "main_regular.py", *SHORT, *sizes, "--max-steps", "1")
     for number in ("001", "002"):
         ours, theirs = (workplace / "runs" / f"{kind}-{number}" for kind in ("masked", "self-teaching"))
         assert_same_tensors(*(place / "checkpoints" / "000.safetensors" for place in (ours, theirs)))
@@ -84,7 +80,7 @@ def test_a_fair_pair_begins_with_the_same_weights_on_the_same_data(workplace, mo
 def test_loss_goes_down_in_every_combination(workplace, monkeypatch, options):
     whole = ["--batch-size", "64", "--log-every", "1", "--max-steps", "12"]  # of the faces: every step sees all
     rate = ["--learning-rate", "0.01", "--schedule", "constant", "--warmup", "0"]
-    run_regular(monkeypatch, *SHORT, *whole, *rate, *options, "--epochs", "12")
+    run_script(monkeypatch, "main_regular.py", *SHORT, *whole, *rate, *options, "--epochs", "12")
     (folder,) = (workplace / "runs").glob("*-001")
     losses = [float(row["loss"]) for row in metrics_of(folder) if row["split"] == "train"]
     assert len(losses) == 12

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from leae.whitening import Whitening, whiten
+from tests.conftest import CPU
 
-CPU = torch.device("cpu")
 SPREAD = torch.tensor([3.0, 1.0, 0.3, 0.1])  # standard deviations that fall steeply
 
 

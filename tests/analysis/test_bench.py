@@ -11,8 +11,8 @@ import torch
 from leae.analysis import bench
 from leae.analysis.bench import Contestant, flop_per_image, peak_memory
 from leae.data.batches import Batches
+from tests.conftest import CPU
 
-CPU = torch.device("cpu")
 SIZES = {"IMAGE_SIZE": 32, "HIDDEN_DIM": 8, "LATENT_DIM": 6, "SPATIAL_DIM": 8, "MAP_CHANNELS": 8, "CROP_RATIOS": (0.5,)}
 SMALL = bench.script_constants(bench.SCRIPT, gpu=False) | bench.PUBLISHED | SIZES
 SPATIAL = {**SMALL, "LATENT": "spatial", "CROP_RATIOS": (0.5, 1.0), "JUDGE_DECAY": 0.99, "JUDGE_RULER": "whitened"}

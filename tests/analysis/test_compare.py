@@ -8,9 +8,7 @@ from leae.analysis.compare import comparison_rows
 from leae.analysis.trained import open_runs
 from leae.data.batches import to_float
 from leae.training.pictures import GAP, TILE
-from tests.conftest import run_leae
-
-RUNS = ["runs/self-teaching-001", "runs/masked-001"]
+from tests.conftest import RUNS, run_leae
 
 
 def test_rows_are_the_runs_reconstructions_of_the_same_views(trained):

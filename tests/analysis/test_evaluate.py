@@ -22,10 +22,7 @@ from leae.data.batches import to_float
 from leae.data.prepare import Dataset
 from leae.training.evaluation import MaskedViews
 from leae.training.run import Run
-from tests.conftest import run_leae
-
-CPU = torch.device("cpu")
-RUNS = ["runs/self-teaching-001", "runs/masked-001"]
+from tests.conftest import CPU, RUNS, run_leae
 
 
 @pytest.fixture

@@ -75,13 +75,6 @@ def test_the_card_has_the_licence_data_command_and_held_out_figures(trained, tmp
     assert "grid.png" in card
 
 
-def test_a_folder_with_other_files_is_refused_and_stays_as_it_is(trained, tmp_path, monkeypatch, capsys):
-    (tmp_path / "README.md").write_text("mine")
-    assert_one_line(monkeypatch, capsys, "export", str(RUN), str(tmp_path), says="has other files in it; choose a new")
-    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
-    assert (tmp_path / "README.md").read_text() == "mine"
-
-
 MODELS = {
     "pooled": lambda: Autoencoder(16, 3, 4, "pooled", 8, 4),
     "spatial, linear": lambda: VariationalAutoencoder(16, 3, 4, "spatial", 4, output="linear"),

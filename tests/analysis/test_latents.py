@@ -20,9 +20,8 @@ from leae.data.prepare import Dataset
 from leae.errors import UsageError
 from leae.training.evaluation import psnr, reconstruct
 from leae.training.run import Run
-from tests.conftest import TINY, gaussian, run_leae, run_script, write_image
+from tests.conftest import CPU, TINY, gaussian, run_leae, run_script, write_image
 
-CPU = torch.device("cpu")
 PICTURES = ["map-pca", "map-tsne", "interpolations", "attribute-walks", "neighbours", "samples", "extremes"]
 MODELS = {
     "pooled": lambda: Autoencoder(16, 3, 4, "pooled", 8, 4),

@@ -11,8 +11,7 @@ from leae.analysis.metrics import PerceptualFigures, gradient_energy, reconstruc
 from leae.errors import UsageError
 from leae.masking import fill_squares, inside_squares, mask_side
 from leae.training.evaluation import MaskedViews
-
-CPU = torch.device("cpu")
+from tests.conftest import CPU
 
 
 def squares(count, side=12, size=32):

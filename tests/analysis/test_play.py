@@ -5,11 +5,9 @@ import io
 import re
 import shutil
 import socket
-import struct
 import time
 import urllib.error
 import urllib.request
-import zlib
 from contextlib import suppress
 
 import numpy as np
@@ -25,6 +23,7 @@ from leae.data.images import read_square
 from leae.errors import UsageError
 from tests.analysis.test_latents import data_for, space_of
 from tests.conftest import assert_one_line, write_image
+from tests.data.test_images import claiming
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -153,20 +152,11 @@ def test_painting_morphing_attributes_brushed_codes_and_samples(page, players):
     assert_shows(page, 3, players[0].decode(players[0].training.mean(dim=0).expand(SAMPLES, -1)), 64)
 
 
-def bomb(side: int) -> bytes:
-    """A PNG file that is small and says that its image is not."""
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(100)))]
-    parts = [
-        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in [*chunks, (b"IEND", b"")]
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
 @in_a_browser
 def test_photographs_of_ones_own_are_cut_and_other_files_are_a_line(page, players, tmp_path):
     write_image(tmp_path / "own.png", 5, size=(40, 30))
     (tmp_path / "notes.txt").write_text("no picture")
-    (tmp_path / "bomb.png").write_bytes(bomb(60_000))
+    (tmp_path / "bomb.png").write_bytes(claiming(60_000, 60_000))
     (tmp_path / "half.png").write_bytes((tmp_path / "own.png").read_bytes()[:60])
     for name, says in (("notes.txt", "none of PNG"), ("bomb.png", "pixels, more than the"), ("half.png", "unreadable")):
         page.locator("#photo input[type=file]").set_input_files(tmp_path / name)

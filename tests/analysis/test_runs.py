@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from leae.training.settings import script_constants
@@ -44,11 +42,3 @@ def test_a_run_by_the_scripts_own_constants_differs_in_nothing_and_a_damaged_one
         assert table["self-teaching-001"].endswith(" MB")
     assert table["empty:"] == "empty: runs/empty is not a run's folder (no settings.json of a run)"
     assert re.match(r"masked-001: runs/masked-001/metrics.csv is damaged \(.*'ten'\)", table["masked-001:"])
-
-
-def test_it_imports_no_torch_and_says_where_there_are_no_runs(tmp_path):
-    program = "import runpy, sys; sys.argv[1:] = ['runs']; runpy.run_module('leae', run_name='__main__')"
-    program += "; print('torch' in sys.modules)"
-    how = {"cwd": tmp_path, "capture_output": True, "text": True, "check": True, "env": {"PYTHONPATH": str(ROOT)}}
-    done = subprocess.run([sys.executable, "-c", program], **how)
-    assert done.stdout.splitlines() == ["no runs in runs/ yet; uv run main.py makes one", "False"]

@@ -10,8 +10,7 @@ import torch
 
 from leae.data.batches import Batches, ImageFile, to_float
 from leae.errors import UsageError
-
-CPU = torch.device("cpu")
+from tests.conftest import CPU
 
 
 def numbered(count):

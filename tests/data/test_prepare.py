@@ -9,15 +9,11 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from leae.data import prepare, sources
-from leae.data.faces import ATTRIBUTES
 from leae.data.prepare import open_dataset
 from leae.errors import UsageError
 from tests.conftest import number_of, write_image
@@ -55,41 +51,6 @@ def test_a_prepared_set_is_used_again_and_prepared_anew_when_its_source_changes(
     open_dataset("faces", 16, 10)
     said = capsys.readouterr().out
     assert all(f"{title}: changed since it was prepared" in said for title in ("images in pictures", "rendered faces"))
-
-
-@pytest.fixture(scope="module")
-def faces_on_disk(tmp_path_factory):
-    """A place where a few faces are prepared: the files' contents, and the data set as it should be."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("faces"))
-        patch.setattr(prepare, "BLOCK", 300)
-        open_dataset("faces", 16, 10)
-        dataset = open_dataset("faces", 16, 10)  # which verifies it
-        contents = {path: path.read_bytes() for path in (PREPARED / "faces-10-16").iterdir()}
-        assert len(contents) == 6
-        yield contents, dataset.identity, [np.array(array) for array in arrays_of(dataset)]
-
-
-def arrays_of(dataset):
-    return [*dataset.images.values(), *dataset.attributes.values()]
-
-
-@given(st.data())
-@settings(max_examples=60, deadline=None)
-def test_whatever_byte_of_a_prepared_set_is_damaged_it_is_never_used(faces_on_disk, data):
-    contents, identity, arrays = faces_on_disk
-    path = data.draw(st.sampled_from(sorted(contents)))
-    damaged = bytearray(contents[path])
-    for _ in range(data.draw(st.integers(0, 3))):
-        damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
-    changed = path.stat().st_mtime_ns if path.exists() else 0
-    path.write_bytes(damaged[: data.draw(st.none() | st.integers(0, len(damaged)))])
-    os.utime(path, ns=(changed + 1, changed + 1))
-    if data.draw(st.integers(0, 9)) == 9:
-        path.unlink()
-    found = open_dataset("faces", 16, 10)
-    assert (found.title, found.attribute_names, found.identity) == ("rendered faces", ATTRIBUTES, identity)
-    assert all(map(np.array_equal, arrays_of(found), arrays))
 
 
 def test_identity_is_that_of_the_pixels_wherever_they_lie_and_whenever_they_changed(workplace):

@@ -1,34 +1,14 @@
 """Held-out figures against closed forms."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
 from leae.conv_autoencoder import VariationalConvAutoencoder
 from leae.data.batches import to_float
-from leae.training.evaluation import (
-    MaskedViews,
-    NoisyViews,
-    evaluate,
-    evaluation_mode,
-    grid_rows,
-    mean_image,
-    psnr,
-    reconstruct,
-    references,
-    sample_images,
-    summary,
-)
-
-CPU = torch.device("cpu")
-
-
-def test_psnr_of_a_known_error():
-    reference = torch.rand(3, 3, 8, 8)
-    errors = torch.tensor([0.1, 0.01, 0.5])[:, None, None, None]
-    torch.testing.assert_close(psnr(reference + errors, reference), torch.tensor([20.0, 40.0, -20 * math.log10(0.5)]))
+from leae.training import evaluation
+from leae.training.evaluation import MaskedViews, NoisyViews, evaluate, psnr, reconstruct
+from tests.conftest import CPU
 
 
 class Dimmer(torch.nn.Module):
@@ -63,9 +43,11 @@ def test_the_same_image_has_the_same_view_however_many_are_evaluated(views, diff
 def test_the_summary_names_the_models_figures_and_those_of_two_answers_without_a_model():
     train = np.random.default_rng(0).integers(0, 256, (5000, 4, 4, 1), dtype=np.uint8)
     mean = to_float(train).double().mean(dim=0).float()
-    torch.testing.assert_close(mean_image(train), mean)
+    torch.testing.assert_close(evaluation.mean_image(train), mean)
     test, views = train[:3], NoisyViews(0.1)
-    line = summary({"psnr_clean": 30.123, "psnr_noisy": 25.5} | references(train, test, views, CPU), views)
+    line = evaluation.summary(
+        {"psnr_clean": 30.123, "psnr_noisy": 25.5} | evaluation.references(train, test, views, CPU), views
+    )
     itself, average = (psnr(view, to_float(test)).mean().item() for view in (views(to_float(test)), mean))
     assert "30.12 dB for clean, 25.50 dB for noisy images" in line
     assert f"as they are {itself:.2f} dB, the training set's mean image {average:.2f} dB" in line
@@ -73,7 +55,7 @@ def test_the_summary_names_the_models_figures_and_those_of_two_answers_without_a
 
 def test_a_grids_rows_are_originals_views_and_reconstructions_of_both():
     images, views = torch.rand(3, 3, 16, 16), NoisyViews(0.2)
-    rows = grid_rows(Dimmer(), images, views)
+    rows = evaluation.grid_rows(Dimmer(), images, views)
     assert list(rows) == ["original", "noisy", "reconstruction", "from noisy"]
     assert torch.equal(rows["original"], images)
     assert torch.equal(rows["noisy"], views(images))
@@ -85,7 +67,7 @@ def test_samples_are_decoded_from_standard_gaussian_codes_that_stay_the_same():
     model = VariationalConvAutoencoder(latent_dim=7)
     seen = []
     model.decoder.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
-    first, second = sample_images(model, 800, 0, CPU), sample_images(model, 800, 0, CPU)
+    first, second = evaluation.sample_images(model, 800, 0, CPU), evaluation.sample_images(model, 800, 0, CPU)
     assert first.shape == (800, 1, 32, 32)
     assert torch.equal(first, second)
     assert seen[0].shape == (800, 7)
@@ -96,7 +78,7 @@ def test_samples_are_decoded_from_standard_gaussian_codes_that_stay_the_same():
 def test_evaluation_leaves_no_gradient_and_the_mode_it_found_also_after_an_error():
     model = torch.nn.Conv2d(3, 3, 1)
     assert not reconstruct(model, torch.rand(2, 3, 8, 8)).requires_grad
-    with pytest.raises(ZeroDivisionError), evaluation_mode(model):
+    with pytest.raises(ZeroDivisionError), evaluation.evaluation_mode(model):
         raise ZeroDivisionError
     assert model.training
     assert not reconstruct(model.eval(), torch.rand(2, 3, 8, 8)).requires_grad

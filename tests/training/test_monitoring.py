@@ -11,9 +11,7 @@ from torch import nn
 
 from leae.training.evaluation import MaskedViews
 from leae.training.monitoring import CodeMonitor, dead_dimensions, effective_rank, spectrum
-from tests.conftest import gaussian
-
-CPU = torch.device("cpu")
+from tests.conftest import CPU, gaussian
 
 
 @given(st.integers(2, 12), st.integers(0, 100))
