@@ -35,7 +35,7 @@ gpu = torch.cuda.is_available()
 # --- data
 DATASET = "auto"  # celeba, faces (rendered), auto (one of these), mnist, fashion-mnist, cifar10, digits, or a folder
 IMAGE_SIZE = 128 if gpu else 64  # side in pixels, a multiple of 8; MODEL "conv" makes it 32
-FACES = 50_000 if gpu else 8_192  # rendered faces to train on, if it is those; others are held out
+FACES = 50_000 if gpu else 8_192  # rendered faces to train on, where DATASET means them; others are held out
 HELD_OUT = 20_000 if gpu else 1_000  # held-out images that the run is evaluated on, at most
 
 # --- model
@@ -54,7 +54,7 @@ CROP_RATIOS = (0.15, 1.0)  # sides of the judged crops as shares of the image's,
 SIGREG_WEIGHT = 0.1  # λ: how strongly the codes are kept Gaussian, 0.01 to 1; published 0.03
 JUDGE_DECAY = 0.99  # decay of the judge, an EMA of the encoder; published 0, frozen within a step only
 JUDGE_LIVE = False  # True: the judge is the encoder itself, and its verdicts train it, too; for the ablation
-JUDGE_RULER = "whitened"  # normalised "shared": as real views are; "own" (published): by itself; "whitened": shared + W
+JUDGE_RULER = "whitened"  # whose statistics normalise: "shared", real views'; "own" (published); "whitened": shared + W
 RULER_EPSILON = 1.0  # ε of W, a share of the codes' mean variance: the smaller, the more weak directions count
 
 # --- optimisation

@@ -5,7 +5,7 @@
     uv run main_regular.py --resume runs/masked-001                     go on with a run that was stopped
     uv run torchrun --nproc-per-node 8 main_regular.py                  on eight GPUs
 
-A batch, a corruption, a model, a reconstruction loss. Constants that main.py has, too, are as there, except OBJECTIVE.
+A batch, a corruption, a model, a reconstruction loss. Other constants than OBJECTIVE and SIGREG_WEIGHT are main.py's.
 """
 
 import leae.training.help  # noqa: F401, I001  answers --help before PyTorch is imported, which takes seconds
@@ -37,14 +37,14 @@ gpu = torch.cuda.is_available()
 # --- data
 DATASET = "auto"  # celeba, faces (rendered), auto (one of these), mnist, fashion-mnist, cifar10, digits, or a folder
 IMAGE_SIZE = 128 if gpu else 64  # side in pixels, a multiple of 8; MODEL "conv" makes it 32
-FACES = 50_000 if gpu else 8_192  # rendered faces to train on, if it is those; others are held out
+FACES = 50_000 if gpu else 8_192  # rendered faces to train on, where DATASET means them; others are held out
 HELD_OUT = 20_000 if gpu else 1_000  # held-out images that the run is evaluated on, at most
 
 # --- model
 MODEL = "residual"  # "residual": main.py's; "conv": the small one for 32×32 pixels
 LATENT = "pooled"  # "pooled": one vector per image; "spatial": a vector for every 8×8 pixels
 LATENT_DIM = 128  # size of a pooled latent
-SPATIAL_DIM = 32  # channels of a spatial latent; divides 8 × HIDDEN_DIM
+SPATIAL_DIM = 32  # channels of a spatial latent; divides 8 × HIDDEN_DIM, 4 × HIDDEN_DIM if variational
 HIDDEN_DIM = 128 if gpu else 32  # width of the convolutions
 MAP_CHANNELS = 128 if gpu else 32  # channels of the map under a pooled latent; divides 8 × HIDDEN_DIM
 CONV_LATENT_DIM = 32  # size of the latent of MODEL "conv"

@@ -33,9 +33,9 @@ class Judge(nn.Module):
         self,
         encoder: nn.Module,
         decay: float = 0.99,
-        ruler: str = "shared",
+        ruler: str = "whitened",
         epsilon: float = 1.0,
-        crop_ratios: tuple[float, ...] = (),
+        crop_ratios: tuple[float, ...] = (0.15, 1.0),
         live: bool = False,
     ):
         super().__init__()

@@ -62,7 +62,7 @@ def test_gradients_reach_the_reconstructions_and_neither_the_real_views_nor_the_
 
 
 def test_running_statistics_are_neither_moved_nor_read():
-    one, other = Judge(encoder()), Judge(encoder()).eval()
+    one, other = Judge(encoder(), ruler="shared"), Judge(encoder(), ruler="shared").eval()
     before = copy.deepcopy(one.state_dict())
     first = one(views(0), views(1))
     assert all(torch.equal(before[name], value) for name, value in one.state_dict().items())
@@ -83,7 +83,7 @@ def test_an_evaluation_normalises_over_all_images_of_this_process_at_once(latent
 
 @pytest.mark.parametrize("latent", ["pooled", "spatial"])
 def test_each_kind_of_real_view_is_whitened_by_its_own_average_which_training_alone_moves(latent):
-    judge = Judge(encoder(latent), ruler="whitened", epsilon=0.3, crop_ratios=(0.5, 1.0))
+    judge = Judge(encoder(latent), epsilon=0.3, crop_ratios=(0.5, 1.0))
     for ratio in (1.0, 0.5):  # a first step's average is the covariance of its real view
         target, _ = judge(views(int(1 / ratio)), views(9), ratio=ratio)
         assert target.var(dim=[0, *range(2, target.dim())], correction=0).mean() == pytest.approx(1)

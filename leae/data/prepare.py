@@ -32,6 +32,7 @@ BAD_SHARE = 0.01  # more unusable images than this are an error
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 CHUNK = 32  # images that a worker reads at a time
+DEFAULTS = {True: {"image_size": 128, "faces": 50_000}, False: {"image_size": 64, "faces": 8_192}}  # main.py's, by GPU
 BLOCK = 2**22  # bytes of a file that are in memory while its checksum is computed
 
 
@@ -216,8 +217,7 @@ def main(options: argparse.Namespace) -> None:
         with one_at_a_time(root := DATA / "celeba"):
             if not celeba.has_celeba(root):  # another process may just have fetched it
                 celeba.fetch(root)
-    main_py = {"image_size": 128, "faces": 50_000} if torch.cuda.is_available() else {"image_size": 64, "faces": 8_192}
-    chosen = main_py | vars(options)
+    chosen = DEFAULTS[torch.cuda.is_available()] | vars(options)
     dataset = open_dataset(options.dataset, chosen["image_size"], chosen["faces"])
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.images.items())
     print(f"{dataset.title}: {counts}; {len(dataset.attribute_names)} attributes; prepared under {DATA / 'prepared'}")

@@ -75,7 +75,7 @@ def channels_of(name: str) -> int:
 
 
 def faces_source(size: int, count: int) -> Source:
-    """Rendered faces: the first `count` for training, and a tenth as many for testing, or up to 4,096 of them."""
+    """Rendered faces: `count` for training; for testing a tenth as many, but at least 4,096 or half of `count`."""
     test_count = max(1, count // TEST_EVERY, min(4096, count // 2))  # many, for the intervals of what is measured
     splits = {"train": list(range(count)), "test": list(range(FIRST_TEST_FACE, FIRST_TEST_FACE + test_count))}
     fingerprint, read = digest(faces.VERSION, FACE_SEED, count, test_count, size), partial(_render, size)

@@ -9,7 +9,7 @@ from leae.errors import UsageError, require
 
 RUNS = Path("runs")
 CHECKPOINTS = ("000", "020", "040", "060", "080", "100")  # percent of a run at which one is kept
-# Constants that change no number.
+# Constants that are no part of the experiment.
 CHANGEABLE = ("DEVICE", "COMPILE", "LOG_EVERY", "GRID_EVERY", "GRID_IMAGES", "SAVE_MINUTES")
 
 

@@ -16,10 +16,17 @@ from PIL import Image
 from leae.data import prepare, sources
 from leae.data.prepare import open_dataset
 from leae.errors import UsageError
-from tests.conftest import number_of, write_image
+from leae.training.settings import script_constants
+from tests.conftest import ROOT, number_of, write_image
 from tests.data.conftest import count_of, numbers_of, write_folder
 
 PREPARED = Path("data") / "prepared"
+
+
+@pytest.mark.parametrize("gpu", prepare.DEFAULTS)
+def test_the_defaults_are_those_of_main_py(gpu):
+    constants = script_constants(ROOT / "main.py", gpu)
+    assert prepare.DEFAULTS[gpu] == {name: constants[name.upper()] for name in prepare.DEFAULTS[gpu]}
 
 
 def wait_until(condition):
