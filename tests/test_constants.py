@@ -77,9 +77,7 @@ LINES = [  # the common ones are checked by the same code for both scripts
 
 
 @pytest.mark.parametrize(("script", "line", "says"), LINES, ids=[f"{s}: {line[:40]}" for s, line, _ in LINES])
-def test_a_value_that_cannot_be_is_refused_with_name_value_and_range(
-    workplace, monkeypatch, capsys, script, line, says
-):
+def test_a_value_that_cannot_be_is_refused(workplace, monkeypatch, capsys, script, line, says):
     assert_one_line(monkeypatch, capsys, script, *line.split(), says=says)
     assert list(workplace.iterdir()) == []
 

@@ -91,9 +91,7 @@ def test_any_number_of_held_out_images_is_evaluated(workplace, monkeypatch, caps
 
 
 @pytest.mark.parametrize("script", ["main.py", "main_regular.py"])
-def test_a_gradient_that_is_no_number_ends_the_run_before_the_last_good_checkpoint_is_touched(
-    workplace, monkeypatch, capsys, script
-):
+def test_a_gradient_that_is_no_number_ends_the_run_and_touches_no_checkpoint(workplace, monkeypatch, capsys, script):
     step, steps = torch.optim.AdamW.step, []
 
     def poisoned(optimizer):

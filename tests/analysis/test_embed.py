@@ -28,9 +28,7 @@ def folder_of_images(place):
     return ["a.png", "c é.jpg", "d.bmp", "sub/b.png", "sub/e.png"]
 
 
-def test_a_folders_codes_are_to_the_bit_those_of_its_images_and_what_cannot_be_used_is_named(
-    trained, tmp_path, monkeypatch, capsys
-):
+def test_a_folders_codes_are_to_the_bit_those_of_its_images(trained, tmp_path, monkeypatch, capsys):
     names = folder_of_images(tmp_path / "mine")
     run_leae(monkeypatch, "embed", RUN, str(tmp_path / "mine"), "--output", "codes.npz")
     said = capsys.readouterr()

@@ -86,9 +86,7 @@ def test_the_time_of_training_is_that_of_its_steps_without_evaluations():
     assert [curves.training_minutes(run, step) for step in (0, 5, 10, 15, 20)] == pytest.approx([0, 0.5, 1, 2, 3])
 
 
-def test_a_figure_that_is_undefined_is_an_empty_cell_and_null_and_without_attributes_a_section_is_left_out(
-    trained, monkeypatch, capsys, other_data
-):
+def test_what_is_undefined_is_an_empty_cell_and_null(trained, monkeypatch, capsys, other_data):
     def flattened(dataset):  # no gradient to compare with, no distance between codes
         images = {split: np.full_like(array, 90) for split, array in dataset.images.items()}
         return replace(dataset, images=images, attributes={}, attribute_names=())

@@ -122,14 +122,10 @@ def test_without_a_network_or_huggingface_hub_one_line_says_what_to_do(workplace
         raise huggingface_hub.errors.LocalEntryNotFoundError("no connection\nand more")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(
-        UsageError, match=r"no owner/name here, and it cannot be fetched .*\(no connection\); .*online$"
-    ):
+    with pytest.raises(UsageError, match=r"owner/name here, and it cannot be fetched .*\(no connection\); .*online$"):
         leae.load("owner/name")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(
-        UsageError, match=r"no owner/name here, and huggingface_hub, .* is not installed; .*install hugg"
-    ):
+    with pytest.raises(UsageError, match=r"no owner/name here, and huggingface_hub, .* not installed; .*install hugg"):
         leae.load("owner/name")
 
 

@@ -27,9 +27,7 @@ def test_every_run_has_its_kind_data_steps_figures_and_what_differs_from_the_scr
     assert re.match(r"plain-001 plain digits 2 of 2 .* MODEL=conv BATCH_SIZE=8 EPOCHS=2 ", table["plain-001"])
 
 
-def test_a_run_by_the_scripts_own_constants_differs_in_nothing_and_a_damaged_one_is_named(
-    workplace, trained_place, monkeypatch, capsys
-):
+def test_a_run_by_the_constants_differs_in_nothing(workplace, trained_place, monkeypatch, capsys):
     shutil.copytree(trained_place / "runs", "runs")
     Path("runs/empty").mkdir()
     Path("runs/notes.txt").touch()

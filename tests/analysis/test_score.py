@@ -69,9 +69,7 @@ def test_shares_are_those_of_held_out_images_below_and_the_highest_score_comes_f
     assert [row["trained_on"] for row in rows] == ["no", "no", "yes", ""]
 
 
-def test_files_that_cannot_be_used_come_last_with_the_reason_and_odd_names_come_back_as_they_are(
-    trained, tmp_path, monkeypatch
-):
+def test_files_that_cannot_be_used_come_last_with_the_reason(trained, tmp_path, monkeypatch):
     for number, name in enumerate(ODD):
         write_noise(tmp_path / "ä ö" / name, number)
     write_noise(tmp_path / "a small one.png", 1, (10, 30))
@@ -115,9 +113,7 @@ def test_scores_come_with_the_auroc_of_each_for_a_sub_folder_against_everything_
     assert Image.open(folder / "roc.png").size == (1440, 624)
 
 
-def test_a_second_folder_leaves_the_first_ones_scores_and_a_curve_only_comes_when_asked_for(
-    trained, tmp_path, monkeypatch, capsys
-):
+def test_a_second_folder_leaves_the_first_ones_scores(trained, tmp_path, monkeypatch, capsys):
     write_image(tmp_path / "first" / "good" / "1.png", 1)
     write_image(tmp_path / "second" / "2.png", 2)
     latents = trained / RUN / "latents"

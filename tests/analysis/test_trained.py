@@ -26,9 +26,7 @@ def test_runs_are_opened_at_the_checkpoint_that_is_asked_for(trained):
 
 
 def test_runs_of_other_data_or_sizes_are_refused_by_name(trained):
-    with pytest.raises(
-        UsageError, match=r"self-teaching-001 was .*faces.* \(3, 16, 16\), .*plain-001 was .*digits.*\(1, 32, 32\)"
-    ):
+    with pytest.raises(UsageError, match=r"self-.* was .*faces.* \(3, 16, 16\), .*plain-.* was .*\(1, 32, 32\)"):
         open_runs([*RUNS, "runs/plain-001"], "100", CPU)
 
 

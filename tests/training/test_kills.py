@@ -79,9 +79,7 @@ def assert_killed_runs_end_as_others_do(processes, script, steps, kills, folder,
 
 
 @pytest.mark.parametrize(("script", "steps", "kills"), [("main.py", 24, 12), ("main_regular.py", 12, 6)])
-def test_a_run_that_is_killed_anywhere_again_and_again_ends_as_one_that_nobody_touched(
-    processes, tmp_path, script, steps, kills
-):
+def test_a_run_that_is_killed_anywhere_ends_as_one_that_nobody_touched(processes, tmp_path, script, steps, kills):
     assert assert_killed_runs_end_as_others_do(processes, script, steps, kills, tmp_path, seed=0) >= kills // 6
 
 
@@ -99,9 +97,7 @@ def children_of(process):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(6))
-def test_a_shared_run_of_which_a_process_or_the_launcher_is_killed_goes_on_with_two_and_with_one(
-    tmp_path, seed, processes
-):
+def test_a_shared_run_that_loses_a_process_goes_on_with_two_and_with_one(tmp_path, seed, processes):
     draw, run = random.Random(seed), tmp_path / "runs" / "self-teaching-001"
     options = [*LONG, "--save-minutes", "0", "--max-steps", "24", "--batch-size", "2" if seed == 0 else "8"]
     for options_now in (options, ["--resume", str(run)], ["--resume", str(run)]):

@@ -90,9 +90,7 @@ def test_settings_that_were_edited_are_refused_by_name_and_lost_ones_written_aga
     path.write_text(json.dumps({**edited, "settings": {**edited["settings"], "DEVICE": "cuda"}}))  # changes no number
     assert Run.read(run.folder).restore(*training) == 20
     path.write_text(json.dumps({**edited, "settings": {**edited["settings"], name: value}}))
-    with pytest.raises(
-        UsageError, match=f"{name} is .* in .*settings.json, and was .* when the run was saved; put it back"
-    ):
+    with pytest.raises(UsageError, match=f"{name} is .* in .*settings.json, and was .* when .* saved; put it back"):
         Run.read(run.folder).restore(*training)
 
 

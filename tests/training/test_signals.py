@@ -20,9 +20,7 @@ def step_of(run):
     ("script", "kind", "number", "status"),
     [("main.py", "self-teaching", signal.SIGINT, 130), ("main_regular.py", "masked", signal.SIGTERM, 143)],
 )
-def test_a_signal_ends_a_run_after_its_step_saved_and_with_the_command_that_goes_on(
-    processes, workplace, script, kind, number, status
-):
+def test_a_signal_saves_a_run_and_names_the_command_that_goes_on(processes, workplace, script, kind, number, status):
     child = processes.start(script, *LONG, "--max-steps", 2000, folder=workplace)
     run = workplace / "runs" / f"{kind}-001"
     wait_for_step(run, 1)
