@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from leae.analysis.columns import Column, columns_of
 from leae.analysis.measure import Measured, Sample, measure
@@ -23,6 +24,7 @@ FIGURES = {
     "neighbours_clean_balanced_accuracy": "nearest neighbours, clean:\nbalanced accuracy",
     "neighbours_masked_balanced_accuracy": "nearest neighbours, masked:\nbalanced accuracy",
     "sigreg": "SIGReg statistic",
+    "effective_rank": "effective rank",
 }
 AXES = {"images": "images seen", "minutes": "minutes of training"}
 
@@ -77,6 +79,7 @@ def draw_curves(curves: list[list[Column]], title: str) -> Figure:
             low, high = [at.low for at in estimates], [at.high for at in estimates]
             axes.fill_between(along, low, high, color=style["color"], alpha=0.2, linewidth=0)
         axes.set(xlabel=AXES[axis], ylabel=FIGURES[name], yscale="log" if name == "sigreg" else "linear")
+        axes.xaxis.set_major_formatter(EngFormatter())  # 100 k
         axes.grid(alpha=0.3)
     for axes in grid[len(panels) :]:
         axes.remove()
