@@ -49,8 +49,7 @@ img, canvas {image-rendering: pixelated}
 footer {display: none !important}
 """
 
-# The painter: a canvas of the image's own pixels, over which the browser enlarges them. What is painted is sent as a
-# text of zeros and ones while the pointer moves, and when it is lifted.
+# The painter, a component in HTML; see painter.js.
 PAINTER = """<canvas width=${size} height=${size} aria-label="picture A, to paint on"></canvas>
 <div><label>brush <input type=range min=1 max=100 value=25 aria-label="size of the brush"></label>
 <button type=button>clear</button></div>"""
@@ -58,43 +57,7 @@ PAINTER_CSS = """canvas {width: 100%; max-width: 384px; touch-action: none; curs
 div {display: flex; gap: 1em; align-items: center; margin-top: .5em}
 input {accent-color: var(--color-accent); vertical-align: middle}
 button {border: 1px solid; border-radius: 4px; padding: 0 .7em}"""
-PAINT = """
-const canvas = element.querySelector('canvas'), brush = element.querySelector('input'), size = props.size;
-const context = canvas.getContext('2d'), image = new Image(), painted = new Uint8Array(size * size);
-let sent = 0, mean = '#808080';
-const draw = () => {
-  context.drawImage(image, 0, 0);
-  context.fillStyle = mean;
-  painted.forEach((is, at) => is && context.fillRect(at % size, Math.floor(at / size), 1, 1));
-};
-const send = () => { sent = Date.now(); trigger('input', {painted: painted.join('')}); };
-const clear = () => { painted.fill(0); draw(); };
-const load = () => {
-  image.onload = () => {
-    clear();
-    const pixels = context.getImageData(0, 0, size, size).data, sums = [0, 0, 0];
-    pixels.forEach((value, at) => { if (at % 4 < 3) sums[at % 4] += value; });
-    mean = `rgb(${sums.map((sum) => sum / size / size)})`;
-  };
-  image.src = props.value;
-};
-const paint = (event) => {
-  if (event.buttons !== 1) return;
-  const box = canvas.getBoundingClientRect(), scale = size / box.width, radius = size * brush.value / 200;
-  const x = (event.clientX - box.left) * scale, y = (event.clientY - box.top) * scale;
-  painted.forEach((_, at) => {
-    if (Math.hypot(at % size + .5 - x, Math.floor(at / size) + .5 - y) <= Math.max(radius, .71)) painted[at] = 1;
-  });
-  draw();
-  if (Date.now() - sent > 150) send();
-};
-canvas.addEventListener('pointerdown', (event) => { canvas.setPointerCapture(event.pointerId); paint(event); });
-canvas.addEventListener('pointermove', paint);
-canvas.addEventListener('pointerup', send);
-element.querySelector('button').addEventListener('click', () => { clear(); send(); });
-watch('value', load);
-load();
-"""
+PAINT = Path(__file__).with_name("painter.js").read_text(encoding="utf-8")
 
 
 def enlarge(images: Tensor, least: int = SHOWN) -> np.ndarray:
