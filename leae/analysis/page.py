@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 
 import gradio as gr
@@ -32,9 +33,8 @@ Choose a picture. Each model turns it into a short code, and rebuilds the pictur
 PAINT_ON = """Paint on picture A. The paint has A's mean colour, as masks have in training; each model rebuilds A from
 what is left. PSNR: the higher, the nearer to A. Code shift: how far the code moved; 1 is as far as two different
 pictures are apart."""
-SAMPLED = """Pictures from random codes. Above they are drawn from N(0, I): where training codes are far from that, most
-of them fall where no picture has its code, and look like none. Below they are drawn from a Gaussian with the mean and
-the covariance of training codes."""
+SAMPLED = """Pictures from random codes: of N(0, I), and of a Gaussian with the mean and the covariance of training
+codes. Where training codes are far from N(0, I), most of its codes fall where no picture has one, and show none."""
 CSS = """
 img, canvas {image-rendering: pixelated}
 .picture img {width: auto !important; max-width: 100%; max-height: 384px}
@@ -110,14 +110,17 @@ def build_page(players: list[Player]) -> gr.Blocks:
 
         gr.on([opened.change, *triggers], answer, [opened, *inputs], outputs, **quick)
 
-    def columns(these: list[Player], values: list, said: list[str] | None = None):
-        """A column for each run: its name, pictures, and what is said of them."""
+    def columns(these: list[Player], values: list, said: list[str] | None = None, above: tuple[str, ...] = ()):
+        """A column for each run: its name, pictures, each with what stands above it, and what is said of them."""
         outputs = []
         with gr.Row():
             for number, player in enumerate(these):
                 with gr.Column(min_width=280):
                     gr.Markdown(f"**{player.run.name}**<br>{player.run.method}, {player.run.size}")
-                    outputs += [show(value) for value in values[number :: len(these)]]
+                    for label, value in zip_longest(above, values[number :: len(these)], fillvalue=""):
+                        if label:
+                            gr.Markdown(label)
+                        outputs.append(show(value))
                     outputs += [gr.Markdown(said[number])] if said else []
         return outputs
 
@@ -210,7 +213,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
                     spread = gr.Slider(0, 2, 1, step=0.05, label="spread (× the standard deviation)", scale=4)
                     draw = gr.Button("draw again", size="sm", elem_classes="small")
                 values, seed = sample(0, 1.0), gr.State(0)
-                sampled = columns(players, values[::2] + values[1::2])
+                sampled = columns(players, values[::2] + values[1::2], above=("N(0, I)", "training codes' Gaussian"))
 
         def choose(slot, event: gr.SelectData):
             return take(slot, images[event.index][None])
