@@ -12,7 +12,9 @@ For a batch of images x, encoder E, decoder D and judge T:
     sigreg      = λ · ½ (SIGReg(z_clean) + SIGReg(z_masked))
     loss        = latent + sigreg
 
-The symmetric objective uses all of them. The crop objective uses the clean view alone: clean_crop and
+The symmetric objective uses all of them. The split objective judges every image in one view alone, the first, third, …
+of the batch in the clean one and the others in the masked one: so there is no consistency, the other terms are those of
+half of the batch each, and a step costs about half. The crop objective uses the clean view alone: clean_crop and
 λ · SIGReg(z_clean).
 """
 
@@ -30,7 +32,8 @@ from leae.judge import WHOLE, Judge
 from leae.masking import crop_and_resize, crop_side, draw_boxes, mask_side, mask_squares
 from leae.sigreg import sigreg
 
-OBJECTIVES = ("symmetric", "crop")
+ALL, ODD, EVEN = slice(None), slice(0, None, 2), slice(1, None, 2)  # the first image of a batch, the third, …
+OBJECTIVES = {"symmetric": (ALL, ALL), "split": (ODD, EVEN), "crop": (ALL,)}  # whose clean views, whose masked ones
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class SelfTeachingObjective:
     """The objective for images of one size; call it on a batch. A value outside its range is a UsageError."""
 
     image_size: int  # side of the images in pixels
-    kind: str = "symmetric"  # or "crop"
+    kind: str = "symmetric"  # or "split", or "crop"
     mask_ratio: float = 0.35  # share of an image's area that the masked view hides, in (0, 1)
     crop_ratios: tuple[float, ...] = (0.15, 1.0)  # sides of the boxes as shares of the image's; 1.0 is the whole image
     sigreg_weight: float = 0.1  # λ, at least 0
@@ -61,15 +64,15 @@ class SelfTeachingObjective:
         """The loss of one batch, or of this process's rows of it, and every term of it by name.
 
         The model is E and D, in training mode, where its batch norm uses the statistics of each view's batch; the judge
-        is T. `x` are images, float [N, C, S, S] in [0, 1], at least two of them. The generator, on their device, draws
-        masks, boxes and SIGReg's directions. `step` optimizer steps came before, which is for a schedule.
+        is T. `x` are images, float [N, C, S, S] in [0, 1], at least two of each view. The generator, on their device,
+        draws masks, boxes and SIGReg's directions. `step` optimizer steps came before, which is for a schedule.
 
         Scalars come back by name: "loss" to take the gradient of, its two parts "latent" and "sigreg" (λ included), and
         the terms that "latent" is the mean of: "consistency" (symmetric), "clean_crop_0.15", "masked_crop_0.15".
         """
         crop_ratios = self.crop_ratios  # a schedule goes here: `self.crop_ratios if step < 10_000 else (1.0,)`, say
-        symmetric = self.kind == "symmetric"
-        views = (x, mask_squares(x, self.mask_ratio, generator)) if symmetric else (x,)
+        symmetric, rows = self.kind == "symmetric", OBJECTIVES[self.kind]
+        views = x[rows[0]], *(mask_squares(x[part], self.mask_ratio, generator) for part in rows[1:])
         z = model.encode_views(*views)  # z_clean, z_masked
         reconstructions = model.decode_views(*z)  # x_clean, x_masked
 
@@ -77,25 +80,25 @@ class SelfTeachingObjective:
         judged = {}
         for ratio in dict.fromkeys((WHOLE, *crop_ratios) if symmetric else crop_ratios):
             crop = self._draw_crop(ratio, len(x), generator)
-            judged[ratio] = judge(crop(x), *map(crop, reconstructions), ratio=ratio, target=ratio in crop_ratios)
+            seen = map(crop, reconstructions, rows)
+            judged[ratio] = judge(crop(x), *seen, ratio=ratio, target=ratio in crop_ratios)
 
         terms = {}
         if symmetric:
             _, (t_clean, t_masked) = judged[WHOLE]
             terms["consistency"] = F.mse_loss(t_clean, t_masked)
         for ratio in (ratio for ratio in judged if ratio in crop_ratios):
-            target, (t_clean, *t_masked) = judged[ratio]
-            terms[f"clean_crop_{ratio}"] = F.mse_loss(t_clean, target)
-            if symmetric:
-                terms[f"masked_crop_{ratio}"] = F.mse_loss(t_masked[0], target)
+            target, codes = judged[ratio]
+            for view, part, code in zip(("clean", "masked"), rows, codes, strict=False):  # or the clean one alone
+                terms[f"{view}_crop_{ratio}"] = F.mse_loss(code, target[part])
         latent = torch.stack(list(terms.values())).mean()
         regularity = self.sigreg_weight * sum(sigreg(code, generator) for code in z) / len(z)
         return {"loss": latent + regularity, "latent": latent, "sigreg": regularity, **terms}
 
-    def _draw_crop(self, ratio: float, count: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-        """`crop` of the formulas: a function that cuts the same boxes out of whatever views it is given."""
+    def _draw_crop(self, ratio: float, count: int, generator: torch.Generator) -> Callable[..., Tensor]:
+        """`crop` of the formulas: it cuts the same boxes out of whatever views it is given, of these rows of x."""
         side = crop_side(self.image_size, ratio)
         if side == self.image_size:
-            return lambda views: views
+            return lambda views, rows=ALL: views
         corners = local_rows(draw_boxes(count * world_size(), side, self.image_size, generator))
-        return lambda views: crop_and_resize(views, corners, side)
+        return lambda views, rows=ALL: crop_and_resize(views, corners[rows], side)

@@ -37,6 +37,7 @@ from leae.training.settings import Parser, arguments_of, script_constants
 SOURCE = Path(__file__).parents[2]
 MAIN, REGULAR = "main.py", "main_regular.py"
 SAME_TIME = 3.125  # so many steps of a baseline take as long as one of the self-teaching run's, at 32×32 on a CPU
+SPLIT_SAME_TIME = 1.67  # the same of the split objective
 
 # By name: the script, how many times --steps, and the constants that differ from the script's. All are compared with
 # the first one.
@@ -59,6 +60,7 @@ VARIANTS = {
     "λ 1": (MAIN, 1, {"SIGREG_WEIGHT": 1.0}),
     "mask ratio 0.6": (MAIN, 1, {"MASK_RATIO": 0.6}),
     "no masked view (crop objective)": (MAIN, 1, {"OBJECTIVE": "crop"}),
+    "split, same time": (MAIN, SPLIT_SAME_TIME, {"OBJECTIVE": "split"}),
     "ruler shared, λ 0.03": (MAIN, 1, {"JUDGE_RULER": "shared", "SIGREG_WEIGHT": 0.03}),
     "published": (MAIN, 1, {"JUDGE_RULER": "own", "JUDGE_DECAY": 0.0, "CROP_RATIOS": (0.15,), "SIGREG_WEIGHT": 0.03}),
     "masked": (REGULAR, 1, {}),

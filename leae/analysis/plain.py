@@ -92,10 +92,14 @@ def plain_objective(
 ) -> dict[str, Tensor]:
     """The terms of `SelfTeachingObjective`, from the same draws: mask, boxes of each ratio, directions of each view."""
     count, size, T = len(images), images.shape[-1], judge.encoder
-    views = {"clean": images}
-    if objective.kind == "symmetric":
+    rows = {"clean": torch.arange(count), "masked": torch.arange(count)}
+    if objective.kind == "split":
+        rows = {"clean": torch.arange(0, count, 2), "masked": torch.arange(1, count, 2)}
+    views = {"clean": images[rows["clean"]]}
+    if objective.kind != "crop":
         side = mask_side(size, objective.mask_ratio)
-        views["masked"] = mask(images, draw_boxes(count, side, size, generator), side)
+        masked = images[rows["masked"]]
+        views["masked"] = mask(masked, draw_boxes(len(masked), side, size, generator), side)
     z = {view: model.encoder.norm(project(model.encoder, shown)) for view, shown in views.items()}
     x = {view: decode(model.decoder, code) for view, code in z.items()}
 
@@ -120,8 +124,8 @@ def plain_objective(
         real = project(T, crop(images, corners, side)).detach()
         target = measured(real, real, ratio).detach()
         for view in x:
-            codes = project(T, crop(x[view], corners, side))
-            terms[f"{view}_crop_{ratio}"] = F.mse_loss(measured(codes, real, ratio), target)
+            codes = project(T, crop(x[view], corners[rows[view]], side))
+            terms[f"{view}_crop_{ratio}"] = F.mse_loss(measured(codes, real, ratio), target[rows[view]])
     latent = sum(terms.values()) / len(terms)
     regularity = objective.sigreg_weight * sum(sigreg(code, generator) for code in z.values()) / len(z)
     return {"loss": latent + regularity, "latent": latent, "sigreg": regularity, **terms}
