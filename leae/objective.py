@@ -14,7 +14,7 @@ For a batch of images x, encoder E, decoder D and judge T:
 
 The symmetric objective uses all of them. The split objective judges every image in one view alone, the first, third, …
 of the batch in the clean one and the others in the masked one: so there is no consistency, the other terms are those of
-half of the batch each, and a step costs about 0.6 times as much. The crop objective uses the clean view alone: clean_crop and
+half of the batch each, and a step costs 0.6 times as much. The crop objective uses the clean view alone: clean_crop and
 λ · SIGReg(z_clean).
 """
 
