@@ -90,7 +90,7 @@ def configure(namespace: dict, *kinds: str):
     require(isinstance(namespace["COMPILE"], bool), "COMPILE", namespace["COMPILE"], "True or False")
     require_whole(1, **{name: namespace[name] for name in ("HELD_OUT", "LOG_EVERY", "GRID_EVERY")})
     require_whole(2, BATCH_SIZE=namespace["BATCH_SIZE"])  # a batch norm needs a batch
-    if namespace["OBJECTIVE"] == "split":  # of each of two views, in every process
+    if namespace.get("OBJECTIVE") == "split":  # of each of two views, in every process
         size, views = namespace["BATCH_SIZE"], 2 * world_size()
         require(size > 2 and size % views == 0, "BATCH_SIZE", size, f"a multiple of {views}, above 2, for split")
     require_whole(1, MOST_SHOWN, GRID_IMAGES=namespace["GRID_IMAGES"])
