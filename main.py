@@ -48,7 +48,7 @@ MAP_CHANNELS = 128 if gpu else 32  # channels of the map under a pooled latent; 
 CONV_LATENT_DIM = 32  # size of the latent of MODEL "conv"
 
 # --- objective
-OBJECTIVE = "symmetric"  # clean and masked views, three kinds of terms; "split": one view an image; "crop": clean alone
+OBJECTIVE = "symmetric"  # "symmetric": clean and masked views; "split": an image in one of them; "crop": clean alone
 MASK_RATIO = 0.35  # share of the image's area that the masked view hides, between 0 and 1
 CROP_RATIOS = (0.15, 1.0)  # sides of the judged crops as shares of the image's, 1 is all of it; published 0.15 alone
 SIGREG_WEIGHT = 0.1  # λ: how strongly the codes are kept Gaussian, 0.01 to 1; published 0.03

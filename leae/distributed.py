@@ -68,7 +68,7 @@ def all_reduce_mean(values: Tensor) -> Tensor:
 
 
 class FunctionOf(nn.Module):
-    """A function of a model as a module, which is what DistributedDataParallel takes."""
+    """A function of a model as a module, which is what DistributedDataParallel and the export to ONNX take."""
 
     def __init__(self, function: Callable, model: nn.Module):
         super().__init__()

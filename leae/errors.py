@@ -59,7 +59,8 @@ def require_choice(choices: Collection[str], **values) -> None:
     """Refuse settings that are none of the choices: `require_choice(("mse", "bce"), RECONSTRUCTION_LOSS=loss)`."""
     *others, last = choices
     for name, value in values.items():
-        require(value in choices, name, value, f"{', '.join(others)} or {last}")
+        known = isinstance(value, str) and value in choices
+        require(known, name, value, f"{', '.join(others)} or {last}")
 
 
 def first_line(error: Exception) -> str:

@@ -79,7 +79,8 @@ def draw_curves(curves: list[list[Column]], title: str) -> Figure:
             low, high = [at.low for at in estimates], [at.high for at in estimates]
             axes.fill_between(along, low, high, color=style["color"], alpha=0.2, linewidth=0)
         axes.set(xlabel=AXES[axis], ylabel=FIGURES[name], yscale="log" if name == "sigreg" else "linear")
-        axes.xaxis.set_major_formatter(EngFormatter())  # 100 k
+        if axis == "images":
+            axes.xaxis.set_major_formatter(EngFormatter())  # 100 k
         axes.grid(alpha=0.3)
     for axes in grid[len(panels) :]:
         axes.remove()

@@ -73,9 +73,8 @@ class LatentSpace:
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:
-        codes, errors = trained.codes_and_errors(
-            self.run.model, self.dataset.images["test"], self.device, "held-out codes"
-        )
+        test = self.dataset.images["test"]
+        codes, errors = trained.codes_and_errors(self.run.model, test, self.device, "held-out codes")
         return codes.flatten(1), errors
 
     @cached_property
