@@ -4,6 +4,7 @@ import csv
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ FIGURES = {
     "psnr_masked": "PSNR, masked (dB)",
     "linear_clean_auroc": "linear probes, clean: AUROC",
     "linear_masked_auroc": "linear probes, masked: AUROC",
-    "neighbours_clean_balanced_accuracy": "nearest neighbours, clean:\nbalanced accuracy",
-    "neighbours_masked_balanced_accuracy": "nearest neighbours, masked:\nbalanced accuracy",
+    "neighbours_clean_balanced_accuracy": "neighbours, clean: balanced accuracy",
+    "neighbours_masked_balanced_accuracy": "neighbours, masked: balanced accuracy",
     "sigreg": "SIGReg statistic",
     "effective_rank": "effective rank",
 }
@@ -30,12 +31,9 @@ AXES = {"images": "images seen", "minutes": "minutes of training"}
 
 
 def training_minutes(run: Run, step: int) -> float:
-    """How long the steps up to this one took, by metrics.csv: without evaluations, interpolated between its rows."""
-    rows = [row for row in run.read_metrics() if "images_per_second" in row]
-    steps = np.array([0, *(int(row["step"]) for row in rows)])
-    rates = np.array([float(row["images_per_second"]) for row in rows])
-    minutes = np.cumsum(np.diff(steps) * run.settings["BATCH_SIZE"] / rates / 60)
-    return float(np.interp(step, steps, [0, *minutes]))
+    """How long the steps up to this one take at the median of metrics.csv's rates, which other load hardly moves."""
+    rates = [float(row["images_per_second"]) for row in run.read_metrics() if "images_per_second" in row]
+    return step * run.settings["BATCH_SIZE"] / median(rates) / 60
 
 
 def measure_curves(folders: list[str], sample: Sample, device: torch.device) -> list[list[Column]]:
@@ -66,23 +64,21 @@ def write_curves(curves: list[list[Column]], path: Path) -> None:
                     writer.writerow([column.title, name, *along, figure, *column.estimate(figure).texts])
 
 
-def draw_curves(curves: list[list[Column]], title: str) -> Figure:
-    """A line for each column, and its interval over seeds as a band: every figure against both axes."""
-    panels = list(product([name for name in FIGURES if name in curves[0][0].models[0].values], AXES))
-    figure = Figure(figsize=(17, 1.5 + 3 * -(-len(panels) // 4)), layout="constrained")
-    grid = figure.subplots(-(-len(panels) // 4), 4).flat
-    for axes, (name, axis) in zip(grid, panels, strict=False):
+def draw_curves(curves: list[list[Column]], axis: str, title: str) -> Figure:
+    """A line for each column, and its interval over seeds as a band: every figure against one of AXES."""
+    panels = [name for name in FIGURES if name in curves[0][0].models[0].values]
+    figure = Figure(figsize=(13, 1 + 2.7 * -(-len(panels) // 4)), layout="constrained")
+    for place, name in enumerate(panels, 1):
+        axes = figure.add_subplot(-(-len(panels) // 4), 4, place)
         for number, column in enumerate(zip(*curves, strict=True)):  # as it is after each checkpoint
             along, estimates = [at.estimate(axis).value for at in column], [at.estimate(name) for at in column]
             style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
             axes.plot(along, [at.value for at in estimates], marker=".", label=column[0].title, **style)
             low, high = [at.low for at in estimates], [at.high for at in estimates]
             axes.fill_between(along, low, high, color=style["color"], alpha=0.2, linewidth=0)
-        axes.set(xlabel=AXES[axis], ylabel=FIGURES[name], yscale="log" if name == "sigreg" else "linear")
+        axes.set(xlabel=AXES[axis], title=FIGURES[name], yscale="log" if name == "sigreg" else "linear")
         if axis == "images":
             axes.xaxis.set_major_formatter(EngFormatter())  # 100 k
         axes.grid(alpha=0.3)
-    for axes in grid[len(panels) :]:
-        axes.remove()
-    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, title=title)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2, title=title)
     return figure

@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 
 from leae.analysis.columns import columns_of
-from leae.analysis.curves import CHECKPOINTS, draw_curves, measure_curves, write_curves
+from leae.analysis.curves import AXES, CHECKPOINTS, draw_curves, measure_curves, write_curves
 from leae.analysis.measure import Sample, measure, with_baselines
 from leae.analysis.metrics import PerceptualFigures
 from leae.analysis.table import print_table, table, write_csv, write_markdown
@@ -40,8 +40,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
     besides = "draw curves of all checkpoints; with fewer --train-images they take less time"
     parser.add_argument("--checkpoints", choices=["all"], help=besides)
-    curves = "the curves, with their figures in a .csv beside it [%(default)s]"
-    parser.add_argument("--output", type=Path, default=RUNS / "curves.png", help=curves)
+    curves = "the curves' figures; their pictures stand beside it [%(default)s]"
+    parser.add_argument("--output", type=Path, default=RUNS / "curves.csv", help=curves)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -52,7 +52,7 @@ def main(options: argparse.Namespace) -> None:
     device = find_device(options.device)
     runs = open_runs(options.runs, options.checkpoint, device)
     if options.checkpoints:
-        require_file(options.output, "--output", ".png")
+        require_file(options.output, "--output", ".csv")
         for run, name in product(runs, CHECKPOINTS):
             find_checkpoint(run.run, name)  # now, not after hours of work
     views = runs[0].views(options.mask_ratio)
@@ -86,6 +86,8 @@ def main(options: argparse.Namespace) -> None:
     print(f"figures: evaluation.json in {', '.join(str(run.run.folder) for run in runs)}")
     if options.checkpoints:
         curves = measure_curves(options.runs, sample, device)
-        write_curves(curves, options.output.with_suffix(".csv"))
-        save_picture(draw_curves(curves, title), options.output)
-        print(f"curves: {options.output} and {options.output.with_suffix('.csv')}")
+        write_curves(curves, options.output)
+        pictures = [options.output.with_name(f"{options.output.stem}-{axis}.png") for axis in AXES]
+        for axis, picture in zip(AXES, pictures, strict=True):
+            save_picture(draw_curves(curves, axis, title), picture)
+        print(f"curves: {options.output}, {' and '.join(map(str, pictures))}")
