@@ -50,7 +50,7 @@ def require_in(interval: str, **values) -> None:
     """Refuse settings that are not finite numbers in an interval: `require_in("[0, 1)", WARMUP=WARMUP)`."""
     low, high = map(float, interval[1:-1].split(","))  # a bracket includes an end, a parenthesis does not
     for name, value in values.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
         inside = number and low <= value <= high and not (interval[0] == "(" and value == low)
         require(inside and not (interval[-1] == ")" and value == high), name, value, f"a number in {interval}")
 

@@ -41,6 +41,15 @@ settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
 
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # what was imported: `run_script` then collects what tests make alone
+
+
+def pytest_sessionfinish():
+    gc.unfreeze()
+
+
 def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in items:
@@ -96,10 +105,9 @@ def trained(trained_place, monkeypatch) -> Path:
     return trained_place
 
 
-def run_script(monkeypatch, script: str, *options: str, plot: bool = False) -> None:
+def run_script(monkeypatch, script: str, *options: str) -> None:
     """Run a training script in this process, as `python main.py --option` would in its own, but for metrics.png."""
-    if not plot:
-        monkeypatch.setattr(Run, "plot_metrics", draw_no_metrics)
+    monkeypatch.setattr(Run, "plot_metrics", draw_no_metrics)
     gc.collect()  # what an earlier script of this process left, its lock above all, would have ended with its own
     monkeypatch.setattr(sys, "argv", [script, *options])
     runpy.run_path(str(ROOT / script), run_name="__main__")

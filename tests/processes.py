@@ -5,6 +5,7 @@ as lines of JSON on standard input, and every answer is a line.
 """
 
 import ctypes
+import importlib
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from leae.__main__ import COMMANDS
 from leae.files import atomic_write
 from leae.training.run import Run
 
@@ -80,7 +82,7 @@ def serve() -> None:
     import torchvision.datasets  # noqa: F401, as what follows
 
     import leae.data.prepare
-    import leae.training.settings
+    import leae.training.settings  # noqa: F401
 
     Run.plot_metrics = draw_no_metrics
     for line in sys.stdin:
@@ -89,8 +91,7 @@ def serve() -> None:
             answer = os.waitstatus_to_exitcode(os.waitpid(command["wait"], 0)[1])
         else:
             if command["arguments"][0] == "-m leae":  # once, for all the children to come
-                import leae.analysis.evaluate
-                import leae.analysis.latents  # noqa: F401
+                importlib.import_module(COMMANDS[command["arguments"][1]])
             answer = os.fork()
             if answer == 0:
                 live(command)

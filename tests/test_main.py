@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import leae
+from leae.training.run import Run
 from tests.conftest import SHORT, SMALL, TINY, metrics_of, read_tensors, run_script, write_image
 
 
@@ -23,7 +24,8 @@ def test_a_run_in_bfloat16_is_nearly_the_same_and_says_where_it_is_slow(workplac
 
 
 def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch, capsys):
-    run_script(monkeypatch, "main.py", *TINY, "--faces", "160", "--batch-size", "16", "--epochs", "1", plot=True)
+    draw_metrics = Run.plot_metrics
+    run_script(monkeypatch, "main.py", *TINY, "--faces", "160", "--batch-size", "16", "--epochs", "1")
     folder = workplace / "runs" / "self-teaching-001"
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     steps = (0, 2, 4, 6, 8, 10)
@@ -32,6 +34,9 @@ def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch
     expected |= {f"grids/{split}-{step:06d}.png" for split in ("train", "test") for step in steps}
     assert names == expected
     assert Image.open(folder / "grids" / "test-000010.png").size[1] == 32 + 4 * 132  # four rows
+    run = Run.read(folder)
+    run.rows = run.read_metrics()
+    draw_metrics(run)
     assert Image.open(folder / "metrics.png").size[0] > 800
 
     rows = metrics_of(folder)
@@ -55,11 +60,9 @@ def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch
     "options",
     [
         ["--objective", "crop", "--image-size", "16", "--latent", "spatial", "--spatial-dim", "4", "--hidden-dim", "4"],
-        ["--judge-ruler", "own", *SMALL],
-        ["--judge-live", *SMALL],
-        ["--objective", "split", *SMALL],
+        ["--judge-ruler", "own", "--judge-live", *SMALL],
+        ["--objective", "split", "--dataset", "digits", *SMALL],
         ["--model", "conv", "--crop-ratios", "0.3", "1"],
-        ["--dataset", "digits", *SMALL],
     ],
 )
 def test_the_variants_train(workplace, monkeypatch, options):
@@ -81,7 +84,7 @@ def test_a_run_is_not_resumed_on_data_that_changed(workplace, monkeypatch, capsy
     assert "has changed since the run was trained" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("count", [1, 2, 17])
+@pytest.mark.parametrize("count", [1, 17])
 def test_any_number_of_held_out_images_is_evaluated(workplace, monkeypatch, capsys, count):
     digits = ["--dataset", "digits", "--model", "conv", "--device", "cpu", "--max-steps", "1"]
     run_script(monkeypatch, "main.py", *digits, "--held-out", str(count))

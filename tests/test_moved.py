@@ -5,13 +5,13 @@ import shutil
 import subprocess
 import sys
 
-from tests.conftest import ROOT, SMALL, assert_same_tensors, metrics_of, wait_for_step, write_image
+from tests.conftest import ROOT, SMALL, assert_same_tensors, metrics_of, run_leae, wait_for_step, write_image
 
 OPTIONS = ["--batch-size", 32, "--epochs", 500, "--max-steps", 12, "--log-every", 1, "--grid-images", 3, *SMALL]
 DATA = {"self-teaching-001": ["--dataset", "faces", "--faces", 160], "self-teaching-002": ["--dataset", "pictures"]}
 
 
-def test_a_run_that_moved_with_its_data_is_resumed_and_evaluated_there(processes, tmp_path):
+def test_a_run_that_moved_with_its_data_is_resumed_and_evaluated_there(processes, tmp_path, monkeypatch):
     clone, place, untouched = tmp_path / "clone", tmp_path / "elsewhere", tmp_path / "untouched"
     for folder in (clone, untouched):
         shutil.copytree(ROOT / "leae", folder / "leae", ignore=shutil.ignore_patterns("__pycache__"))
@@ -40,10 +40,11 @@ def test_a_run_that_moved_with_its_data_is_resumed_and_evaluated_there(processes
         other = untouched / "runs" / run.name
         assert_same_tensors(run / "checkpoints" / "last.safetensors", other / "checkpoints" / "last.safetensors")
         assert metrics_of(run) == metrics_of(other)
+    monkeypatch.chdir(place)
     commands = {
-        "evaluate": ["--train-images", 100],
-        "compare": ["--images", 2],
-        "latents": ["--map", "pca", "--images", 2],
+        "evaluate": ["--train-images", "100"],
+        "compare": ["--images", "2"],
+        "latents": ["--map", "pca", "--images", "2"],
     }
     for command, options in commands.items():
-        assert processes.run("-m leae", command, f"runs/{pictures.name}", *options, folder=place) == 0
+        run_leae(monkeypatch, command, f"runs/{pictures.name}", *options)

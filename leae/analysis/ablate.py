@@ -95,9 +95,10 @@ def wanted(variant: str, seed: int, options: argparse.Namespace) -> dict:
     """The constants of a variant's run, by name."""
     (_, times, differing), constants = VARIANTS[variant], defaults_of(variant)
     steps = round(times * options.steps)
-    epochs = max(constants["EPOCHS"], -(-steps * constants["BATCH_SIZE"] // constants["FACES"]))
+    least = constants["FACES"] if options.dataset == "faces" else constants["BATCH_SIZE"]  # images in an epoch
+    epochs = max(constants["EPOCHS"], -(-steps * constants["BATCH_SIZE"] // least))
     sizes = {"DATASET": options.dataset, "IMAGE_SIZE": options.image_size, "MAX_STEPS": steps, "EPOCHS": epochs}
-    return constants | sizes | {"SEED": seed} | differing
+    return constants | sizes | {"SEED": seed, "DEVICE": options.device} | differing
 
 
 def find_run(constants: dict, defaults: dict) -> Run | None:
@@ -124,7 +125,8 @@ def train(variant: str, constants: dict, run: Run | None) -> Run:
     """Make a run, or go on with it, by its script, in a process of its own; a `UsageError` if that fails."""
     script = SOURCE / VARIANTS[variant][0]
     defaults, line = defaults_of(variant), []
-    for name, value in constants.items() if run is None else [("RESUME", run.folder)]:
+    resumed = {"RESUME": run and run.folder, "DEVICE": constants["DEVICE"]}
+    for name, value in (resumed if run else constants).items():
         if value != defaults[name]:
             line += arguments_of(name, value)
     print(f"{variant}, seed {constants['SEED']}: {script.name} {' '.join(line)}", flush=True)

@@ -90,7 +90,7 @@ class Contestant:
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     """Wall-clock seconds of a piece of work, the device's part included."""
-    synchronize = torch.get_device_module(device).synchronize  # of a CPU it does nothing
+    synchronize = torch.cpu.synchronize if device.type == "cpu" else torch.accelerator.synchronize
     synchronize(device)
     started = time.perf_counter()
     work()

@@ -14,6 +14,7 @@ from matplotlib.ticker import EngFormatter
 from leae.analysis.columns import Column, columns_of
 from leae.analysis.measure import Measured, Sample, measure
 from leae.analysis.trained import open_runs
+from leae.errors import require
 from leae.files import atomic_write
 from leae.training.run import CHECKPOINTS, Run
 
@@ -33,6 +34,7 @@ AXES = {"images": "images seen", "minutes": "minutes of training"}
 def training_minutes(run: Run, step: int) -> float:
     """How long the steps up to this one take at the median of metrics.csv's rates, which other load hardly moves."""
     rates = [float(row["images_per_second"]) for row in run.read_metrics() if "images_per_second" in row]
+    require(rates, f"images_per_second in {run.folder}/metrics.csv", rates, "that of some steps, which tells the time")
     return step * run.settings["BATCH_SIZE"] / median(rates) / 60
 
 

@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 
 from leae.analysis.columns import columns_of
-from leae.analysis.curves import AXES, CHECKPOINTS, draw_curves, measure_curves, write_curves
+from leae.analysis.curves import AXES, CHECKPOINTS, draw_curves, measure_curves, training_minutes, write_curves
 from leae.analysis.measure import Sample, measure, with_baselines
 from leae.analysis.metrics import PerceptualFigures
 from leae.analysis.table import print_table, table, write_csv, write_markdown
@@ -53,8 +53,8 @@ def main(options: argparse.Namespace) -> None:
     runs = open_runs(options.runs, options.checkpoint, device)
     if options.checkpoints:
         require_file(options.output, "--output", ".csv")
-        for run, name in product(runs, CHECKPOINTS):
-            find_checkpoint(run.run, name)  # now, not after hours of work
+        for run, name in product(runs, CHECKPOINTS):  # now, not after hours of work
+            find_checkpoint(run.run, name), training_minutes(run.run, run.step)
     views = runs[0].views(options.mask_ratio)
     perceptual = PerceptualFigures(device) if options.perceptual else None
     dataset = runs[0].open_data()

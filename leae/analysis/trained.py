@@ -170,4 +170,4 @@ def save_picture(picture: Image.Image | Figure, path: Path) -> None:
         if isinstance(picture, Figure):
             picture.savefig(file, format="png")
         else:
-            picture.save(file, format="PNG", optimize=True)
+            picture.save(file, format="PNG")

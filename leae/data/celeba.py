@@ -76,10 +76,12 @@ def _search(root: Path, part: str, ends: str | tuple[str, ...], *patterns: str) 
     """What is called so below a folder, at the patterns, or else in the first of its zips that has any."""
     zips = [path for path in sorted(root.glob("*.zip")) if path.stem == IMAGES or zipfile.is_zipfile(path)]
     for archive in (None, *zips):
+        paths = [path.relative_to(root).as_posix() for pattern in patterns for path in sorted(root.glob(pattern))]
         try:
-            paths = [path for pattern in patterns for path in sorted(root.glob(pattern))]
-            paths = zipfile.ZipFile(archive).namelist() if archive else [p.relative_to(root).as_posix() for p in paths]
+            paths = zipfile.ZipFile(archive).namelist() if archive else paths
         except UNREADABLE as error:
+            if archive.stem != IMAGES:  # it need not be CelebA's
+                continue
             raise UsageError(f"{archive} cannot be read as a zip ({error}); download it again") from error
         found = [path for path in paths if f"/{part}" in f"/{path}" and path.endswith(ends)]
         if found:

@@ -69,7 +69,7 @@ def open_dataset(name: str, image_size: int, face_count: int = 50_000, identity:
         if manifest and digest(manifest["checksums"]) == identity:
             with one_at_a_time(folder):
                 if _is_whole(folder, manifest):
-                    return _open(folder, manifest)
+                    return _open(folder, manifest, name)
     source = find_source(name, image_size, face_count)
     folder = DATA / "prepared" / source.key
     with one_at_a_time(folder):
@@ -79,7 +79,7 @@ def open_dataset(name: str, image_size: int, face_count: int = 50_000, identity:
             manifest = None
         if manifest is None or not _is_whole(folder, manifest):
             manifest = _prepare(source, folder)
-        dataset = _open(folder, manifest)
+        dataset = _open(folder, manifest, source.name)
     if identity not in (None, dataset.identity):
         raise UsageError(f"{source.title}: has changed since the run was trained; bring it back or start a new run")
     return dataset
@@ -120,11 +120,11 @@ def _checksum(path: Path) -> int:
     return checksum
 
 
-def _open(folder: Path, manifest: dict) -> Dataset:
+def _open(folder: Path, manifest: dict, name: str) -> Dataset:
     splits, names, identity = manifest["splits"], tuple(manifest["attribute_names"]), digest(manifest["checksums"])
     images = {split: ImageFile(folder / f"{split}.npy") for split in splits}
     attributes = {split: np.load(folder / f"{split}-attributes.npy") for split in splits} if names else {}
-    return Dataset(manifest["name"], manifest["title"], identity, images, attributes, names)
+    return Dataset(name, manifest["title"], identity, images, attributes, names)
 
 
 def _prepare(source: Source, folder: Path) -> dict:
@@ -147,7 +147,6 @@ def _prepare(source: Source, folder: Path) -> dict:
             tqdm.write(f"warning: {source.title}: {_list(bad, total)} and left out", file=sys.stderr)
         manifest = {
             "format": FORMAT,
-            "name": source.name,
             "title": source.title,
             "fingerprint": source.fingerprint,
             "splits": list(source.splits),

@@ -29,7 +29,7 @@ FIRST_TEST_FACE = 1_000_000_000  # so that however many are trained on, the same
 class Source:
     """A data set before it is prepared."""
 
-    name: str  # what `find_source` takes to give this very source
+    name: str  # what `find_source` took: "./digits" is a folder, "digits" is none; never "auto"
     key: str  # the prepared folder's name
     title: str
     image_size: int  # S, side in pixels that images are cut and scaled to
@@ -61,11 +61,11 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
         return small_source(name, image_size)
     path = root if name == "celeba" else Path(name)
     if name and celeba.has_celeba(path):
-        return celeba_source(path, image_size)
+        return celeba_source(name, image_size)
     if name == "celeba":
         raise UsageError(f"there is no CelebA in {root}; run {celeba.COMMAND}, or put {celeba.BY_HAND} there")
     if name and path.is_dir():
-        return folder_source(path, image_size)
+        return folder_source(name, image_size)
     raise UsageError(f"there is no data set {name!r}; choose auto, {', '.join(NAMES)}, or a folder of images")
 
 
@@ -97,24 +97,26 @@ def small_source(name: str, size: int) -> Source:
     return Source(name, f"{name}-{size}", small.title, size, fingerprint, splits, read, classes, {}, small.channels)
 
 
-def celeba_source(root: Path, size: int) -> Source:
+def celeba_source(name: str, size: int) -> Source:
     """CelebA, or photographs in its layout; see `leae.data.celeba`. Nothing is scaled up."""
+    root = DATA / "celeba" if name == "celeba" else Path(name)
     require(size <= CELEBA_CROP, "IMAGE_SIZE", size, f"at most {CELEBA_CROP} for CelebA, whose images are cut to that")
     found = celeba.find(root)
     fingerprint = digest(_states(root, found.files), CELEBA_CROP)
     read = partial(read_images, found.archive or root, size, CELEBA_CROP)
-    name, key, title = str(root), _folder_key(root, size), f"CelebA's layout in {root}"
+    key, title = _folder_key(root, size), f"CelebA's layout in {root}"
     if root == DATA / "celeba":
-        name, key, title = "celeba", f"celeba-{size}", "CelebA"
+        key, title = f"celeba-{size}", "CelebA"
     return Source(name, key, title, size, fingerprint, found.splits, read, found.attribute_names, found.attributes)
 
 
-def folder_source(root: Path, size: int) -> Source:
+def folder_source(name: str, size: int) -> Source:
     """Any folder of images, searched recursively; every tenth in the order of a hash of its name is for testing.
 
     What is hidden, by a dot before its name, is left out. `UsageError` if there are no images; OSError where a folder
     cannot be read.
     """
+    root = Path(name)
     paths = [path for path in visible_files(root) if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not paths:
         raise UsageError(f"{root} has no images; expected files that end in {', '.join(SUFFIXES)}, at any depth")
@@ -122,7 +124,7 @@ def folder_source(root: Path, size: int) -> Source:
     names = sorted((path.relative_to(root).as_posix() for path in paths), key=digest)
     splits = {"train": sorted(set(names) - set(names[::TEST_EVERY])), "test": sorted(names[::TEST_EVERY])}
     fingerprint, read = digest(_states(root, paths)), partial(read_images, root, size, None)
-    return Source(str(root), _folder_key(root, size), f"images in {root}", size, fingerprint, splits, read)
+    return Source(name, _folder_key(root, size), f"images in {root}", size, fingerprint, splits, read)
 
 
 def visible_files(root: Path) -> Iterator[Path]:

@@ -252,7 +252,7 @@ class Run:
                 objective = self.settings.get("OBJECTIVE", "")
                 method = self.kind if self.kind == objective else f"{self.kind}, {objective}"
                 title = f"{self.folder.name} ({method}), {self.data['title']}: {name} images, step {step:,}"
-                draw_grid(rows, title).save(file, format="PNG", optimize=True)
+                draw_grid(rows, title).save(file, format="PNG")
 
     def plot_metrics(self) -> None:
         """Draw metrics.png: the loss and its terms, held-out PSNR, effective ranks, learning rate."""

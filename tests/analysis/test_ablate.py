@@ -12,9 +12,9 @@ from scipy import stats
 from leae.analysis import ablate
 from leae.training.settings import parse_command_line
 from tests.conftest import ROOT, assert_one_line, run_leae, run_script
+from tests.data.conftest import write_folder
 
 TINY = {
-    "FACES": 64,
     "HIDDEN_DIM": 4,
     "MAP_CHANNELS": 4,
     "LATENT_DIM": 4,
@@ -23,10 +23,11 @@ TINY = {
     "GRID_IMAGES": 2,
 }
 VARIANTS = {"ours": ("main.py", 1, TINY), "theirs": ("main_regular.py", 2, {**TINY, "OBJECTIVE": "plain"})}
-SIZE = ["--image-size", "16", "--steps", "2", "--seeds", "2", "--device", "cpu"]
+SIZE = ["--dataset", "pictures/", "--image-size", "16", "--steps", "2", "--seeds", "2", "--device", "cpu"]
 
 
 def test_missing_runs_are_made_stopped_ones_resumed_and_differences_are_paired(workplace, monkeypatch, capsys):
+    write_folder(workplace / "pictures", 60)
     lines = []
 
     def run(command, check):
@@ -46,7 +47,7 @@ def test_missing_runs_are_made_stopped_ones_resumed_and_differences_are_paired(w
     (workplace / "runs/plain-001/checkpoints/100.safetensors").unlink()  # as if it had been stopped
     run_leae(monkeypatch, "ablate", *SIZE)
     assert len(lines) == 5
-    assert lines[-1][1:] == ["--resume", "runs/plain-001"]
+    assert lines[-1][1:] == ["--resume", "runs/plain-001", "--device", "cpu"]
     assert [path.read_bytes() for path in sorted(workplace.glob("runs/*/measured.json"))] == kept
     assert (workplace / "runs/ablation.png").stat().st_size > 10_000
 
@@ -61,12 +62,19 @@ def test_missing_runs_are_made_stopped_ones_resumed_and_differences_are_paired(w
     assert value == pytest.approx(np.mean(values["plain"]), rel=1e-4)
     assert difference == pytest.approx(np.mean(np.subtract(values["plain"], values["self-teaching"])), rel=1e-3)
     assert (low, high) == pytest.approx((paired.low, paired.high), rel=1e-3)
-    assert ablate.find_run({"DATASET": "faces", "SEED": 1}, {}).settings["SEED"] == 1
+    assert ablate.find_run({"DATASET": "pictures/", "SEED": 1}, {}).settings["SEED"] == 1
     assert ablate.find_run({"DATASET": "digits", "SEED": 1}, {}) is None  # a run on other data is another run
-    new = {"DATASET": "faces", "SEED": 1, "INVENTED_LATER": 2}
+    new = {"DATASET": "pictures/", "SEED": 1, "INVENTED_LATER": 2}
     assert ablate.find_run(new, {"INVENTED_LATER": 2}).settings["SEED"] == 1
     assert ablate.find_run(new, {"INVENTED_LATER": 1}) is None
     shutil.rmtree(workplace / "runs")
+
+
+def test_a_run_makes_its_steps_however_few_images_there_are():
+    options = SimpleNamespace(dataset="pictures", image_size=16, steps=640, device="cpu")
+    assert ablate.wanted("masked, same time", 0, options)["EPOCHS"] == 2000  # an epoch has a step at least
+    options.dataset = "faces"
+    assert ablate.wanted("masked, same time", 0, options)["EPOCHS"] == 50
 
 
 def test_what_cannot_be_ablated_is_one_line(workplace, monkeypatch, capsys):

@@ -20,6 +20,7 @@ from leae.analysis.measure import Measured, PixelPCA, Sample, probe, with_baseli
 from leae.analysis.trained import TrainedRun, open_runs
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
+from leae.errors import UsageError
 from leae.training.evaluation import MaskedViews
 from leae.training.run import Run
 from tests.conftest import CPU, RUNS, run_leae
@@ -81,6 +82,9 @@ def test_the_time_of_training_is_that_of_its_steps_at_their_usual_rate():
     rows = [{"step": "10", "psnr_clean": "20"}, *({"images_per_second": rate} for rate in ("5", "5.1", "0.1"))]
     run.read_metrics = lambda: rows
     assert [curves.training_minutes(run, step) for step in (0, 5, 20)] == pytest.approx([0, 0.5, 2])
+    del rows[1:]
+    with pytest.raises(UsageError, match=r"images_per_second in .*metrics.csv is \[\]; it must be that of some steps"):
+        curves.training_minutes(run, 0)
 
 
 def test_what_is_undefined_is_an_empty_cell_and_null(trained, monkeypatch, capsys, other_data):

@@ -5,7 +5,7 @@ import pytest
 
 from leae.data.faces import ATTRIBUTES, render_face
 from leae.data.prepare import open_dataset
-from leae.data.sources import FIRST_TEST_FACE, folder_source
+from leae.data.sources import FIRST_TEST_FACE, channels_of, folder_source
 from leae.errors import UsageError
 from tests.conftest import write_image
 from tests.data.conftest import assert_celeba, count_of, numbers_of, write_celeba, write_folder
@@ -17,8 +17,16 @@ def test_a_folder_is_searched_recursively_and_split_once_and_for_all(workplace):
     assert (len(numbers["train"]), len(numbers["test"])) == (54, 6)
     assert sorted(numbers["train"] + numbers["test"]) == list(range(60))
     assert numbers["test"] != list(range(6))
-    again = folder_source(workplace / "pictures", 16)
+    again = folder_source("pictures", 16)
     assert [int(name[-7:-4]) for name in again.splits["test"]] == numbers["test"]
+
+
+def test_a_folder_with_the_name_of_a_data_set_is_known_by_its_path(workplace):
+    write_folder(workplace / "digits", 20)
+    for name in ("./digits", "digits/"):
+        dataset = open_dataset(name, 16)
+        assert (dataset.name, count_of(dataset), channels_of(dataset.name)) == (name, 20, 3)
+    assert channels_of("digits") == 1
 
 
 def test_every_kind_of_image_file_counts_those_of_linked_folders_too_but_links_that_loop_or_lead_nowhere(workplace):

@@ -110,12 +110,8 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_from_the_weig
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("--init nowhere", "nowhere: No such file"),
         ("--init source --resume source", "--init begins a new run, and --resume goes on with one"),
-        ("--resume source --epochs 9", "EPOCHS is 1 in source, not 9; .* new run from its weights: --init source"),
-        ("--init source --latent-dim 6", "LATENT_DIM is 6, and 8 in source/checkpoints/100"),
         ("--init source --model conv", "the model is ConvAutoencoder, and Autoencoder in source"),
-        ("--name ../own", "NAME is '../own'; it must be a folder's name"),
         ("--name .own", "NAME is '.own'"),
         ("--name taken", "runs/taken exists; choose another --name, or go on with it: --resume runs/taken"),
     ],
