@@ -2,10 +2,10 @@
 
     uv run main.py                                          train with the constants below
     uv run main.py --dataset path/to/images --epochs 5      set constants for one run: your own images
-    uv run main.py --resume runs/self-teaching-001          go on with a run that was stopped
+    uv run main.py --resume runs/self-teaching-001          resume a run that was stopped
     uv run torchrun --nproc-per-node 8 main.py              on eight GPUs
 
-Edit the constants and run again. Of two values the second is for a machine without a GPU: a run of minutes.
+Edit the constants and run again. Where there are two values, the second, without a GPU, runs in minutes.
 """
 
 import leae.training.help  # noqa: F401, I001  answers --help before PyTorch is imported, which takes seconds
@@ -35,49 +35,49 @@ gpu = torch.cuda.is_available()
 # --- data
 DATASET = "auto"  # celeba, faces (rendered), auto (one of these), mnist, fashion-mnist, cifar10, digits, or a folder
 IMAGE_SIZE = 128 if gpu else 64  # side in pixels, a multiple of 8; MODEL "conv" makes it 32
-FACES = 50_000 if gpu else 8_192  # rendered faces to train on, where DATASET means them; others are held out
-HELD_OUT = 20_000 if gpu else 1_000  # held-out images that the run is evaluated on, at most
+FACES = 50_000 if gpu else 8_192  # rendered faces to train on, if DATASET means them; others are held out
+HELD_OUT = 20_000 if gpu else 1_000  # at most so many held-out images for evaluation
 
 # --- model
 MODEL = "residual"  # "residual", or "conv": the small one for 32×32 pixels
 LATENT = "pooled"  # "pooled": one vector per image; "spatial": a vector for every 8×8 pixels
-LATENT_DIM = 128  # size of a pooled latent; 128 and 512 published
+LATENT_DIM = 128  # size of a pooled latent; published: 128, 512
 SPATIAL_DIM = 32  # channels of a spatial latent; divides 8 × HIDDEN_DIM
 HIDDEN_DIM = 128 if gpu else 32  # width of the convolutions
 MAP_CHANNELS = 128 if gpu else 32  # channels of the map under a pooled latent; divides 8 × HIDDEN_DIM
 CONV_LATENT_DIM = 32  # size of the latent of MODEL "conv"
 
 # --- objective
-OBJECTIVE = "symmetric"  # "symmetric": clean and masked views; "split": an image in one of them; "crop": clean alone
+OBJECTIVE = "symmetric"  # "symmetric": clean and masked view; "alternating": one per image; "crop": clean view
 MASK_RATIO = 0.35  # share of the image's area that the masked view hides, between 0 and 1
-CROP_RATIOS = (0.15, 1.0)  # sides of the judged crops as shares of the image's, 1 is all of it; published 0.15 alone
-SIGREG_WEIGHT = 0.1  # λ: how strongly the codes are kept Gaussian, 0.01 to 1; published 0.03
-JUDGE_DECAY = 0.99  # decay of the judge, an EMA of the encoder; published 0, frozen within a step only
-JUDGE_LIVE = False  # True: the judge is the encoder itself, and its verdicts train it, too; for the ablation
-JUDGE_RULER = "whitened"  # whose statistics normalise: "shared", real views'; "own" (published); "whitened": shared + W
+CROP_RATIOS = (0.15, 1.0)  # sides of the judged crops, as shares of the image's; 1: all of it; published: 0.15
+SIGREG_WEIGHT = 0.1  # λ: weight of SIGReg, which pulls codes to N(0, I); published: 0.03
+JUDGE_DECAY = 0.99  # the judge is an EMA of the encoder; published: 0, a new copy at every step
+JUDGE_LIVE = False  # True: the judge is the encoder itself, and is trained; for the ablation
+JUDGE_RULER = "whitened"  # whose statistics to use: "shared": real views'; "own": its own (published); "whitened": + W
 RULER_EPSILON = 1.0  # ε of W, a share of the codes' mean variance: the smaller, the more weak directions count
 
 # --- optimisation
 BATCH_SIZE = 128 if gpu else 64  # images per step, at least 2
 EPOCHS = 50  # passes over the training images
-MAX_STEPS = 0 if gpu else 640  # the run ends after so many steps if its epochs are longer; 0 is no limit
+MAX_STEPS = 0 if gpu else 640  # upper limit on the number of steps; 0: no limit
 LEARNING_RATE = 1e-3 if gpu else 2e-3  # AdamW's, at its peak
-WARMUP = 0.02  # share of the run in which the learning rate rises from zero, 0 to 1
+WARMUP = 0.02  # share of the run in which the learning rate rises, below 1
 SCHEDULE = "cosine"  # after the rise: "cosine" falls to zero, "constant" stays
 WEIGHT_DECAY = 0.01  # AdamW's
 
 # --- the run
 SEED = 0  # of everything random: weights, order, masks, boxes, directions
-DEVICE = "auto"  # where to train: "cuda", "mps" (an Apple GPU) or "cpu"; "auto" is the first of them that is there
-PRECISION = "auto"  # of convolutions: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it
-COMPILE = gpu  # compile the convolutions: faster steps after a minute; without a compiler they stay as they are
+DEVICE = "auto"  # where to train: "cuda", "mps" (an Apple GPU) or "cpu"; "auto": the first one available
+PRECISION = "auto"  # of the layers: "float32", "bfloat16", or "auto": bfloat16 if the device supports it
+COMPILE = gpu  # compile the convolutions: a minute's wait, then faster steps; skipped without a compiler
 LOG_EVERY = 10  # steps between rows of metrics.csv
 GRID_EVERY = 2000 if gpu else 200  # steps between evaluations, with their grids
 GRID_IMAGES = 10  # images in a grid, at most 100
-SAVE_MINUTES = 3.0  # minutes between writes of last.safetensors, from which --resume goes on
-NAME = ""  # the run's folder will be runs/NAME; by default it is the kind and a number
-INIT = ""  # weights to begin from: a checkpoint, a run's folder or an exported one
-RESUME = ""  # a run's folder to go on with; it keeps its settings
+SAVE_MINUTES = 3.0  # minutes between writes of last.safetensors, which --resume reads
+NAME = ""  # the run's folder is runs/NAME; by default, its kind and a number
+INIT = ""  # initial weights: a checkpoint, a run's folder or an exported one
+RESUME = ""  # a run's folder to resume; it keeps its settings
 
 
 def main() -> None:
@@ -111,7 +111,7 @@ def main() -> None:
         compile_if_it_works(model.encoder, model.decoder, judge.encoder)
     compute_terms = data_parallel(objective, model)
     progress = Progress(start, total_steps, BATCH_SIZE)
-    with StopSignal() as stop:  # the first Ctrl-C or SIGTERM asks, a second one ends
+    with StopSignal() as stop:  # the first signal asks to stop, a second one ends
         for step in progress:  # one turn more than steps, for the last evaluation, which is always due
             due = step % GRID_EVERY == 0 or step in keep
             if due or stop.requested or progress.minutes > SAVE_MINUTES:

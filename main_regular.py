@@ -1,11 +1,11 @@
-"""Train an ordinary autoencoder on pixel error, to compare the self-teaching one (main.py) with.
+"""Train an ordinary autoencoder on pixel error, as a baseline for main.py's.
 
-    uv run main_regular.py                                              the masked one, main.py's fair pair
+    uv run main_regular.py                                              the masked one, main.py's counterpart
     uv run main_regular.py --objective denoising                        or plain, or variational
-    uv run main_regular.py --resume runs/masked-001                     go on with a run that was stopped
+    uv run main_regular.py --resume runs/masked-001                     resume a run that was stopped
     uv run torchrun --nproc-per-node 8 main_regular.py                  on eight GPUs
 
-A batch, a corruption, a model, a reconstruction loss. Other constants than OBJECTIVE and SIGREG_WEIGHT are main.py's.
+Constants that main.py has too, except OBJECTIVE and SIGREG_WEIGHT, have the same values here.
 """
 
 import leae.training.help  # noqa: F401, I001  answers --help before PyTorch is imported, which takes seconds
@@ -37,8 +37,8 @@ gpu = torch.cuda.is_available()
 # --- data
 DATASET = "auto"  # celeba, faces (rendered), auto (one of these), mnist, fashion-mnist, cifar10, digits, or a folder
 IMAGE_SIZE = 128 if gpu else 64  # side in pixels, a multiple of 8; MODEL "conv" makes it 32
-FACES = 50_000 if gpu else 8_192  # rendered faces to train on, where DATASET means them; others are held out
-HELD_OUT = 20_000 if gpu else 1_000  # held-out images that the run is evaluated on, at most
+FACES = 50_000 if gpu else 8_192  # rendered faces to train on, if DATASET means them; others are held out
+HELD_OUT = 20_000 if gpu else 1_000  # at most so many held-out images for evaluation
 
 # --- model
 MODEL = "residual"  # "residual": main.py's; "conv": the small one for 32×32 pixels
@@ -55,34 +55,34 @@ RECONSTRUCTION_LOSS = "mse"  # "mse", or "bce": binary cross-entropy
 OUTPUT = "sigmoid"  # "sigmoid": pixels in [0, 1]; "linear": pixels scaled to [−1, 1], with the loss mse
 MASK_RATIO = 0.35  # share of the image's area that a masked view hides, between 0 and 1
 NOISE = 0.2  # σ of the noise of "denoising", in the units of pixels from 0 to 1
-SIGREG_WEIGHT = 0.0  # λ of main.py's SIGReg on the codes, where they are not variational; 0 is none; at least 0
-BETA = 1.0  # β, the weight of the KL divergence of "variational"; 1 is the evidence bound; at least 0
+SIGREG_WEIGHT = 0.0  # λ: weight of SIGReg, but for variational codes; at least 0, which is none
+BETA = 1.0  # β, weight of the KL divergence of "variational"; 1: the ELBO; at least 0
 
 # --- optimisation
 BATCH_SIZE = 128 if gpu else 64  # images per step, at least 2
 EPOCHS = 50  # passes over the training images
-MAX_STEPS = 0 if gpu else 640  # the run ends after so many steps if its epochs are longer; 0 is no limit
+MAX_STEPS = 0 if gpu else 640  # upper limit on the number of steps; 0: no limit
 LEARNING_RATE = 1e-3 if gpu else 2e-3  # AdamW's, at its peak
-WARMUP = 0.02  # share of the run in which the learning rate rises from zero, 0 to 1
+WARMUP = 0.02  # share of the run in which the learning rate rises, below 1
 SCHEDULE = "cosine"  # after the rise: "cosine" falls to zero, "constant" stays
 WEIGHT_DECAY = 0.01  # AdamW's; with 0 it is Adam
 
 # --- the run
 SEED = 0  # of everything random: weights, order, masks, noise
-DEVICE = "auto"  # where to train: "cuda", "mps" (an Apple GPU) or "cpu"; "auto" is the first of them that is there
-PRECISION = "auto"  # of convolutions: "float32", "bfloat16", or "auto": bfloat16 where the device computes in it
-COMPILE = gpu  # compile the convolutions: faster steps after a minute; without a compiler they stay as they are
+DEVICE = "auto"  # where to train: "cuda", "mps" (an Apple GPU) or "cpu"; "auto": the first one available
+PRECISION = "auto"  # of the layers: "float32", "bfloat16", or "auto": bfloat16 if the device supports it
+COMPILE = gpu  # compile the convolutions: a minute's wait, then faster steps; skipped without a compiler
 LOG_EVERY = 10  # steps between rows of metrics.csv
 GRID_EVERY = 2000 if gpu else 200  # steps between evaluations, with their grids
 GRID_IMAGES = 10  # images in a grid, at most 100
-SAVE_MINUTES = 3.0  # minutes between writes of last.safetensors, from which --resume goes on
-NAME = ""  # the run's folder will be runs/NAME; by default it is the kind and a number
-INIT = ""  # weights to begin from: a checkpoint, a run's folder or an exported one
-RESUME = ""  # a run's folder to go on with; it keeps its settings
+SAVE_MINUTES = 3.0  # minutes between writes of last.safetensors, which --resume reads
+NAME = ""  # the run's folder is runs/NAME; by default, its kind and a number
+INIT = ""  # initial weights: a checkpoint, a run's folder or an exported one
+RESUME = ""  # a run's folder to resume; it keeps its settings
 
 
 def corrupt(images: Tensor, draws: torch.Generator) -> Tensor:
-    """What the model is given to reconstruct a batch of images from."""
+    """The model's input for a batch of images."""
     if OBJECTIVE == "masked":
         return mask_squares(images, MASK_RATIO, draws)
     if OBJECTIVE == "denoising":
@@ -101,7 +101,7 @@ def main() -> None:
     variational = OBJECTIVE == "variational"
     if MODEL == "conv":
         kind = VariationalConvAutoencoder if variational else ConvAutoencoder
-        # The masked one is main.py's pair down to the batch norm; the others are the textbooks'.
+        # The masked one matches main.py's, batch norm included; the others are textbook models.
         model = build(kind, channels_of(DATASET), CONV_LATENT_DIM, OUTPUT, batch_norm=OBJECTIVE == "masked")
     else:
         kind = VariationalAutoencoder if variational else Autoencoder
@@ -112,7 +112,7 @@ def main() -> None:
     optimizer = adamw(model, LEARNING_RATE, WEIGHT_DECAY)
 
     def loss_terms(model: nn.Module, images: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
-        """The loss of a batch, and what it is the sum of."""
+        """The loss of a batch and its summands, by name."""
         if variational:
             mean, log_variance = model.posterior(images)
             raw = model.decoder(draw_latent(mean, log_variance, draws))
@@ -141,7 +141,7 @@ def main() -> None:
         compile_if_it_works(model.encoder, model.decoder)
     compute_terms = data_parallel(loss_terms, model)
     progress = Progress(start, total_steps, BATCH_SIZE)
-    with StopSignal() as stop:  # the first Ctrl-C or SIGTERM asks, a second one ends
+    with StopSignal() as stop:  # the first signal asks to stop, a second one ends
         for step in progress:  # one turn more than steps, for the last evaluation, which is always due
             due = step % GRID_EVERY == 0 or step in keep
             if due or stop.requested or progress.minutes > SAVE_MINUTES:

@@ -18,7 +18,7 @@ __all__ = [*PARTS, "load"]
 def load(path, device="cpu"):
     """A trained model, in evaluation mode: `leae.load("runs/self-teaching-001")`.
 
-    The path is a run's folder (its last checkpoint, 100, is meant), a checkpoint of it, or a folder that `export` made;
+    The path is a run's folder (its checkpoint 100, else last), a checkpoint of it, or a folder that `export` made;
     where there is no such path, "owner/name" is fetched from a model hub. Raises what `find_weights` and
     `load_checkpoint` do.
     """

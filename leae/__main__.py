@@ -31,7 +31,7 @@ def source_of(module: str) -> Path:
 
 
 def light(module: str, names: set[str]) -> dict:
-    """Some names of a module, with what they need and without the other imports, PyTorch's above all, as it is slow.
+    """Some names of a module and what they need, without other imports: PyTorch's above all, which is slow.
 
     It runs the statements that define them, and in turn those that these need, found from the last one to the first.
     """
@@ -71,7 +71,7 @@ def run(command: str, arguments: list[str]) -> None:
 def main() -> None:
     command, *arguments = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help"):
-        print("usage: uv run -m leae COMMAND ..., one of these; each has a --help of its own\n")
+        print("usage: uv run -m leae COMMAND ...; these commands have a --help each\n")
         for name, module in COMMANDS.items():
             first_line = source_of(module).read_text(encoding="utf-8").splitlines()[0].strip('"')
             print(f"    {name:<10}{first_line}")

@@ -2,8 +2,8 @@
 
     images [N, C, S, S] in [0, 1] → latent [N, D] (pooled) or [N, D, S/8, S/8] (spatial) → images [N, C, S, S]
 
-A stem and two residual blocks halve the image (total stride 8), two residual blocks and a head double it again. What
-every autoencoder here has in common, and what makes one variational, stands first: the small one shares it.
+A stem and two residual blocks each halve the image (total stride 8); two residual blocks and a head each double it.
+What all autoencoders here share, and what makes one variational, comes first.
 """
 
 import math

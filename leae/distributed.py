@@ -2,7 +2,7 @@
 
 torchrun starts the processes, DistributedDataParallel averages their gradients. Every process takes its rows of the
 global batch. What is random is drawn for the global batch by all of them alike, and batch statistics are taken over
-it, so a step does not depend on how many processes share it. In a process of its own all of this does nothing.
+it, so a step does not depend on how many processes share it. In a single process all of this does nothing.
 """
 
 import atexit
@@ -33,7 +33,7 @@ def init_processes(device: torch.device) -> None:
 
 
 def barrier() -> None:
-    """Return once every process has come here."""
+    """Return once all processes have called it."""
     if world_size() > 1:
         dist.barrier()
 

@@ -14,7 +14,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-MOST = 10**9  # of anything that is counted
+MOST = 10**9  # of any whole-number setting
 
 # What to do about an operating system's error, by its number.
 ADVICE = {
@@ -24,7 +24,7 @@ ADVICE = {
     errno.EACCES: "change its permissions",
     errno.EPERM: "change its permissions",
     errno.EROFS: "write elsewhere",
-    errno.ENOENT: "check the path, or bring it back",
+    errno.ENOENT: "check the path, or restore it",
 }
 
 
@@ -99,7 +99,7 @@ class TolerantStream:
 
 
 def signals_to_end() -> list[signal.Signals]:
-    """What asks a process to end, beside Ctrl-C: SIGTERM, and SIGHUP where `nohup` has not made it ignored."""
+    """What asks a process to end, besides Ctrl-C: SIGTERM, and SIGHUP where `nohup` has not made it ignored."""
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none
     ignored = hangup is None or signal.getsignal(hangup) == signal.SIG_IGN
     return [signal.SIGTERM] if ignored else [signal.SIGTERM, hangup]

@@ -23,10 +23,10 @@ class Judge(nn.Module):
     The encoder is E, which is copied: its `project` maps images to codes, its `norm` is the batch norm behind it. At
     every `update` T ← decay · T + (1 − decay) · E, the decay in [0, 1): 0 is the step-frozen judge. The ruler says by
     whose statistics reconstructions are measured: "shared", by those of the real views they are compared with; "own",
-    as published, by their own. Then the judge is blind to a shift, or a loss of contrast, that the codes of the
+    as published, by their own: then the judge is blind to a shift, or a loss of contrast, that the codes of the
     reconstructions have in common. "whitened" is "shared" and then times a W for each kind of view, the whole image and
-    every crop ratio; ε is its (see `Whitening`). Anything else, and an encoder without a batch norm, is a UsageError. A
-    live judge is E itself, with gradients into its weights, which shows what standing still is for.
+    every crop ratio; ε is W's (see `Whitening`). Anything else, and an encoder without a batch norm, is a UsageError. A
+    live judge is E itself, with gradients into its weights: for the ablation.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ def conv_transpose_to_few(x: Tensor, kernel: Tensor, bias: Tensor | None = None)
 class StridedConv(nn.Conv2d):
     """A 4×4 convolution of stride 2 on few channels: [N, in_channels, H, W] → [N, out_channels, H/2, W/2].
 
-    Its gradient by the images, which the judge asks for, is a transposed convolution to few channels.
+    Its gradient with respect to images, for the judge, is a transposed convolution to few channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int):

@@ -1,7 +1,7 @@
 """Views of images: square masks filled with the image's own mean colour, noise, crop boxes, crop-and-resize.
 
 What is random is drawn on the images' device from a generator that the caller makes, for the whole batch at once: where
-several processes share a batch, each draws for all and takes what is for its rows.
+several processes share a batch, each draws for all and keeps its own rows.
 """
 
 import math

@@ -12,9 +12,9 @@ For a batch of images x, encoder E, decoder D and judge T:
     sigreg      = λ · ½ (SIGReg(z_clean) + SIGReg(z_masked))
     loss        = latent + sigreg
 
-The symmetric objective uses all of them. The split objective judges every image in one view alone, the first, third, …
-of the batch in the clean one and the others in the masked one: so there is no consistency, the other terms are those of
-half of the batch each, and a step costs 0.6 times as much. The crop objective uses the clean view alone: clean_crop and
+The symmetric objective uses all of them. The alternating objective judges every image in one view: the first, third, …
+of the batch in the clean one, the others in the masked one. So it has no consistency, each other term is over half of
+the batch, and a step costs 0.6 times as much. The crop objective uses the clean view alone: clean_crop and
 λ · SIGReg(z_clean).
 """
 
@@ -33,7 +33,8 @@ from leae.masking import crop_and_resize, crop_side, draw_boxes, mask_side, mask
 from leae.sigreg import sigreg
 
 ALL, ODD, EVEN = slice(None), slice(0, None, 2), slice(1, None, 2)  # the first image of a batch, the third, …
-OBJECTIVES = {"symmetric": (ALL, ALL), "split": (ODD, EVEN), "crop": (ALL,)}  # whose clean views, whose masked ones
+# The images whose clean views, and those whose masked views, are used.
+OBJECTIVES = {"symmetric": (ALL, ALL), "alternating": (ODD, EVEN), "crop": (ALL,)}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class SelfTeachingObjective:
     """The objective for images of one size; call it on a batch. A value outside its range is a UsageError."""
 
     image_size: int  # side of the images in pixels
-    kind: str = "symmetric"  # or "split", or "crop"
+    kind: str = "symmetric"  # or "alternating", or "crop"
     mask_ratio: float = 0.35  # share of an image's area that the masked view hides, in (0, 1)
     crop_ratios: tuple[float, ...] = (0.15, 1.0)  # sides of the boxes as shares of the image's; 1.0 is the whole image
     sigreg_weight: float = 0.1  # λ, at least 0
@@ -65,7 +66,7 @@ class SelfTeachingObjective:
 
         The model is E and D, in training mode, where its batch norm uses the statistics of each view's batch; the judge
         is T. `x` are images, float [N, C, S, S] in [0, 1], at least two of each view. The generator, on their device,
-        draws masks, boxes and SIGReg's directions. `step` optimizer steps came before, which is for a schedule.
+        draws masks, boxes and SIGReg's directions. `step` optimizer steps came before: for schedules.
 
         Scalars come back by name: "loss" to take the gradient of, its two parts "latent" and "sigreg" (λ included), and
         the terms that "latent" is the mean of: "consistency" (symmetric), "clean_crop_0.15", "masked_crop_0.15".

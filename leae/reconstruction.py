@@ -60,9 +60,9 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(μ, σ²) ‖ N(0, I)) of diagonal Gaussians [N, D] or [N, D, H, W] in nats: ½ · Σ (μ² + σ² − 1 − log σ²).
 
     Summed over the dimensions of a code and averaged over the batch: a scalar. The reconstruction loss beside it has
-    to be summed over the pixels likewise: then β = 1 is the bound on the images' negative log-likelihood, by squared
-    errors that of Gaussian pixels of variance ½. Were both averaged, β would silently be multiplied by the compression,
-    32 to 384 here, and the codes would collapse onto N(0, I). On a linear output's pixels in [−1, 1] squared errors
+    to be summed over the pixels likewise: then β = 1 is the negative ELBO, by squared errors that of Gaussian pixels
+    of variance ½. Were both averaged, β would silently be multiplied by the compression, up to 384 here, and the codes
+    would collapse onto N(0, I). On a linear output's pixels in [−1, 1] squared errors
     are four times as large, and β weighs a quarter as much.
     """
     return (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(dim=1).mean() / 2

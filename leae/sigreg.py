@@ -78,8 +78,8 @@ def sigreg(codes: Tensor, generator: torch.Generator) -> Tensor:
     """SIGReg of codes [N, C], or [N, C, H, W] whose every position is a sample of N codes: a scalar.
 
     The Epps–Pulley statistic averaged over random directions, which the generator, on the codes' device, draws at
-    every call. It is float32 (float64 for float64 codes) also under autocast, which it leaves. Two things are coarser:
-    codes that autocast's layers have rounded to bfloat16, and on a GPU, where `find_device` allows TF32, the
+    every call. It is float32 (float64 for float64 codes) even under autocast, which it disables. Two things are
+    coarser: codes that autocast's layers have rounded to bfloat16, and on a GPU, where `find_device` allows TF32, the
     projections.
     """
     with torch.autocast(codes.device.type, enabled=False):

@@ -25,8 +25,8 @@ class Whitening(nn.Module):
     moving average is bias-corrected as Adam's are. It is part of the module's state, so that a resumed run goes on
     with it, and is the identity before the first update. C and W are float64, which autocast and TF32 leave alone.
 
-    Of all W with this product, whose distances are the same, W is a triangular one: no eigenvalues are needed, and on
-    a GPU the host need not wait.
+    All W with this product give the same distances. The triangular one needs no eigenvalues, and on a GPU the host
+    need not wait.
     """
 
     def __init__(self, dim: int, epsilon: float, device: torch.device):

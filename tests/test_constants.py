@@ -44,7 +44,7 @@ COMMON = {
 }
 OWN = {
     "main.py": {
-        "OBJECTIVE": ("--objective pixels", "symmetric, split or crop"),
+        "OBJECTIVE": ("--objective pixels", "symmetric, alternating or crop"),
         "CROP_RATIOS": ("--image-size 64 --crop-ratios 0.01", "at least 0.031"),
         "SIGREG_WEIGHT": ("--sigreg-weight -1", "a number in .0, inf."),
         "JUDGE_DECAY": ("--judge-decay 1", "a number in .0, 1."),
@@ -70,7 +70,11 @@ LINES = [  # the common ones are checked by the same code for both scripts
     ("main.py", "--model conv --latent-dim 16", "LATENT_DIM has no effect where MODEL is conv"),
     ("main.py", "--conv-latent-dim 16", "CONV_LATENT_DIM has no effect where MODEL is residual"),
     ("main.py", "--judge-ruler shared --ruler-epsilon 1", "RULER_EPSILON has no effect where JUDGE_RULER is shared"),
-    ("main.py", "--objective split --batch-size 5", "BATCH_SIZE is 5; it must be a multiple of 2, above 2, for split"),
+    (
+        "main.py",
+        "--objective alternating --batch-size 5",
+        "BATCH_SIZE is 5; it must be a multiple of 2, above 2, for alternating",
+    ),
     ("main.py", "--judge-live --judge-decay 0.5", "JUDGE_DECAY has no effect where JUDGE_LIVE is True"),
     ("main_regular.py", "--noise 0.1", "NOISE has no effect where OBJECTIVE is masked"),
     ("main_regular.py", "--objective denoising --mask-ratio 0.5", "MASK_RATIO has no effect where OBJECTIVE is denoi"),

@@ -19,7 +19,7 @@ CASES = {  # latent, judge's decay and ruler, objective
     "spatial, own ruler": ("spatial", 0.99, "own", "symmetric"),
     "spatial crops, shared ruler": ("spatial", 0.0, "shared", "crop"),
     "pooled, whitened ruler": ("pooled", 0.99, "whitened", "symmetric"),
-    "split objective": ("pooled", 0.99, "whitened", "split"),
+    "alternating objective": ("pooled", 0.99, "whitened", "alternating"),
     "spatial crops, whitened ruler": ("spatial", 0.99, "whitened", "crop"),
     "variational": ("pooled", None, None, None),
 }

@@ -48,7 +48,7 @@ def test_figures_are_taken_on_the_objectives_views(workplace, monkeypatch, capsy
     test = to_float(open_dataset("faces", 16, 64).images["test"])
     made, itself = (psnr(images, test).mean().item() for images in (reconstruct(model, views(test)), views(test)))
     assert float(metrics_of(folder)[-1][f"psnr_{views.name}"]) == pytest.approx(made, abs=1e-3)
-    assert f"the {views.name} images as they are {itself:.2f} dB" in capsys.readouterr().out
+    assert f"{views.name} input {itself:.2f} dB" in capsys.readouterr().out
 
 
 def test_a_fair_pair_begins_with_the_same_weights_on_the_same_data(workplace, monkeypatch):

@@ -33,7 +33,13 @@ def draws(seed=7):
 @pytest.mark.parametrize(("decay", "ruler"), [(0.0, "own"), (0.99, "shared"), (0.99, "whitened")])
 @pytest.mark.parametrize(
     ("kind", "ratios"),
-    [("symmetric", (0.15,)), ("symmetric", (0.4, 1)), ("split", (0.4, 1)), ("crop", (0.15,)), ("crop", (1.0, 0.5))],
+    [
+        ("symmetric", (0.15,)),
+        ("symmetric", (0.4, 1)),
+        ("alternating", (0.4, 1)),
+        ("crop", (0.15,)),
+        ("crop", (1.0, 0.5)),
+    ],
 )
 def test_values_and_gradients_are_those_of_the_formulas(latent, decay, ruler, kind, ratios):
     model, judge, images = make(latent, decay, ruler)

@@ -21,7 +21,7 @@ variational = partial(build, VariationalAutoencoder, image_size=32, hidden_dim=3
 judge = partial(Judge, model(hidden_dim=4).encoder)
 NAN, INFINITE = float("nan"), float("inf")
 CASES = [  # what takes the constant, by which name, values that cannot be, and what the answer says
-    (objective, "kind", ["pixels", 1, None], "OBJECTIVE is .* symmetric, split or crop"),
+    (objective, "kind", ["pixels", 1, None], "OBJECTIVE is .* symmetric, alternating or crop"),
     (objective, "mask_ratio", [0.0, 1.0, 1.2, -0.1, 1e-9], "MASK_RATIO is .* (in \\(0, 1\\)|between 6.1e-05)"),
     (objective, "mask_ratio", ["0.35", NAN, True], "MASK_RATIO is .* a number in \\(0, 1\\)"),
     (objective, "crop_ratios", [(0.0,), (0.15, 1.5)], "CROP_RATIOS is .* a number in \\(0, 1\\]"),

@@ -1,12 +1,12 @@
-"""Train named variants with several seeds, and compare them: the ablations behind the README's answer, by one command.
+"""Train named variants with several seeds, and compare them: the ablations behind the README's results.
 
     uv run -m leae ablate --dry-run                          the plan, and how long it takes
     uv run -m leae ablate                                    an evening on two cores, at 32×32
     uv run -m leae ablate --only masked plain --seeds 5
     uv run -m leae ablate --image-size 64 --steps 2000
 
-Runs that are there already are taken, whoever made them; stopped ones are resumed. What is measured of a run is kept in
-its folder. The table and the picture are runs/ablation.md, .csv and .png.
+Existing runs with the same constants are reused, stopped ones are resumed. A run's figures are kept in its folder. The
+table and the picture are runs/ablation.md, .csv and .png.
 """
 
 import argparse
@@ -36,8 +36,8 @@ from leae.training.settings import Parser, arguments_of, script_constants
 
 SOURCE = Path(__file__).parents[2]
 MAIN, REGULAR = "main.py", "main_regular.py"
-SAME_TIME = 3.125  # so many steps of a baseline take as long as one of the self-teaching run's, at 32×32 on a CPU
-SPLIT_SAME_TIME = 1.67  # the same of the split objective
+SAME_TIME = 3.125  # baseline steps that take as long as one self-teaching step, at 32×32 on a CPU
+ALTERNATING_SAME_TIME = 1.67  # the same of the alternating objective
 
 # By name: the script, how many times --steps, and the constants that differ from the script's. All are compared with
 # the first one.
@@ -60,7 +60,7 @@ VARIANTS = {
     "λ 1": (MAIN, 1, {"SIGREG_WEIGHT": 1.0}),
     "mask ratio 0.6": (MAIN, 1, {"MASK_RATIO": 0.6}),
     "no masked view (crop objective)": (MAIN, 1, {"OBJECTIVE": "crop"}),
-    "split, same time": (MAIN, SPLIT_SAME_TIME, {"OBJECTIVE": "split"}),
+    "alternating, same time": (MAIN, ALTERNATING_SAME_TIME, {"OBJECTIVE": "alternating"}),
     "ruler shared, λ 0.03": (MAIN, 1, {"JUDGE_RULER": "shared", "SIGREG_WEIGHT": 0.03}),
     "published": (MAIN, 1, {"JUDGE_RULER": "own", "JUDGE_DECAY": 0.0, "CROP_RATIOS": (0.15,), "SIGREG_WEIGHT": 0.03}),
     "masked": (REGULAR, 1, {}),
@@ -82,8 +82,8 @@ FIGURES = {  # of the table, by their names in `evaluate`
     "sigreg": ("SIGReg statistic", ".1f"),
     "effective_rank": ("effective rank", ".1f"),
 }
-SPEED = {MAIN: 195, REGULAR: 610}  # images a second at 32×32 on one core of a 2.5 GHz Xeon, until runs here tell
-FREE = {"RESUME", "NAME", *CHANGEABLE}  # constants by which no run is told from another
+SPEED = {MAIN: 195, REGULAR: 610}  # images a second at 32×32 on one core of a 2.5 GHz Xeon
+FREE = {"RESUME", "NAME", *CHANGEABLE}  # constants that do not distinguish runs
 
 
 def defaults_of(variant: str) -> dict:
@@ -102,7 +102,7 @@ def wanted(variant: str, seed: int, options: argparse.Namespace) -> dict:
 
 
 def find_run(constants: dict, defaults: dict) -> Run | None:
-    """The run with these constants in runs/, however far it came; one that had not a constant yet had its default."""
+    """The run in runs/ with these constants, finished or not; a constant that it lacks counts as the default."""
     for path in sorted(RUNS.glob("*/settings.json")):
         with suppress(UsageError):  # another version's, or damaged
             run = Run.read(path.parent)
@@ -131,7 +131,7 @@ def train(variant: str, constants: dict, run: Run | None) -> Run:
             line += arguments_of(name, value)
     print(f"{variant}, seed {constants['SEED']}: {script.name} {' '.join(line)}", flush=True)
     if subprocess.run([sys.executable, script, *line], check=False).returncode:
-        raise UsageError(f"{variant}: the run did not come to its end; the same command goes on with what is missing")
+        raise UsageError(f"{variant}: the run did not finish; run the same command again to continue")
     return find_run(constants, defaults)
 
 
@@ -199,13 +199,13 @@ def draw(columns: list[Column], title: str) -> Figure:
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"variants: {', '.join(VARIANTS)} [all]")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"variants: {'; '.join(VARIANTS)} [all]")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each variant [%(default)s]")
-    parser.add_argument("--steps", type=int, default=640, help="of each run [%(default)s]")
+    parser.add_argument("--steps", type=int, default=640, help="steps of each run [%(default)s]")
     parser.add_argument("--image-size", type=int, default=32, help="side in pixels [%(default)s]")
-    parser.add_argument("--dataset", default="faces", help="as the scripts', but auto [%(default)s]")
+    parser.add_argument("--dataset", default="faces", help="as in the scripts, except auto [%(default)s]")
     parser.add_argument("--dry-run", action="store_true", help="print the plan")
-    parser.add_argument("--device", default="auto", help="cuda, mps, cpu or the first that is there [%(default)s]")
+    parser.add_argument("--device", default="auto", help="cuda, mps, cpu, or the first available [%(default)s]")
 
 
 def main(options: argparse.Namespace) -> None:
@@ -213,7 +213,7 @@ def main(options: argparse.Namespace) -> None:
     require(options.dataset != "auto", "--dataset", "auto", "the data set's own name, by which its runs are found")
     chosen = options.only or list(VARIANTS)
     for name in chosen:
-        require(name in VARIANTS, "--only", name, f"one of {', '.join(VARIANTS)}")
+        require(name in VARIANTS, "--only", name, f"one of {'; '.join(VARIANTS)}")
     device, minutes, runs = find_device(options.device), 0.0, {}
     for variant, seed in product(chosen, range(options.seeds)):
         constants = wanted(variant, seed, options)

@@ -1,4 +1,4 @@
-"""How fast a step is, and how fast it would be written down plainly. The one place where speed is claimed.
+"""Time a training step, and the same step without speed-ups.
 
     uv run -m leae bench                                every setting
     uv run -m leae bench --only cpu --steps 20          one setting, more steps
@@ -38,7 +38,7 @@ from leae.training.settings import script_constants
 
 SCRIPT = Path(__file__).parents[2] / "main.py"
 DATA_IMAGES = 4096  # random images that batches are cut from
-CPU_BATCH = 8  # images a step of the GPU's settings where there is none, and a step of all would take minutes
+CPU_BATCH = 8  # batch size of the GPU's settings without a GPU, where full batches take minutes
 PUBLISHED = {"JUDGE_DECAY": 0.0, "JUDGE_RULER": "own", "CROP_RATIOS": (0.15,)}  # what main.py has since improved on
 
 # By name: the title, whether main.py's constants are those for a GPU, and the constants that differ from them.
@@ -164,7 +164,7 @@ def compare(title: str, constants: dict, batch_size: int, steps: int, device: to
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", choices=SETTINGS, help="one of the settings instead of all")
     parser.add_argument("--steps", type=int, help="steps that are timed of each kind [10, on a GPU 50]")
-    parser.add_argument("--device", default="auto", help="cuda, mps, cpu or the first that is there [%(default)s]")
+    parser.add_argument("--device", default="auto", help="cuda, mps, cpu, or the first available [%(default)s]")
 
 
 def main(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from leae.analysis.probes import interval
 from leae.training.run import CHANGEABLE, Run
 from leae.training.settings import WITHOUT_EFFECT
 
-SAME = ("SEED", "NAME", *CHANGEABLE, "DATASET", "FACES")  # constants that tell no columns of the same images apart
+SAME = ("SEED", "NAME", *CHANGEABLE, "DATASET", "FACES")  # constants that do not distinguish columns
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Column:
         return over_images(values[0]) if values else None
 
     def less(self, other: "Column", name: str) -> Estimate | None:
-        """How far a figure is above another column's, image by image the same; None if not both have it.
+        """The difference of a figure from another column's, on the same images; None if not both have it.
 
         This is the paired difference of the seeds that both have, at least two; a baseline is the same for every seed.
         Else it is the difference of the means over seeds, on the same resamples of the images.

@@ -38,7 +38,7 @@ def comparison_rows(runs: list[TrainedRun], images: Tensor, views: MaskedViews) 
 def add_arguments(parser: Parser) -> None:
     add_run_arguments(parser, nargs="+")
     parser.add_argument("--images", type=int, default=8, help="images in the picture [%(default)s]")
-    parser.add_argument("--seed", type=int, default=0, help="of which images and where the squares are [%(default)s]")
+    parser.add_argument("--seed", type=int, default=0, help="for the choice of images and squares [%(default)s]")
     parser.add_argument("--output", type=Path, default=RUNS / "comparison.png", help="the picture [%(default)s]")
 
 

@@ -32,15 +32,15 @@ from leae.training.settings import Parser
 
 def add_arguments(parser: Parser) -> None:
     add_run_arguments(parser, nargs="+")
-    parser.add_argument("--train-images", type=int, default=10_000, help="that probes are fitted to [%(default)s]")
+    parser.add_argument("--train-images", type=int, default=10_000, help="to fit probes to [%(default)s]")
     parser.add_argument("--held-out", type=int, default=20_000, help="images of the test split [%(default)s]")
-    parser.add_argument("--label-share", type=float, default=0.05, help="of the labels in other probes [%(default)s]")
+    parser.add_argument("--label-share", type=float, default=0.05, help="of labels, for few-label probes [%(default)s]")
     parser.add_argument("--perceptual", action="store_true", help="LPIPS and FID as well")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there, too, with the intervals' ends")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
-    besides = "draw curves of all checkpoints; with fewer --train-images they take less time"
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table there, with interval bounds")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table there")
+    besides = "also draw learning curves; fewer --train-images make this faster"
     parser.add_argument("--checkpoints", choices=["all"], help=besides)
-    curves = "the curves' figures; their pictures stand beside it [%(default)s]"
+    curves = "learning curves as CSV; the pictures go beside it [%(default)s]"
     parser.add_argument("--output", type=Path, default=RUNS / "curves.csv", help=curves)
 
 

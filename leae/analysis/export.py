@@ -3,8 +3,8 @@
     uv run -m leae export runs/self-teaching-001 path/to/folder
     uv run --extra onnx -m leae export runs/self-teaching-001 path/to/folder --onnx
 
-`leae.load("path/to/folder")` reads it, and `leae.load("owner/name")` once it is on a hub; beside the data that the run
-was trained on, the other commands take it for the run. --onnx adds encoder.onnx,
+`leae.load("path/to/folder")` reads it, and `leae.load("owner/name")` once it is on a hub; where the run's
+data are, the other commands accept it for the run. --onnx adds encoder.onnx,
 images float32 [N, C, S, S] in [0, 1] to codes, and decoder.onnx, codes to images, for any N.
 """
 

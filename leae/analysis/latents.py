@@ -5,9 +5,9 @@
     uv run --extra umap -m leae latents runs/self-teaching-001 --map umap
 
     map-pca.png, map-tsne.png   held-out codes on a plane, coloured by an attribute, images at their places
-    interpolations.png          straight lines between the codes of pairs of held-out images, decoded
+    interpolations.png          linear interpolations between the codes of pairs of held-out images
     attribute-walks.png         steps along attributes' directions from held-out images' codes, decoded
-    neighbours.png              held-out images and those others of them whose codes are nearest
+    neighbours.png              held-out images and their nearest neighbours by code
     samples.png                 codes drawn from N(0, I), and from a Gaussian like the training codes', decoded
     extremes.png                the held-out images that are reconstructed best and worst
 
@@ -253,10 +253,10 @@ def pictures(space: LatentSpace, options: argparse.Namespace) -> Iterator[tuple[
 
 def add_arguments(parser: Parser) -> None:
     add_run_arguments(parser, nargs=1, masks=False)
-    parser.add_argument("--attribute", help="colours the maps and is walked along [the best separated]")
+    parser.add_argument("--attribute", help="for the maps' colours and the walks [the best separated]")
     parser.add_argument("--map", choices=MAPS, help="draw only this map [pca and tsne]")
     parser.add_argument("--images", type=int, default=8, help="images, or pairs, in a picture [%(default)s]")
-    parser.add_argument("--seed", type=int, default=0, help="of which images, t-SNE and samples [%(default)s]")
+    parser.add_argument("--seed", type=int, default=0, help="for the images, t-SNE and samples [%(default)s]")
 
 
 def main(options: argparse.Namespace) -> None:
@@ -284,4 +284,4 @@ def main(options: argparse.Namespace) -> None:
         drawn.append(name)
     print(f"pictures: {', '.join(drawn)} in {folder}")
     if "attribute-walks.png" not in drawn:
-        print("no attribute-walks.png, and maps of one colour: no attribute that enough images have and lack")
+        print("no attribute-walks.png, and maps in one colour: no usable attribute")

@@ -34,7 +34,7 @@ PAINT_ON = """Paint on picture A. The paint has A's mean colour, as masks have i
 what is left. PSNR: the higher, the nearer to A. Code shift: how far the code moved; 1 is as far as two different
 pictures are apart."""
 SAMPLED = """Pictures from random codes: of N(0, I), and of a Gaussian with the mean and the covariance of training
-codes. Where training codes are far from N(0, I), most of its codes fall where no picture has one, and show none."""
+codes. Where training codes are far from N(0, I), most of its samples lie far from them and show no picture."""
 CSS = """
 img, canvas {image-rendering: pixelated}
 .picture img {width: auto !important; max-width: 100%; max-height: 384px}
@@ -166,11 +166,11 @@ def build_page(players: list[Player]) -> gr.Blocks:
                 small = [enlarge(image[None], SMALL) for image in images]
                 gallery = gr.Gallery(small, height=190, allow_preview=False, elem_classes="pictures", **plain)
             with gr.Column(scale=1, min_width=200):
-                gr.Markdown("Or a photograph of your own, whose central square is cut")
+                gr.Markdown("Or your own photograph: its central square is used")
                 photo = gr.File(show_label=False, height=150, elem_id="photo")
                 problem = gr.Markdown(elem_classes="error", elem_id="problem")
             with gr.Column(scale=1, min_width=240):
-                which = gr.Radio(["A", "B"], value="A", label="what you choose next becomes", elem_id="which")
+                which = gr.Radio(["A", "B"], value="A", label="the next picture becomes", elem_id="which")
                 with gr.Row():
                     thumbs = []
                     for name, image in zip("AB", start, strict=True):
@@ -187,8 +187,8 @@ def build_page(players: list[Player]) -> gr.Blocks:
                         answers = fill("", start[0])
                         filled = columns(players, answers[::2], answers[1::2])
             with gr.Tab("Morph") as morphs:
-                gr.Markdown(f"On the line between the codes of A and B: one picture, and below {STRIP} from A to B.")
-                share = gr.Slider(0, 1, 0.5, step=0.01, label="from A, 0, to B, 1")
+                gr.Markdown(f"Interpolation between the codes of A and B: one picture, and below {STRIP} steps.")
+                share = gr.Slider(0, 1, 0.5, step=0.01, label="from A (0) to B (1)")
                 values = morph(0.5, *start)
                 morphed = columns(players, values[::2] + values[1::2])
             with gr.Tab("Attributes" if attributes else "Components") as walks:
@@ -201,7 +201,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
                 walked = columns(players, walk(start[0], *[0.0] * len(sliders)))
             if spatial:
                 with gr.Tab("Brush codes") as mixes:
-                    gr.Markdown("Paint on A: there the code is B's. This takes models whose code is a map.")
+                    gr.Markdown("Paint on A: there, the code becomes B's. For models with a spatial latent.")
                     with gr.Row():
                         with gr.Column(min_width=300):
                             brush, brushed = painter()
@@ -223,7 +223,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
                 return [gr.skip()] * 4 + [""]
             [read] = read_for(model, Path(path).parent, [Path(path).name])
             if isinstance(read, str):
-                return [gr.skip()] * 4 + [f"That is no picture to use: {read}"]
+                return [gr.skip()] * 4 + [f"Cannot use this picture: {read}"]
             return take(slot, to_float(read[None]))
 
         def take(slot, picture):

@@ -93,7 +93,7 @@ def plain_objective(
     """The terms of `SelfTeachingObjective`, from the same draws: mask, boxes of each ratio, directions of each view."""
     count, size, T = len(images), images.shape[-1], judge.encoder
     rows = {"clean": torch.arange(count), "masked": torch.arange(count)}
-    if objective.kind == "split":
+    if objective.kind == "alternating":
         rows = {"clean": torch.arange(0, count, 2), "masked": torch.arange(1, count, 2)}
     views = {"clean": images[rows["clean"]]}
     if objective.kind != "crop":

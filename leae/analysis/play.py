@@ -1,4 +1,4 @@
-"""A page in the browser to touch trained models: mask, morph, change attributes, mix codes, draw samples.
+"""A page in the browser to try trained models: mask, morph, change attributes, mix codes, draw samples.
 
     uv run --extra play -m leae play runs/self-teaching-001 runs/masked-001
     uv run --extra play -m leae play runs/self-teaching-001 --port 8000
@@ -90,7 +90,7 @@ def decibels(errors: Tensor) -> str:
 
 def add_arguments(parser: Parser) -> None:
     add_run_arguments(parser, nargs="+", masks=False)
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 shows the page to the network [%(default)s]")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 opens it to the network [%(default)s]")
     parser.add_argument("--port", type=int, default=7860, help="[%(default)s]")
 
 

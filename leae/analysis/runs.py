@@ -1,4 +1,4 @@
-"""A table of the runs here: what each was trained on, in which settings, how far it came, and how well it does.
+"""A table of the runs here: data, settings, progress and figures of each.
 
     uv run -m leae runs
 

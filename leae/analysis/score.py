@@ -1,4 +1,4 @@
-"""Scores for a folder of images by how unlike a run's training data they are: these count as normal.
+"""Anomaly scores for a folder of images: how unlike a run's training data they are.
 
     uv run -m leae score runs/self-teaching-001 path/to/images
     uv run -m leae score runs/self-teaching-001 path/to/images --positive defective
@@ -173,7 +173,7 @@ def main(options: argparse.Namespace) -> None:
     said = f"as 5% of the {len(test):,} held-out images of {dataset.title} do"
     print(f"{(scores['score'] > limit).sum():,} score above {limit:.3g}, {said}")
     if seen.any():
-        print(f"{seen.sum():,} are images that the run was trained on, to the pixel, which lowers their scores")
+        print(f"{seen.sum():,} are exact copies of training images, which lowers their scores")
     picture = draw_scores(options.folder, found.files, scores, seen, run, options.images)
     trained.save_picture(picture, output / "scores.png")
     print(f"highest and lowest: {output / 'scores.png'}")
@@ -182,7 +182,7 @@ def main(options: argparse.Namespace) -> None:
     if positive is not None:
         positives = np.array([sub_folder(name) == positive for name in found.files])
         if positives.all() or not positives.any():
-            print("no ROC curve: it takes images that can be used both in this sub-folder and elsewhere")
+            print("no ROC curve: it needs usable images both in this sub-folder and elsewhere")
             return
         areas = ", ".join(f"{name} {roc_auc_score(positives, values):.4f}" for name, values in scores.items())
         print(f"AUROC of {printable(positive)!r} against all others: {areas}; {output / 'roc.png'}")

@@ -27,15 +27,15 @@ LATENT = {
     "sigreg": ("SIGReg statistic", ".1f"),
     "sigreg_gaussian": ("  of as many N(0, I) codes", ".1f"),
     "effective_rank": ("effective rank", ".1f"),
-    "dimensions": ("  of so many dimensions", ".0f"),
+    "dimensions": ("  of dimensions", ".0f"),
     "dead_dimensions": ("dead dimensions", ".1f"),
     "drift": ("drift under masking", ".2f"),
 }
 PROBES = {"linear": "linear probes", "few": "linear probes", "neighbours": "nearest neighbours"}
 SCORES = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
 LABEL_WIDTH, COLUMN_WIDTH = 33, 15
-INTERVALS = "± half of the 95 % interval, over the seeds where a column has several, else over the held-out images"
-PAIRED = "by the seeds that both have, where these are several, else by the held-out images"
+INTERVALS = "± half of the 95 % interval: over seeds if a column has several, else over held-out images"
+PAIRED = "paired by seed if both have several, else by held-out image"
 
 
 def rows_of(columns: list[Column], sample: Sample) -> list[tuple[str, str, str]]:
@@ -68,7 +68,7 @@ def table(columns: list[Column], sample: Sample) -> list[tuple[str, str, list[Es
         marks = ["°" * column.misses_pca(name) for column in columns if name]
         cells = [text_of(one, form, mark) for one, mark in zip(estimates, marks, strict=True)]
         lines.append((label, name, estimates, cells))
-    lines += [("", "", [], []), (f"difference to column 1, {PAIRED}; * excludes zero", "", [], []), ("", "", [], [])]
+    lines += [("", "", [], []), (f"difference from column 1 {PAIRED}; * excludes zero", "", [], []), ("", "", [], [])]
     for label, name, form in rows_of(columns, sample):
         estimates = [column.less(first, name) if column is not first else None for column in columns if name]
         certain = [one if one and not math.isnan(one.low) else None for one in estimates]

@@ -68,10 +68,10 @@ class TrainedRun:
 
 def add_run_arguments(parser: Parser, nargs: int | str, masks: bool = True) -> None:
     """The arguments that the commands share: `nargs` runs, and with `masks` the mask ratio."""
-    parser.add_argument("runs", metavar="RUN", nargs=nargs, help="a run's folder, runs/self-teaching-001 say")
-    which = f"which one: {', '.join(CHECKPOINTS)} (percent) or last [%(default)s]"
+    parser.add_argument("runs", metavar="RUN", nargs=nargs, help="a run's folder, such as runs/self-teaching-001")
+    which = f"{', '.join(CHECKPOINTS)} (percent of the run) or last [%(default)s]"
     parser.add_argument("--checkpoint", default="100", help=which)
-    parser.add_argument("--device", default="auto", help="cuda, mps, cpu or the first that is there [%(default)s]")
+    parser.add_argument("--device", default="auto", help="cuda, mps, cpu, or the first available [%(default)s]")
     if masks:
         parser.add_argument("--mask-ratio", type=float, help="share of the area that is masked [the first run's]")
 

@@ -48,7 +48,7 @@ class ImageFile:
         for image, number in zip(images.reshape(-1, *self.size), numbers.ravel().tolist(), strict=True):
             self.file.seek(self.first_byte + number * image.nbytes)
             if self.file.readinto(image) < image.nbytes:
-                raise UsageError(f"{self.path} has become shorter; start again to have it prepared again")
+                raise UsageError(f"{self.path} was cut short; start again to prepare it anew")
         return images
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:

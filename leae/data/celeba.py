@@ -1,4 +1,4 @@
-"""CelebA as people have it on their disks: the official download, a mirror's archive, or an extracted folder.
+"""CelebA as it is distributed: the official download, a mirror's archive, or an extracted folder.
 
     img_align_celeba.zip, any other .zip with the images inside, or the folder img_align_celeba (also nested twice)
     list_eval_partition.txt or .csv     which image belongs to train (0), valid (1), test (2)

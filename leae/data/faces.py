@@ -2,7 +2,7 @@
 
 Every face is a function of (seed, index) alone: filled polygons on a canvas several times the final size, which is then
 averaged down so that edges are smooth. Its binary attributes, named as CelebA names them where CelebA has them, say
-what was drawn, also where a hat or sun glasses were then drawn over it.
+what was drawn, even where a hat or sunglasses were then drawn over it.
 
 Positions on a head are in head units: the origin at the head's centre, x to the right, y downward, 1 the head's
 half-height. Colours are RGB in [0, 255].

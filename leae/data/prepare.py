@@ -1,4 +1,4 @@
-"""Prepare a data set, and open it: `uv run -m leae prepare faces --faces 20000`.
+"""Prepare a data set for training: `uv run -m leae prepare faces --faces 20000`.
 
 A prepared folder, below data/prepared/, has one array per split, [N, S, S, C], its attributes and a manifest. It is
 prepared again when its source has changed, or when an array is damaged.
@@ -28,7 +28,7 @@ from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write
 
 FORMAT = 3  # of the prepared folder; another number is prepared again
-BAD_SHARE = 0.01  # more unusable images than this are an error
+BAD_SHARE = 0.01  # a larger share of unusable images is an error
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 CHUNK = 32  # images that a worker reads at a time
@@ -96,7 +96,7 @@ def _read_manifest(folder: Path) -> dict | None:
 
 
 def _is_whole(folder: Path, manifest: dict) -> bool:
-    """Whether all arrays have their checksums; those whose sizes and times of change were verified are not read."""
+    """Whether all arrays have their checksums; those of verified size and modification time are not read."""
     record, checksums = folder / "verified.json", manifest["checksums"]
     states = [(folder / name).stat() for name in checksums if (folder / name).is_file()]
     verified = [checksums, [[state.st_size, state.st_mtime_ns] for state in states]]
@@ -162,7 +162,7 @@ def _prepare(source: Source, folder: Path) -> dict:
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
-            raise UsageError("a process that reads images was ended, for want of memory perhaps") from error
+            raise UsageError("a process that reads images was killed, perhaps for lack of memory") from error
         raise
 
 

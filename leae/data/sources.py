@@ -18,11 +18,11 @@ from leae.data.images import SUFFIXES, UNREADABLE, read_square, reason
 from leae.errors import UsageError, require, say
 
 DATA = Path("data")
-NAMES = ("celeba", "faces", *small_sets.SMALL_SETS)  # beside "auto" and the paths of folders
+NAMES = ("celeba", "faces", *small_sets.SMALL_SETS)  # besides "auto" and folders' paths
 CELEBA_CROP = 128  # side in pixels of the square cut out of CelebA's 178×218, whatever size it is scaled to
 TEST_EVERY = 10  # one image in so many is for testing where the source does not say
 FACE_SEED = 0
-FIRST_TEST_FACE = 1_000_000_000  # so that however many are trained on, the same ones are tested on
+FIRST_TEST_FACE = 1_000_000_000  # so that test faces begin alike, however many are trained on
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _folder_key(root: Path, size: int) -> str:
 
 
 def _states(root: Path, paths: Iterable[Path]) -> list:
-    """Name, size and time of change of every file, in order."""
+    """Name, size and modification time of each file, sorted."""
     states = ((path, path.stat()) for path in paths)
     return sorted((str(path.relative_to(root)), state.st_size, state.st_mtime_ns) for path, state in states)
 

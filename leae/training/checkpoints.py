@@ -63,7 +63,7 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
     that names it if it is missing or cannot be read.
     """
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is not a file; a checkpoint is one of those in a run's checkpoints folder")
+        raise UsageError(f"{path} is not a file; expected one of those in a run's checkpoints folder")
     path.open("rb").close()  # safetensors' own errors do not name the file
     try:
         with safe_open(path, "pt") as file:  # refuses a header that does not fit the file's size
@@ -72,7 +72,7 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
                 raise ValueError(f"its format is {header['format']!r:.20}; this version reads format {FORMAT}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
         if header.pop("crc32") != _checksum(header, tensors):
-            raise ValueError("its checksum is another")
+            raise ValueError("its checksum differs")
         if header["class"] not in MODELS or type(header["step"]) is not int or header["step"] < 0:
             raise ValueError(f"its model is a {header['class']!r:.40} of step {header['step']!r:.20}")
         header.setdefault("run", {}).items()
@@ -141,7 +141,7 @@ def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None
         own, stored = _sizes(model), _sizes(source)
         name = next(name for name in own if name in stored and own[name] != stored[name])
         said = f"{name.upper() if name.upper() in run else name} is {own[name]}, and {stored[name]} in {path}"
-        raise UsageError(f"{said}; it must be the same to begin from these weights") from error
+        raise UsageError(f"{said}; it must be the same to use these weights") from error
     if judge:
         judge.encoder.load_state_dict(model.encoder.state_dict())
         header, tensors = read_checkpoint(path)

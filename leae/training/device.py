@@ -20,12 +20,12 @@ def find_device(name: str, precision: str = "auto") -> torch.device:
     A `UsageError` if there is no such device here or no such precision, or if there are more processes than GPUs.
     """
     require_choice(PRECISIONS, PRECISION=precision)
-    require(isinstance(name, str), "DEVICE", name, "a text, cuda or cpu")
+    require(isinstance(name, str), "DEVICE", name, "auto, cuda, mps or cpu")
     if name == "auto":  # an Apple GPU trains with the constants of a CPU, in float32
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     device = usable_device(name)
     if precision == "bfloat16" and not has_bfloat16(device):
-        say("precision: bfloat16, for which this device has no instructions: steps will be slow")
+        say("precision: bfloat16, but this device has no such instructions: steps will be slow")
     if device.type == "cuda":
         if world_size() > 1:
             processes, count = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
@@ -45,7 +45,7 @@ def usable_device(name: str | torch.device) -> torch.device:
     try:
         torch.empty(1, device=name).item()  # fails on devices that are not there, or hold no numbers
     except (RuntimeError, AssertionError, ImportError) as error:  # PyTorch built without CUDA asserts
-        raise UsageError(f"DEVICE is {name!r}, which PyTorch cannot use here; choose another, cpu say") from error
+        raise UsageError(f"DEVICE is {name!r}, which PyTorch cannot use here; choose another, such as cpu") from error
     return torch.device(name)
 
 

@@ -17,7 +17,7 @@ from leae.randomness import generator
 
 AVERAGED = 20_000  # training images whose mean is taken
 SAMPLE_ROWS = 5  # of a grid
-DRAWN = 65_536  # places of masks that are drawn; more images than that begin again with the first
+DRAWN = 65_536  # masks that are drawn; image 65,537 has the first one again
 
 
 def psnr(images: Tensor, references: Tensor) -> Tensor:
@@ -136,8 +136,8 @@ def summary(measures: dict[str, float], views: Views) -> str:
     """A line with what `evaluate` measured, beside `references`."""
     name, value = views.name, {name: f"{value:.2f} dB" for name, value in measures.items()}
     return (
-        f"held-out PSNR: {value['psnr_clean']} for clean, {value[f'psnr_{name}']} for {name} images; the {name} images "
-        f"as they are {value[f'psnr_{name}_input']}, the training set's mean image {value['psnr_mean_image']}"
+        f"held-out PSNR: {value['psnr_clean']} clean, {value[f'psnr_{name}']} {name}; "
+        f"without a model: {name} input {value[f'psnr_{name}_input']}, mean training image {value['psnr_mean_image']}"
     )
 
 

@@ -18,7 +18,7 @@ def require_new(name: str) -> None:
     plain = re.fullmatch(r"\w[\w.+=-]{0,99}", name)
     require(plain is not None, "NAME", name, "a folder's name: letters, digits, and behind the first also . _ + = -")
     if (RUNS / name).exists():
-        raise UsageError(f"{RUNS / name} exists; choose another --name, or go on with it: --resume {RUNS / name}")
+        raise UsageError(f"{RUNS / name} exists; choose another --name, or resume it: --resume {RUNS / name}")
 
 
 def tuples(value):
@@ -59,8 +59,8 @@ def read_metrics(folder: Path) -> tuple[list[str], list[dict[str, str]]]:
         rows, columns = list(reader), list(reader.fieldnames or ["split", "step", "epoch"])
         for row in rows:
             if None in row or None in row.values() or int(row["step"]) < 0:
-                raise ValueError(f"the row of step {row['step']} has not {len(columns)} columns")
+                raise ValueError(f"the row of step {row['step']} does not have {len(columns)} columns")
             [float(row[name]) for name in columns[2:] if row[name]]
     except (ValueError, TypeError, LookupError, csv.Error) as error:
-        raise UsageError(f"{path} is damaged ({error}); move it away to go on without the rows so far") from error
+        raise UsageError(f"{path} is damaged ({error}); move it away to resume without these rows") from error
     return columns, [{name: value for name, value in row.items() if value} for row in rows]

@@ -12,8 +12,8 @@ WEIGHTS, CONFIG, ORIGIN = "model.safetensors", "config.json", "run.json"
 def find_weights(name: str | Path) -> Path:
     """The checkpoint that is meant by a path, or by a hub's "owner/name", which is fetched if there is no such path.
 
-    A folder's is model.safetensors or, in a run's, checkpoints/100.safetensors, else last.safetensors. What lies in a
-    folder that is here is never asked of a hub. `UsageError` if fetching is not possible.
+    A folder's is model.safetensors or, in a run's, checkpoints/100.safetensors, else last.safetensors. A hub is
+    never asked for what is in a folder here. `UsageError` if fetching is not possible.
     """
     path = Path(name)
     if path.is_dir():

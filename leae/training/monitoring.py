@@ -12,9 +12,9 @@ from leae.distributed import rank
 from leae.layers import float64_device
 from leae.training.evaluation import Views, evaluation_mode, references
 
-DEAD_SHARE = 0.01  # a dimension that deviates by less than this share of the liveliest one is dead
+DEAD_SHARE = 0.01  # a standard deviation of at most this share of the largest one is dead
 COLLAPSED_RANK = 1.5  # codes of a smaller effective rank lie almost on a line
-ENOUGH, MOST = 16, 1024  # held-out images that can tell, and that are enough to tell
+ENOUGH, MOST = 16, 1024  # fewest and most held-out images that are measured
 
 
 def samples_of(codes: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def spectrum(codes: Tensor) -> Tensor:
 
 
 def effective_rank(codes: Tensor) -> float:
-    """How many directions codes use, were they used alike: exp of the entropy of their covariance's eigenvalues.
+    """The number of directions that codes use: exp of the entropy of their covariance's eigenvalues.
 
     The eigenvalues are taken as shares of their sum. From 1, all codes on one line, to D, as much deviation in every
     direction; 0 if all codes are the same. Codes are finite, [N, D] or [N, D, H, W]. After Roy and Vetterli (2007),

@@ -26,7 +26,7 @@ class Progress:
 
     def __init__(self, start: int, total_steps: int, batch_size: int):
         if start > total_steps:
-            raise UsageError(f"the checkpoint is of step {start:,}, of a run of {total_steps:,}; start a new run")
+            raise UsageError(f"the checkpoint is at step {start:,} of only {total_steps:,}; start a new run")
         turns = range(start, total_steps + 1)
         options = {"mininterval": 1, "dynamic_ncols": True, "disable": rank() > 0, "bar_format": BAR}
         self.bar = tqdm(turns, initial=start, total=total_steps, **options)

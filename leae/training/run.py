@@ -154,7 +154,7 @@ class Run:
                 self.lock.acquire(timeout=0)
             except Timeout as error:
                 advice = "stop that one first, or let it finish"
-                raise UsageError(f"{self.folder} is still running, in another process; {advice}") from error
+                raise UsageError(f"another process is running {self.folder}; {advice}") from error
 
     def save(
         self,
@@ -176,11 +176,11 @@ class Run:
         bad = first_non_finite(gradients | state)
         if bad:
             diverged = f"{bad[0]} is {bad[1]} after step {step}, training has diverged"
-            raise UsageError(f"{diverged}; lower LEARNING_RATE; {folder} is as it was")
+            raise UsageError(f"{diverged}; lower LEARNING_RATE; {folder} is unchanged")
         for name in keep or []:
             write_checkpoint(folder / f"{name}.safetensors", model, step, state_of(model))
         write_checkpoint(folder / "last.safetensors", model, step, state, run=self.settings)
-        if not (self.folder / "settings.json").exists():  # somebody took it away
+        if not (self.folder / "settings.json").exists():  # it was deleted
             self._write_settings(self.folder)
 
     def begin(self, model: BaseAutoencoder, judge: Judge | None = None) -> None:

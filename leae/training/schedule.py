@@ -36,7 +36,7 @@ class Schedule:
         """The steps of the run; says so where MAX_STEPS cuts its epochs short."""
         steps = self.epochs * steps_per_epoch
         if self.max_steps and steps > self.max_steps:
-            say(f"steps: {self.max_steps:,}, by MAX_STEPS; {self.epochs} epochs would be {steps:,}")
+            say(f"steps: {self.max_steps:,}, the MAX_STEPS; {self.epochs} epochs would be {steps:,}")
             return self.max_steps
         return steps
 

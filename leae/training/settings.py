@@ -62,10 +62,10 @@ def configure(namespace: dict, *kinds: str):
     if run:
         differing = run.settings.keys() ^ (constants_of(namespace).keys() - {"RESUME"})
         if differing:
-            said = f"{run.folder}/settings.json and the script do not both have {min(differing)}"
-            raise UsageError(f"{said}; resume the run with the version of leae that began it")
+            said = f"{min(differing)} is not in both the script and {run.folder}/settings.json"
+            raise UsageError(f"{said}; use the version of leae that started it")
         if chosen.get("INIT"):
-            raise UsageError("--init begins a new run, and --resume goes on with one; leave one of them out")
+            raise UsageError("--init starts a new run, --resume continues one; leave one of them out")
         for name, value in chosen.items():
             if name not in ("RESUME", *CHANGEABLE) and run.settings[name] != value:
                 kept = f"{name} is {run.settings[name]} in {run.folder}, not {value}"
@@ -90,9 +90,9 @@ def configure(namespace: dict, *kinds: str):
     require(isinstance(namespace["COMPILE"], bool), "COMPILE", namespace["COMPILE"], "True or False")
     require_whole(1, **{name: namespace[name] for name in ("HELD_OUT", "LOG_EVERY", "GRID_EVERY")})
     require_whole(2, BATCH_SIZE=namespace["BATCH_SIZE"])  # a batch norm needs a batch
-    if namespace.get("OBJECTIVE") == "split":  # of each of two views, in every process
+    if namespace.get("OBJECTIVE") == "alternating":  # of each of two views, in every process
         size, views = namespace["BATCH_SIZE"], 2 * world_size()
-        require(size > 2 and size % views == 0, "BATCH_SIZE", size, f"a multiple of {views}, above 2, for split")
+        require(size > 2 and size % views == 0, "BATCH_SIZE", size, f"a multiple of {views}, above 2, for alternating")
     require_whole(1, MOST_SHOWN, GRID_IMAGES=namespace["GRID_IMAGES"])
     require_in("[0, inf)", SAVE_MINUTES=namespace["SAVE_MINUTES"])
     settings = {name: value for name, value in constants_of(namespace).items() if name != "RESUME"}
@@ -107,7 +107,7 @@ def constants_of(namespace: dict) -> dict:
     constants = {name: value for name, value in namespace.items() if name.isupper()}
     for name, value in constants.items():
         numbers = isinstance(value, tuple) and all(isinstance(entry, int | float) for entry in value)
-        expected = "a number, a text in quotes, True, False, or a tuple of numbers as in (0.15,)"
+        expected = "a number, a string in quotes, True, False, or a tuple of numbers like (0.15,)"
         require(numbers or isinstance(value, bool | int | float | str), name, value, expected)
     return constants
 

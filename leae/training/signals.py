@@ -44,6 +44,6 @@ class StopSignal:
         """End the process, once the run is saved, with the status 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
         launcher = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} " if world_size() > 1 else ""
         command = f"uv run {launcher}{shlex.join([sys.argv[0], '--resume', str(folder)])}"
-        print(f"stopped after step {step:,} and saved; go on with: {command}", flush=True)
+        print(f"stopped after step {step:,} and saved; resume with: {command}", flush=True)
         barrier()  # torchrun ends the others when it sees the first one go, and one of them may still be writing
         sys.exit(128 + (self.received or signal.SIGTERM))

@@ -85,7 +85,7 @@ def test_what_cannot_be_ablated_is_one_line(workplace, monkeypatch, capsys):
     monkeypatch.setattr(ablate, "subprocess", failing)
     with pytest.raises(SystemExit):
         run_leae(monkeypatch, "ablate", "--only", "masked", "--steps", "1")
-    assert "masked: the run did not come to its end" in capsys.readouterr().err
+    assert "masked: the run did not finish" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("variant", ablate.VARIANTS)

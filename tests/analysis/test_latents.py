@@ -223,4 +223,4 @@ def test_the_command_writes_the_pictures_and_says_which_are_left_out_without_att
     assert names == sorted(set(PICTURES) - {"attribute-walks", "map-tsne"})
     said = capsys.readouterr().out
     assert "in runs/self-teaching-001/latents" in said
-    assert "no attribute-walks.png, and maps of one colour: no attribute that enough images have and lack" in said
+    assert "no attribute-walks.png, and maps in one colour: no usable attribute" in said

@@ -127,7 +127,7 @@ def test_a_second_folder_leaves_the_first_ones_scores(trained, tmp_path, monkeyp
     (tmp_path / "first" / "bad").mkdir()
     (tmp_path / "first" / "bad" / "2.jpg").write_bytes(b"no image")
     run_leae(monkeypatch, "score", RUN, str(tmp_path / "first"), "--positive", "bad")
-    assert "no ROC curve: it takes images that can be used both" in capsys.readouterr().out
+    assert "no ROC curve: it needs usable images both" in capsys.readouterr().out
 
 
 def test_images_that_the_run_was_trained_on_are_marked_wherever_they_lie(trained, tmp_path, monkeypatch, capsys):
@@ -140,4 +140,4 @@ def test_images_that_the_run_was_trained_on_are_marked_wherever_they_lie(trained
     assert marked == {
         f"{split}-{n}.png": "yes" if split == "train" else "no" for split in ("train", "test") for n in range(3)
     }
-    assert "3 are images that the run was trained on" in capsys.readouterr().out
+    assert "3 are exact copies of training images" in capsys.readouterr().out

@@ -85,7 +85,7 @@ def test_images_in_a_file_are_those_of_the_array_and_one_that_becomes_shorter_is
     streamed, plain = Batches(file, 7, 0, CPU), Batches(images, 7, 0, CPU)
     assert all(torch.equal(streamed.at(step), plain.at(step)) for step in range(10))
     os.truncate("images.npy", 4000)
-    with pytest.raises(UsageError, match=r"images.npy has become shorter"):
+    with pytest.raises(UsageError, match=r"images.npy was cut short"):
         list(map(streamed.at, range(7)))
 
 

@@ -159,7 +159,7 @@ def test_a_reading_process_that_is_killed_makes_one_line(workplace, monkeypatch)
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr(sources.faces, "render_face", killing)
-    with pytest.raises(UsageError, match=r"^a process that reads images was ended"):
+    with pytest.raises(UsageError, match=r"^a process that reads images was killed"):
         open_dataset("faces", 16, 1000)
     assert what_is_prepared() == []
 

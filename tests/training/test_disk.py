@@ -64,7 +64,7 @@ def test_a_run_whose_folder_vanishes_says_so(processes, workplace):
     wait_for_step(run, 1)
     (workplace / "runs").rename(workplace / "elsewhere")
     assert processes.wait(child) == 2
-    missing = r"main.py: runs/self-teaching-001/.*: No such file or directory; check the path, or bring it back"
+    missing = r"main.py: runs/self-teaching-001/.*: No such file or directory; check the path, or restore it"
     assert re.fullmatch(missing, error_of(workplace))
     shutil.move(workplace / "elsewhere", workplace / "runs")
     child = processes.start("main.py", "--resume", run, folder=workplace)

@@ -49,8 +49,8 @@ def test_the_summary_names_the_models_figures_and_those_of_two_answers_without_a
         {"psnr_clean": 30.123, "psnr_noisy": 25.5} | evaluation.references(train, test, views, CPU), views
     )
     itself, average = (psnr(view, to_float(test)).mean().item() for view in (views(to_float(test)), mean))
-    assert "30.12 dB for clean, 25.50 dB for noisy images" in line
-    assert f"as they are {itself:.2f} dB, the training set's mean image {average:.2f} dB" in line
+    assert "30.12 dB clean, 25.50 dB noisy" in line
+    assert f" input {itself:.2f} dB, mean training image {average:.2f} dB" in line
 
 
 def test_a_grids_rows_are_originals_views_and_reconstructions_of_both():

@@ -110,10 +110,10 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_from_the_weig
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("--init source --resume source", "--init begins a new run, and --resume goes on with one"),
+        ("--init source --resume source", "--init starts a new run, --resume continues one"),
         ("--init source --model conv", "the model is ConvAutoencoder, and Autoencoder in source"),
         ("--name .own", "NAME is '.own'"),
-        ("--name taken", "runs/taken exists; choose another --name, or go on with it: --resume runs/taken"),
+        ("--name taken", "runs/taken exists; choose another --name, or resume it: --resume runs/taken"),
     ],
 )
 def test_what_cannot_be_begun_is_refused_in_one_line(source, workplace, monkeypatch, capsys, line, says):

@@ -23,7 +23,7 @@ def clock(monkeypatch):
 def test_it_counts_from_the_first_step_and_has_one_turn_more_for_the_last_evaluation():
     assert list(Progress(3, 7, batch_size=1)) == [3, 4, 5, 6, 7]
     assert list(Progress(7, 7, batch_size=1)) == [7]
-    with pytest.raises(UsageError, match="the checkpoint is of step 8, of a run of 7"):
+    with pytest.raises(UsageError, match="the checkpoint is at step 8 of only 7"):
         Progress(8, 7, batch_size=1)
 
 

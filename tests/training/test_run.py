@@ -107,7 +107,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again(workpla
         (lambda text: text.replace("train,10", "train,ten"), "'ten'"),
         (lambda text: text.replace("step", "pets", 1), "step"),
         (lambda text: text.replace("0.1", "0.1.1"), "0.1.1"),
-        (lambda text: text.replace("0.1\n", "0.1,5\n"), "the row of step 10 has not 5 columns"),
+        (lambda text: text.replace("0.1\n", "0.1,5\n"), "the row of step 10 does not have 5 columns"),
         (lambda text: text.encode()[:40] + b"\xff\xff" + text.encode()[40:], "can't decode"),
     ],
     ids=["a step", "a column", "a value", "a field too many", "no text"],

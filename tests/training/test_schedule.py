@@ -30,4 +30,4 @@ def test_a_run_ends_with_its_epochs_or_its_limit_and_says_which(capsys):
     assert Schedule(5, 100, 0.01, 0, "cosine").total_steps(20) == 100
     assert capsys.readouterr().out == ""
     assert Schedule(5, 64, 0.01, 0, "cosine").total_steps(2000) == 64
-    assert "steps: 64, by MAX_STEPS; 5 epochs would be 10,000" in capsys.readouterr().out
+    assert "steps: 64, the MAX_STEPS; 5 epochs would be 10,000" in capsys.readouterr().out

@@ -99,7 +99,7 @@ def test_a_resumed_run_keeps_its_settings_but_for_those_that_change_no_number(mo
     assert (namespace["COMPILE"], namespace["SAVE_MINUTES"]) == (False, 1.0)
     assert json.loads((run.folder / "settings.json").read_text())["settings"]["COMPILE"] is True
     run.lock.release()
-    with pytest.raises(UsageError, match=r"do not both have NEW_ONE; resume the run with the version"):
+    with pytest.raises(UsageError, match=r"NEW_ONE is not in both .*settings.json; use the version"):
         configured(monkeypatch, {**namespace, "NEW_ONE": 1}, resume)
 
 

@@ -26,7 +26,7 @@ def test_a_signal_saves_a_run_and_names_the_command_that_goes_on(processes, work
     wait_for_step(run, 1)
     assert processes.stop(child, number) == status
     said = (workplace / "output").read_text()
-    found = re.search(rf"stopped after step (\d+) and saved; go on with: uv run \S*{script} (--resume .*)\n", said)
+    found = re.search(rf"stopped after step (\d+) and saved; resume with: uv run \S*{script} (--resume .*)\n", said)
     assert step_of(run) == int(found[1])
     assert metrics_of(run)[-1]["step"] == found[1]
     assert "Traceback" not in said
@@ -75,7 +75,7 @@ def test_processes_that_share_a_run_leave_it_after_the_same_step_and_one_alone_g
     wait_for_step(shared, 2)
     process.send_signal(signal.SIGTERM)
     said, errors = process.communicate(timeout=60)
-    found = re.search(r"stopped after step (\d+) and saved; go on with: uv run torchrun --nproc-per-node 2 ", said)
+    found = re.search(r"stopped after step (\d+) and saved; resume with: uv run torchrun --nproc-per-node 2 ", said)
     assert found, errors
     assert said.count("stopped after") == 1  # one process speaks, and writes
     assert step_of(shared) == int(found[1])

@@ -19,7 +19,7 @@ def test_a_run_that_is_still_running_is_not_resumed_and_one_whose_process_was_ki
     wait_for_step(run, 1)
     assert processes.run("main.py", "--resume", run, folder=workplace / "second") == 2
     said = (workplace / "second" / "output").read_text()
-    assert said == f"main.py: {run} is still running, in another process; stop that one first, or let it finish\n"
+    assert said == f"main.py: another process is running {run}; stop that one first, or let it finish\n"
     processes.stop(first, signal.SIGKILL)
     third = processes.start("main.py", "--resume", run, folder=workplace)
     wait_for_step(run, len(metrics_of(run)) + 2)
