@@ -71,7 +71,7 @@ def run(command: str, arguments: list[str]) -> None:
 def main() -> None:
     command, *arguments = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help"):
-        print("usage: uv run -m leae COMMAND ...; these commands have a --help each\n")
+        print("usage: uv run -m leae COMMAND ...; each command has a --help\n")
         for name, module in COMMANDS.items():
             first_line = source_of(module).read_text(encoding="utf-8").splitlines()[0].strip('"')
             print(f"    {name:<10}{first_line}")

@@ -14,12 +14,14 @@ the first column. Each run's folder gets its figures in evaluation.json.
 
 import argparse
 import json
+import math
+from dataclasses import astuple
 from itertools import product
 from pathlib import Path
 
-from leae.analysis.columns import columns_of
+from leae.analysis.columns import columns_of, over_images
 from leae.analysis.curves import AXES, CHECKPOINTS, draw_curves, measure_curves, training_minutes, write_curves
-from leae.analysis.measure import Sample, measure, with_baselines
+from leae.analysis.measure import Measured, Sample, measure, with_baselines
 from leae.analysis.metrics import PerceptualFigures
 from leae.analysis.table import print_table, table, write_csv, write_markdown
 from leae.analysis.trained import add_run_arguments, find_checkpoint, open_runs, require_file, save_picture
@@ -42,6 +44,13 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--checkpoints", choices=["all"], help=besides)
     curves = "learning curves as CSV; the pictures go beside it [%(default)s]"
     parser.add_argument("--output", type=Path, default=RUNS / "curves.csv", help=curves)
+
+
+def figures_of(one: Measured) -> dict:
+    """Every figure with the ends of its interval, null where undefined, and those of the probes by attribute."""
+    estimates = {name: astuple(over_images(values)) for name, values in one.values.items()}
+    figures = {name: [x if math.isfinite(x) else None for x in estimate] for name, estimate in estimates.items()}
+    return {"figures": figures, "attributes": one.attributes}
 
 
 def main(options: argparse.Namespace) -> None:
@@ -74,13 +83,13 @@ def main(options: argparse.Namespace) -> None:
     if options.markdown:
         write_markdown(columns, lines, options.markdown)
 
-    beside = {model.name: model.figures for model in models if model.run is None}
+    beside = {model.name: figures_of(model) for model in models if model.run is None}
     for model, run in zip(models, runs, strict=False):
         folder = run.run.folder
         about = {"run": folder.name, "checkpoint": run.checkpoint, "step": run.step, "data": run.run.data}
         measured = {"mask_ratio": views.mask_ratio, "train_images": len(sample.train), "held_out": len(sample.test)}
         about["options"] = {**measured, "label_share": options.label_share}
-        content = {**about, **model.figures, "beside": beside, "versions": versions()}
+        content = {**about, **figures_of(model), "beside": beside, "versions": versions()}
         with atomic_write(folder / "evaluation.json") as file:
             json.dump(content, file, indent=2)
     print(f"figures: evaluation.json in {', '.join(str(run.run.folder) for run in runs)}")

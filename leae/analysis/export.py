@@ -13,7 +13,6 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,7 +30,6 @@ from leae.training.hub import CONFIG, ORIGIN, WEIGHTS
 from leae.training.settings import Parser
 
 OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png")
-FIGURES = ("reconstruction", "latent", "representation")  # of evaluation.json
 
 
 def encode(model: BaseAutoencoder, images: Tensor) -> Tensor:
@@ -53,15 +51,6 @@ def write_onnx(model: BaseAutoencoder, folder: Path) -> None:
             file.write(program.model_proto.SerializeToString())
 
 
-def numbers_in(figures: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in nested dictionaries, with its path, but for single attributes."""
-    for name, value in figures.items():
-        if isinstance(value, dict) and name != "attributes":
-            yield from numbers_in(value, f"{prefix}{name}, ")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{prefix}{name}".removesuffix(", mean"), value
-
-
 def held_out_figures(run: TrainedRun) -> str:
     """Tables in Markdown of what was measured last of this checkpoint, in training and by `evaluate`."""
     logged, evaluated = (run.run.folder / name for name in ("metrics.csv", "evaluation.json"))
@@ -74,7 +63,8 @@ def held_out_figures(run: TrainedRun) -> str:
         try:
             content = json.loads(evaluated.read_text(encoding="utf-8"))
             if content["step"] == run.step:
-                tables["evaluate"] = ("test", dict(numbers_in({name: content.get(name, {}) for name in FIGURES})))
+                figures = {name: row[0] for name, row in content["figures"].items() if row[0] is not None}
+                tables["evaluate"] = ("test", figures)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f"{evaluated} is damaged; evaluate the run again, or delete it") from error
     text = ""

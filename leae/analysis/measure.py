@@ -1,6 +1,5 @@
 """What `evaluate` measures of models: reconstruction, representation, health of the latent."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,7 +16,7 @@ from leae.data.batches import to_float
 from leae.data.prepare import Dataset
 from leae.training.checkpoints import MODELS
 from leae.training.evaluation import MaskedViews, mean_image
-from leae.training.monitoring import dead_dimensions, effective_rank, spectrum
+from leae.training.monitoring import dead_dimensions, effective_rank
 
 VIEWS = ("clean", "masked")
 SCORES = ("auroc", "balanced_accuracy")
@@ -34,10 +33,9 @@ class Measured:
     run: TrainedRun | None = None  # that it is of; None for a baseline
     pca: "Measured | None" = None  # that its probes have to beat
     reconstructs: bool = True  # which no untrained encoder does
-    # By section and name, as in evaluation.json; those of the representation by method, view and score.
-    figures: dict = field(default_factory=lambda: {"reconstruction": {}, "latent": {}, "representation": {}})
-    # The table's figures by name, "linear_clean_auroc" say: float64 [1 + RESAMPLES], or [1] if they are not resampled.
+    # Figures by name, such as "linear_clean_auroc": float64 [1 + RESAMPLES], or [1] if they are not resampled.
     values: dict[str, np.ndarray] = field(default_factory=dict)
+    attributes: dict[str, dict[str, float]] = field(default_factory=dict)  # a probe's figure of each attribute
 
 
 class Sample:
@@ -106,7 +104,6 @@ def measure(one: Measured, sample: Sample, perceptual: PerceptualFigures | None,
             if perceptual:
                 figures = perceptual(model, sample.test, views, device, f"{name}: LPIPS and FID")
                 one.values |= {figure: np.array([value]) for figure, value in figures.items()}
-        one.figures["reconstruction"] = finite({figure: float(values[0]) for figure, values in one.values.items()})
     if not hasattr(model, "encode"):
         scores = [f"{method}_{view}_{score}" for method, of in METHODS.items() for view in VIEWS for score in of]
         one.values |= {score: np.array([CHANCE]) for score in scores}
@@ -124,17 +121,11 @@ def measure(one: Measured, sample: Sample, perceptual: PerceptualFigures | None,
             "drift": drift(clean, masked),
         }
         one.values |= {figure: np.array([value], float) for figure, value in latent.items()}
-        one.figures["latent"] = finite(latent) | {"spectrum": spectrum(clean).tolist()}
     if not len(sample.attributes):
         return
     for view, shown, codes in (("clean", None, clean), ("masked", views, masked)):
         fitted = encode_all(model, sample.train, shown, device, f"{name}: training codes")
         probe(one, view, fitted.flatten(1).numpy(), codes.flatten(1).numpy(), sample)
-
-
-def finite(figures: dict[str, float]) -> dict[str, float | None]:
-    """The figures, with None for those that are not finite, as the sharpness of flat images is."""
-    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def probe(one: Measured, view: str, train: np.ndarray, test: np.ndarray, sample: Sample) -> None:
@@ -151,12 +142,7 @@ def probe(one: Measured, view: str, train: np.ndarray, test: np.ndarray, sample:
         if "auroc" in METHODS[method]:
             figures["auroc"] = probes.auroc(scored, truth, sample.weights)
         figures["balanced_accuracy"] = probes.balanced_accuracy(scored > 0, truth, sample.weights)
-        entries = one.figures["representation"].setdefault(method, {})[view] = {}
         for score, values in figures.items():
-            # An attribute is left out of the resamples that have one class only.
             name = f"{method}_{view}_{score}"
-            means = one.values[name] = np.nanmean(values, axis=1)
-            by_attribute = dict(zip(sample.attributes[attributes].tolist(), values[0].tolist(), strict=True))
-            entries[score] = {"mean": float(means[0]), "interval": probes.interval(means), "attributes": by_attribute}
-            if one.pca:
-                entries[score][f"beats {one.pca.name}"] = probes.interval(means - one.pca.values[name])[0] > 0
+            one.values[name] = np.nanmean(values, axis=1)  # without the attributes that lack a class in a resample
+            one.attributes[name] = dict(zip(sample.attributes[attributes].tolist(), values[0].tolist(), strict=True))

@@ -23,14 +23,6 @@ def samples_of(codes: Tensor) -> Tensor:
     return codes.movedim(1, -1).flatten(0, -2)
 
 
-def spectrum(codes: Tensor) -> Tensor:
-    """Standard deviations of codes, [N, D] or [N, D, H, W], along their principal directions: float64 [D], falling."""
-    samples = samples_of(codes)
-    centred = samples - samples.mean(dim=0)
-    eigenvalues = torch.linalg.eigvalsh(centred.T @ centred / len(samples)).clamp(min=0)
-    return eigenvalues.sqrt().flip(0)
-
-
 def effective_rank(codes: Tensor) -> float:
     """The number of directions that codes use: exp of the entropy of their covariance's eigenvalues.
 
@@ -41,8 +33,9 @@ def effective_rank(codes: Tensor) -> float:
     samples = samples_of(codes)
     if (samples == samples[0]).all():  # their mean may differ from them by a rounding
         return 0.0
-    variances = spectrum(codes).square()
-    shares = variances / variances.sum()
+    centred = samples - samples.mean(dim=0)
+    eigenvalues = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0)
+    shares = eigenvalues / eigenvalues.sum()
     return math.exp(-torch.special.xlogy(shares, shares).sum().item())
 
 

@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 import leae
 from leae.analysis import curves
+from leae.analysis.columns import Column
 from leae.analysis.measure import Measured, PixelPCA, Sample, probe, with_baselines
 from leae.analysis.trained import TrainedRun, open_runs
 from leae.data.batches import to_float
@@ -48,31 +49,29 @@ def test_figures_of_runs_are_printed_and_kept(trained, monkeypatch, capsys, othe
     psnr, auroc, *_ = (line for line in lines if line.startswith(("PSNR of clean", "  AUROC, clean")))
     contents = [json.loads((Path(run) / "evaluation.json").read_text()) for run in RUNS]
     for run, content, cell in zip(RUNS, contents, auroc.split()[2:], strict=False):
-        assert f"{content['reconstruction']['psnr_clean']:.2f}±" in psnr
+        assert f"{content['figures']['psnr_clean'][0]:.2f}±" in psnr
         with (Path(run) / "metrics.csv").open(newline="") as file:
             logged = [row for row in csv.DictReader(file) if row["split"] == "test"][-1]
         for measure in ("psnr_clean", "psnr_masked"):  # training took them of the same images and masks
-            assert content["reconstruction"][measure] == pytest.approx(float(logged[measure]), abs=1e-4)
+            assert content["figures"][measure][0] == pytest.approx(float(logged[measure]), abs=1e-4)
         assert list(content["beside"]) == ["untrained", "PCA 8", "chance"]
-        assert content["latent"]["dimensions"] == 8
-        probes = content["representation"]["linear"]["clean"]["auroc"]
-        assert probes["mean"] == pytest.approx(np.mean(list(probes["attributes"].values())))
-        low, high = probes["interval"]
-        assert low <= probes["mean"] <= high
-        mark = "" if probes["beats PCA 8"] else "°"
-        assert cell == f"{probes['mean']:.3f}±{(high - low) / 2:.3f}".replace("±0", "±") + mark
-    assert "neighbours" in contents[0]["representation"]
+        assert content["figures"]["dimensions"] == [8, None, None]
+        mean, low, high = content["figures"]["linear_clean_auroc"]
+        assert mean == pytest.approx(np.mean(list(content["attributes"]["linear_clean_auroc"].values())))
+        assert low <= mean <= high
+        assert cell.rstrip("°") == f"{mean:.3f}±{(high - low) / 2:.3f}".replace("±0", "±")
+    assert "neighbours_clean_balanced_accuracy" in contents[0]["figures"]
     assert contents[0]["options"]["held_out"] == 72
     assert psnr.split()[-1] in Path("table.md").read_text(encoding="utf-8")
     texts = [Path(name).read_text(encoding="utf-8") for name in ("table.csv", "curves.csv")]
     table, last = ({row["figure"]: row for row in csv.DictReader(text.splitlines())} for text in texts)
-    one, other = (content["reconstruction"]["psnr_clean"] for content in contents)
+    one, other = (content["figures"]["psnr_clean"][0] for content in contents)
     assert float(table["psnr_clean less column 1"]["2 masked, SIGREG_WEIGHT=0.0"]) == pytest.approx(
         other - one, rel=1e-3
     )
     assert (last["psnr_clean"]["column"], last["psnr_clean"]["checkpoint"]) == ("2 masked, SIGREG_WEIGHT=0.0", "100")
     assert float(last["psnr_clean"]["value"]) == pytest.approx(other, rel=1e-5)
-    assert float(last["sigreg"]["value"]) == pytest.approx(contents[1]["latent"]["sigreg"], rel=1e-5)
+    assert float(last["sigreg"]["value"]) == pytest.approx(contents[1]["figures"]["sigreg"][0], rel=1e-5)
     assert int(last["sigreg"]["images"]) == 9 * 16
     assert Image.open("curves-images.png").size == Image.open("curves-minutes.png").size == (1300, 640)
 
@@ -99,10 +98,10 @@ def test_what_is_undefined_is_an_empty_cell_and_null(trained, monkeypatch, capsy
     assert "sharpness in the square, clean" in rows
     assert "drift under masking" in rows
     content = json.loads((Path(RUNS[0]) / "evaluation.json").read_text(), parse_constant=pytest.fail)
-    assert content["reconstruction"]["sharpness_square_masked"] is None
-    assert content["reconstruction"]["psnr_clean"] > 0
-    assert content["latent"]["drift"] is None
-    assert content["representation"] == {}
+    assert content["figures"]["sharpness_square_masked"][0] is None
+    assert content["figures"]["psnr_clean"][0] > 0
+    assert content["figures"]["drift"][0] is None
+    assert content["attributes"] == {}
 
 
 def test_nothing_of_the_held_out_images_or_labels_reaches_a_fit(trained, monkeypatch, capsys, other_data):
@@ -160,13 +159,9 @@ def test_codes_that_tell_an_attribute_beat_a_pca_that_does_not():
     sample = Sample(Dataset("noise", "noise", "", images, labels, ("Planted",)), 300, 300, 0.5, MaskedViews(8, 0.35))
     noise = {split: draws.standard_normal((300, 4)) for split in labels}
     pca = Measured("PCA 4", None)
-    for column, planted, beats in (
-        (pca, 0, None),
-        (Measured("", None, pca=pca), 1, True),
-        (Measured("", None, pca=pca), 0, False),
-    ):
+    for column, planted in ((pca, 0), (Measured("", None, pca=pca), 1), (Measured("", None, pca=pca), 0)):
         probe(column, "clean", *(noise[split] + planted * labels[split] for split in labels), sample)
         for method in ("linear", "few", "neighbours"):
-            figure = column.figures["representation"][method]["clean"]["balanced_accuracy"]
-            assert figure.get("beats PCA 4") == beats
-            assert list(figure["attributes"]) == ["Planted"]
+            name = f"{method}_clean_balanced_accuracy"
+            assert column is pca or Column(("",), {None: column}).misses_pca(name) == (planted == 0)
+            assert list(column.attributes[name]) == ["Planted"]

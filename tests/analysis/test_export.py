@@ -53,9 +53,8 @@ def test_an_exported_folder_is_loaded_as_the_runs_model_to_the_bit(trained, tmp_
 def test_the_card_has_the_licence_data_command_and_held_out_figures(trained, tmp_path, monkeypatch):
     run = tmp_path / "faces-run"
     shutil.copytree(RUN, run)
-    figures = {"auroc": {"mean": 0.7654321, "interval": [0.7, 0.8], "attributes": {"Bald": 0.5}}}
-    content = {"step": 9, "reconstruction": {"psnr_clean": 21.25, "sharpness_square_clean": None}, "latent": {}}
-    content["representation"] = {"linear": {"clean": figures}}
+    figures = {"psnr_clean": [21.25, 21.0, 21.5], "drift": [None] * 3, "linear_clean_auroc": [0.7654321, 0.7, 0.8]}
+    content = {"step": 9, "figures": figures, "attributes": {"linear_clean_auroc": {"Bald": 0.5}}}
     (run / "evaluation.json").write_text(json.dumps(content))
     run_leae(monkeypatch, "export", str(run), str(tmp_path / "out"), "--license", "cc-by-4.0")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
@@ -69,8 +68,9 @@ def test_the_card_has_the_licence_data_command_and_held_out_figures(trained, tmp
     with (run / "metrics.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
     assert f"| in training, split test | |\n|---|---|\n| psnr_clean | {float(last['psnr_clean']):.4g} |" in card
-    assert "| reconstruction, psnr_clean | 21.25 |" in card
-    assert "| representation, linear, clean, auroc | 0.7654 |" in card
+    assert "| psnr_clean | 21.25 |" in card
+    assert "| linear_clean_auroc | 0.7654 |" in card
+    assert "drift" not in card
     assert "Bald" not in card
     assert "grid.png" in card
 
