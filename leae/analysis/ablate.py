@@ -161,8 +161,8 @@ def markdown(columns: list[Column]) -> str:
     for column in columns:
         cells = []
         for name, (_, form) in FIGURES.items():
-            less = column.less(columns[0], name) if column is not columns[0] else None
-            mark = "*" * (less is not None and less.excludes_zero)
+            difference = column.difference_from(columns[0], name) if column is not columns[0] else None
+            mark = "*" * (difference is not None and difference.excludes_zero)
             cells.append(text_of(column.estimate(name), form, mark).strip())
         rows.append([column.title, str(len(column.models)), *cells])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -174,7 +174,7 @@ def write_csv(columns: list[Column], path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["variant", "figure", "value", "low", "high", "difference", "low", "high"])
         for column, name in product(columns, FIGURES):
-            estimates = [column.estimate(name), column.less(columns[0], name)]
+            estimates = [column.estimate(name), column.difference_from(columns[0], name)]
             writer.writerow([column.title, name, *(text for one in estimates if one for text in one.texts)])
 
 

@@ -1,6 +1,6 @@
 """What is computed of codes: drift, distance from a Gaussian, an attribute's direction, nearest neighbours.
 
-Codes are finite, float [N, D]; `drift` and `gaussianity` also take those of a spatial latent, [N, D, H, W].
+Codes are finite, float [N, D]; `drift` and `sigreg_statistics` also take those of a spatial latent, [N, D, H, W].
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from leae.randomness import generator
 from leae.sigreg import sigreg
 
-GAUSSIAN_CODES = 1000  # that `gaussianity` takes, at most
+GAUSSIAN_CODES = 1000  # that `sigreg_statistics` takes, at most
 
 
 def drift(codes: Tensor, others: Tensor) -> float:
@@ -29,7 +29,7 @@ def mean_square_distance(codes: Tensor) -> Tensor:
     return 2 * codes.var(dim=0).sum()  # as the unbiased variance has it
 
 
-def gaussianity(codes: Tensor, seed: int = 0) -> tuple[float, float, int]:
+def sigreg_statistics(codes: Tensor, seed: int = 0) -> tuple[float, float, int]:
     """The SIGReg statistic of codes, that of as many true N(0, I) codes in the same directions, and of how many.
 
     Each position of a spatial latent is one sample. Only the first GAUSSIAN_CODES are used: away from N(0, I) the

@@ -67,7 +67,7 @@ class Column:
             return over_seeds([of_seed[0] for of_seed in values])
         return over_images(values[0]) if values else None
 
-    def less(self, other: "Column", name: str) -> Estimate | None:
+    def difference_from(self, other: "Column", name: str) -> Estimate | None:
         """The difference of a figure from another column's, on the same images; None if not both have it.
 
         This is the paired difference of the seeds that both have, at least two; a baseline is the same for every seed.
@@ -88,7 +88,7 @@ class Column:
         """Whether these are probes that are not ahead of those of the PCA beside them."""
         pca = self.models[0].pca
         probed = pca and name.startswith(tuple(METHODS))
-        return bool(probed) and not self.less(Column(("PCA",), {None: pca}), name).low > 0
+        return bool(probed) and not self.difference_from(Column(("PCA",), {None: pca}), name).low > 0
 
 
 def settings_of(run: Run) -> dict:

@@ -28,7 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from leae.analysis import trained
-from leae.analysis.codes import class_difference, gaussianity, nearest_others, separation
+from leae.analysis.codes import class_difference, nearest_others, separation, sigreg_statistics
 from leae.analysis.maps import MAPS, MOST_CLASSES, draw_map, make_map, require_umap
 from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, save_picture
 from leae.data.batches import to_float
@@ -199,7 +199,7 @@ def draw_samples(space: LatentSpace, count: int, seed: int) -> Image.Image:
     """
     model = space.run.model
     codes = space.held_out[space.order].unflatten(1, model.latent_shape)
-    found, true, used = gaussianity(codes, seed)
+    found, true, used = sigreg_statistics(codes, seed)
     rows = {"held-out images,\nreconstructed": space.decode(space.held_out[space.order[:count]])}
     standard = sample_images(model, SAMPLE_ROWS * count, seed, space.device).cpu()
     fitted = space.decode(draw_fitted(space.training, SAMPLE_ROWS * count, seed))

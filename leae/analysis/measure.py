@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from leae.analysis import probes
-from leae.analysis.codes import drift, gaussianity
+from leae.analysis.codes import drift, sigreg_statistics
 from leae.analysis.metrics import PerceptualFigures, reconstruction_figures
 from leae.analysis.trained import TrainedRun, encode_all
 from leae.data.batches import to_float
@@ -110,7 +110,7 @@ def measure(one: Measured, sample: Sample, perceptual: PerceptualFigures | None,
         return
     clean, masked = (encode_all(model, sample.test, v, device, f"{name}: held-out codes") for v in (None, views))
     if one.run:
-        statistic, gaussian, _ = gaussianity(clean)
+        statistic, gaussian, _ = sigreg_statistics(clean)
         latent = {
             "latent_size": clean[0].numel(),
             "sigreg": statistic,

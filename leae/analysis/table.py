@@ -70,7 +70,7 @@ def table(columns: list[Column], sample: Sample) -> list[tuple[str, str, list[Es
         lines.append((label, name, estimates, cells))
     lines += [("", "", [], []), (f"difference from column 1 {PAIRED}; * excludes zero", "", [], []), ("", "", [], [])]
     for label, name, form in rows_of(columns, sample):
-        estimates = [column.less(first, name) if column is not first else None for column in columns if name]
+        estimates = [column.difference_from(first, name) if column is not first else None for column in columns if name]
         certain = [one if one and not math.isnan(one.low) else None for one in estimates]
         cells = [text_of(one, f"+{form}", "*" * (one is not None and one.excludes_zero)) for one in certain]
         if any(cells) or not name:

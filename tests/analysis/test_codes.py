@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leae.analysis.codes import drift, gaussianity, nearest_others, separation
+from leae.analysis.codes import drift, nearest_others, separation, sigreg_statistics
 from leae.randomness import generator
 from leae.sigreg import sigreg
 from tests.conftest import gaussian
@@ -25,10 +25,10 @@ def test_drift_is_the_distance_between_views_over_that_between_images():
 @pytest.mark.parametrize("shape", [(3000, 12), (3000, 3, 2, 2)])
 def test_gaussian_codes_are_as_far_from_gaussian_as_true_ones_and_others_farther(shape):
     codes = gaussian(*shape)
-    found, true, used = gaussianity(codes)
+    found, true, used = sigreg_statistics(codes)
     assert used == 1000
     assert true / 3 < found < 3 * true
-    assert gaussianity(1.5 * codes)[0] > 10 * true
+    assert sigreg_statistics(1.5 * codes)[0] > 10 * true
     assert found == pytest.approx(sigreg(codes[:1000], generator(0, "metrics")).item(), rel=1e-4)
 
 

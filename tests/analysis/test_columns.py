@@ -26,15 +26,18 @@ def test_seeds_have_students_interval_and_differences_are_paired_by_them():
     one, other = draws.standard_normal((2, 3))
     for estimate, reference in (
         (column(one).estimate("psnr"), stats.ttest_1samp(one, 0)),
-        (column(one).less(column(other), "psnr"), stats.ttest_rel(one, other)),
-        (column([*one, 9, 9]).less(column(other), "psnr"), stats.ttest_rel(one, other)),  # by the seeds of both
-        (column(one).less(Column(("PCA",), {None: measured(2)}), "psnr"), stats.ttest_1samp(one - 2, 0)),
+        (column(one).difference_from(column(other), "psnr"), stats.ttest_rel(one, other)),
+        (
+            column([*one, 9, 9]).difference_from(column(other), "psnr"),
+            stats.ttest_rel(one, other),
+        ),  # by the seeds of both
+        (column(one).difference_from(Column(("PCA",), {None: measured(2)}), "psnr"), stats.ttest_1samp(one - 2, 0)),
     ):
         low, high = reference.confidence_interval(0.95)
         assert (estimate.low, estimate.high) == pytest.approx((low, high))
         assert estimate.value == pytest.approx((low + high) / 2)
     assert np.isnan(column([128, 128]).estimate("psnr").low)
-    assert column(one).less(column(other), "ssim") is None
+    assert column(one).difference_from(column(other), "ssim") is None
 
 
 def test_the_interval_over_three_seeds_covers_the_truth_in_95_of_100_cases():
@@ -47,7 +50,7 @@ def test_without_common_seeds_a_difference_is_that_of_the_means_on_the_same_resa
     images = np.random.default_rng(0).standard_normal((3, 50)) + 5 * np.arange(50)  # the same images are hard for all
     first, second, third = images @ resample_weights(50).T / 50
     pair = Column(("1",), {0: measured(first), 1: measured(second)})
-    difference = Column(("2",), {1: measured(third)}).less(pair, "psnr")
+    difference = Column(("2",), {1: measured(third)}).difference_from(pair, "psnr")
     expected = third - (first + second) / 2
     assert difference.value == pytest.approx(expected[0])
     assert (difference.low, difference.high) == pytest.approx(interval(expected))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from leae.analysis import latents
-from leae.analysis.codes import gaussianity
+from leae.analysis.codes import sigreg_statistics
 from leae.analysis.latents import WALK, LatentSpace, pictures
 from leae.analysis.trained import TrainedRun, save_picture
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
@@ -158,7 +158,7 @@ def test_samples_are_decoded_and_their_title_tells_how_gaussian_the_codes_are(sp
     assert len(others) == 2 * latents.SAMPLE_ROWS
     said = [float(figure) for figure in re.findall(r"(\S+) of (?:[\d,]+ held-out|as many)", drawn["said"])]
     with torch.no_grad():
-        assert said == pytest.approx(gaussianity(space.run.model.encode(images_of(space)))[:2], rel=0.05)
+        assert said == pytest.approx(sigreg_statistics(space.run.model.encode(images_of(space)))[:2], rel=0.05)
     assert ("means" in drawn["said"]) == space.run.model.variational
     assert ("far from it" in drawn["said"]) == (said[0] > latents.FAR * said[1])
 
