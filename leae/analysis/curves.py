@@ -23,8 +23,8 @@ FIGURES = {
     "psnr_masked": "PSNR, masked (dB)",
     "linear_clean_auroc": "linear probes, clean: AUROC",
     "linear_masked_auroc": "linear probes, masked: AUROC",
-    "neighbours_clean_balanced_accuracy": "neighbours, clean: balanced accuracy",
-    "neighbours_masked_balanced_accuracy": "neighbours, masked: balanced accuracy",
+    "neighbours_clean_balanced_accuracy": "neighbours, clean",
+    "neighbours_masked_balanced_accuracy": "neighbours, masked",
     "sigreg": "SIGReg statistic",
     "effective_rank": "effective rank",
 }
