@@ -65,10 +65,14 @@ def test_a_fair_pair_begins_with_the_same_weights_on_the_same_data(workplace, mo
 @pytest.mark.parametrize(
     "options",
     [
+        ["--dataset", "digits", *SMALL],  # grey images under the residual model
         ["--dataset", "digits", *SMALL, "--objective", "variational", "--reconstruction-loss", "bce"],
-        ["--dataset", "faces", "--model", "conv", "--objective", "denoising"],
+        ["--dataset", "faces", "--model", "conv"],  # colour under the small one
+        [*SMALL, "--reconstruction-loss", "bce"],
+        [*SMALL, "--output", "linear"],
         ["--model", "conv", "--output", "linear", "--objective", "variational"],
-        [*SMALL, "--output", "linear", "--objective", "plain", "--sigreg-weight", "0.01"],
+        ["--model", "conv", "--objective", "denoising"],
+        [*SMALL, "--objective", "plain", "--sigreg-weight", "0.01"],
         [*SMALL[:4], "--latent", "spatial", "--spatial-dim", "4", "--objective", "variational"],
     ],
     ids=" ".join,

@@ -29,7 +29,7 @@ CASES = [  # what takes the constant, by which name, values that cannot be, and 
     (objective, "crop_ratios", [("0.15",), (NAN,), ([0.15],)], "CROP_RATIOS is .* a number in \\(0, 1\\]"),
     (objective, "crop_ratios", [(0.2, 0.2), (1, 1.0)], "CROP_RATIOS is .* different"),
     (objective, "sigreg_weight", [NAN, INFINITE, "0.03", -1], "SIGREG_WEIGHT is .* a number in \\[0, inf\\)"),
-    (judge, "decay", [1.0, -0.1, NAN, "0.99", None], "JUDGE_DECAY is .* a number in \\[0, 1\\)"),
+    (judge, "decay", [1.0, -0.1, NAN, 10**400, "0.99", None], "JUDGE_DECAY is .* a number in \\[0, 1\\)"),
     (judge, "ruler", ["inch", 0], "JUDGE_RULER is .* shared, own or whitened"),
     (partial(judge, ruler="whitened"), "epsilon", [0, -1.0, NAN, "1"], "RULER_EPSILON is .* a number in \\(0, inf\\)"),
     (model, "latent", ["round", 5], "LATENT is .* pooled or spatial"),

@@ -125,8 +125,8 @@ def train(variant: str, constants: dict, run: Run | None) -> Run:
     """Make a run, or go on with it, by its script, in a process of its own; a `UsageError` if that fails."""
     script = SOURCE / VARIANTS[variant][0]
     defaults, line = defaults_of(variant), []
-    resumed = {"RESUME": run and run.folder, "DEVICE": constants["DEVICE"]}
-    for name, value in (resumed if run else constants).items():
+    asked = {"RESUME": run.folder, "DEVICE": constants["DEVICE"]} if run else constants
+    for name, value in asked.items():
         if value != defaults[name]:
             line += arguments_of(name, value)
     print(f"{variant}, seed {constants['SEED']}: {script.name} {' '.join(line)}", flush=True)

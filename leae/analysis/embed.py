@@ -52,7 +52,7 @@ def image_names(root: Path) -> list[str]:
     """A folder's images, at any depth, as paths below it; `UsageError` if it has none."""
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder; name one with images")
-    return sorted(name for names in folder_source(str(root), size=0).splits.values() for name in names)
+    return sorted(name for names in folder_source(root, size=0).splits.values() for name in names)
 
 
 def read_for(model: BaseAutoencoder, root: Path, names: list[str]) -> list[np.ndarray | str]:

@@ -16,7 +16,6 @@ import argparse
 import json
 import math
 from dataclasses import astuple
-from itertools import product
 from pathlib import Path
 
 from leae.analysis.columns import columns_of, over_images
@@ -62,8 +61,10 @@ def main(options: argparse.Namespace) -> None:
     runs = open_runs(options.runs, options.checkpoint, device)
     if options.checkpoints:
         require_file(options.output, "--output", ".csv")
-        for run, name in product(runs, CHECKPOINTS):  # now, not after hours of work
-            find_checkpoint(run.run, name), training_minutes(run.run, run.step)
+        for run in runs:  # what is missing is said now, not after hours of work
+            training_minutes(run.run, run.step)
+            for name in CHECKPOINTS:
+                find_checkpoint(run.run, name)
     views = runs[0].views(options.mask_ratio)
     perceptual = PerceptualFigures(device) if options.perceptual else None
     dataset = runs[0].open_data()

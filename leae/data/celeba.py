@@ -75,10 +75,10 @@ def find(root: Path) -> CelebA:
 def _search(root: Path, part: str, ends: str | tuple[str, ...], *patterns: str) -> tuple[Path | None, list[str]]:
     """What is called so below a folder, at the patterns, or else in the first of its zips that has any."""
     zips = [path for path in sorted(root.glob("*.zip")) if path.stem == IMAGES or zipfile.is_zipfile(path)]
+    files = [path.relative_to(root).as_posix() for pattern in patterns for path in sorted(root.glob(pattern))]
     for archive in (None, *zips):
-        paths = [path.relative_to(root).as_posix() for pattern in patterns for path in sorted(root.glob(pattern))]
         try:
-            paths = zipfile.ZipFile(archive).namelist() if archive else paths
+            paths = zipfile.ZipFile(archive).namelist() if archive else files
         except UNREADABLE as error:
             if archive.stem != IMAGES:  # it need not be CelebA's
                 continue

@@ -6,7 +6,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -29,7 +29,7 @@ FIRST_TEST_FACE = 1_000_000_000  # so that test faces begin alike, however many 
 class Source:
     """A data set before it is prepared."""
 
-    name: str  # what `find_source` took: "./digits" is a folder, "digits" is none; never "auto"
+    name: str  # what `find_source` takes to give this very source
     key: str  # the prepared folder's name
     title: str
     image_size: int  # S, side in pixels that images are cut and scaled to
@@ -61,11 +61,11 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
         return small_source(name, image_size)
     path = root if name == "celeba" else Path(name)
     if name and celeba.has_celeba(path):
-        return celeba_source(name, image_size)
+        return replace(celeba_source(path, image_size), name=name)
     if name == "celeba":
         raise UsageError(f"there is no CelebA in {root}; run {celeba.COMMAND}, or put {celeba.BY_HAND} there")
     if name and path.is_dir():
-        return folder_source(name, image_size)
+        return replace(folder_source(path, image_size), name=name)  # "./digits" is a folder, "digits" is none
     raise UsageError(f"there is no data set {name!r}; choose auto, {', '.join(NAMES)}, or a folder of images")
 
 
@@ -97,9 +97,8 @@ def small_source(name: str, size: int) -> Source:
     return Source(name, f"{name}-{size}", small.title, size, fingerprint, splits, read, classes, {}, small.channels)
 
 
-def celeba_source(name: str, size: int) -> Source:
+def celeba_source(root: Path, size: int) -> Source:
     """CelebA, or photographs in its layout; see `leae.data.celeba`. Nothing is scaled up."""
-    root = DATA / "celeba" if name == "celeba" else Path(name)
     require(size <= CELEBA_CROP, "IMAGE_SIZE", size, f"at most {CELEBA_CROP} for CelebA, whose images are cut to that")
     found = celeba.find(root)
     fingerprint = digest(_states(root, found.files), CELEBA_CROP)
@@ -107,16 +106,15 @@ def celeba_source(name: str, size: int) -> Source:
     key, title = _folder_key(root, size), f"CelebA's layout in {root}"
     if root == DATA / "celeba":
         key, title = f"celeba-{size}", "CelebA"
-    return Source(name, key, title, size, fingerprint, found.splits, read, found.attribute_names, found.attributes)
+    return Source(str(root), key, title, size, fingerprint, found.splits, read, found.attribute_names, found.attributes)
 
 
-def folder_source(name: str, size: int) -> Source:
+def folder_source(root: Path, size: int) -> Source:
     """Any folder of images, searched recursively; every tenth in the order of a hash of its name is for testing.
 
     What is hidden, by a dot before its name, is left out. `UsageError` if there are no images; OSError where a folder
     cannot be read.
     """
-    root = Path(name)
     paths = [path for path in visible_files(root) if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not paths:
         raise UsageError(f"{root} has no images; expected files that end in {', '.join(SUFFIXES)}, at any depth")
@@ -124,7 +122,7 @@ def folder_source(name: str, size: int) -> Source:
     names = sorted((path.relative_to(root).as_posix() for path in paths), key=digest)
     splits = {"train": sorted(set(names) - set(names[::TEST_EVERY])), "test": sorted(names[::TEST_EVERY])}
     fingerprint, read = digest(_states(root, paths)), partial(read_images, root, size, None)
-    return Source(name, _folder_key(root, size), f"images in {root}", size, fingerprint, splits, read)
+    return Source(str(root), _folder_key(root, size), f"images in {root}", size, fingerprint, splits, read)
 
 
 def visible_files(root: Path) -> Iterator[Path]:

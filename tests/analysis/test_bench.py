@@ -79,7 +79,6 @@ def test_constants_are_the_scripts_for_either_hardware(tmp_path):
 
 def test_the_report_names_hardware_setting_and_figures(monkeypatch, capsys):
     monkeypatch.setattr(bench, "SETTINGS", {"small": ("a small one", True, SMALL)})
-    monkeypatch.setattr(bench, "matrix_product_rate", lambda device: (1e11, "a small one's"))
     parser = argparse.ArgumentParser()
     bench.add_arguments(parser)
     bench.main(parser.parse_args(["--steps", "2", "--device", "cpu", "--only", "small"]))

@@ -27,10 +27,8 @@ def test_seeds_have_students_interval_and_differences_are_paired_by_them():
     for estimate, reference in (
         (column(one).estimate("psnr"), stats.ttest_1samp(one, 0)),
         (column(one).difference_from(column(other), "psnr"), stats.ttest_rel(one, other)),
-        (
-            column([*one, 9, 9]).difference_from(column(other), "psnr"),
-            stats.ttest_rel(one, other),
-        ),  # by the seeds of both
+        # By the seeds of both.
+        (column([*one, 9, 9]).difference_from(column(other), "psnr"), stats.ttest_rel(one, other)),
         (column(one).difference_from(Column(("PCA",), {None: measured(2)}), "psnr"), stats.ttest_1samp(one - 2, 0)),
     ):
         low, high = reference.confidence_interval(0.95)

@@ -15,8 +15,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 import leae
-from leae.analysis import curves
-from leae.analysis.columns import Column
+from leae.analysis import curves, evaluate
+from leae.analysis.columns import Column, columns_of
 from leae.analysis.measure import Measured, PixelPCA, Sample, probe, with_baselines
 from leae.analysis.trained import TrainedRun, open_runs
 from leae.data.batches import to_float
@@ -43,12 +43,14 @@ def with_few_attributes(dataset):
 def test_figures_of_runs_are_printed_and_kept(trained, monkeypatch, capsys, other_data):
     other_data(with_few_attributes)
     monkeypatch.setattr(curves, "CHECKPOINTS", ["000", "100"])  # for time
+    seen = []  # the table's columns, then those of the curves
+    monkeypatch.setattr(evaluate, "columns_of", lambda models: seen.append(columns_of(models)) or seen[-1])
     options = ["--label-share", "0.3", "--csv", "table.csv", "--markdown", "table.md", "--output", "curves.csv"]
     run_leae(monkeypatch, "evaluate", *RUNS, *options, "--checkpoints", "all")
     lines = capsys.readouterr().out.splitlines()
     psnr, auroc, *_ = (line for line in lines if line.startswith(("PSNR of clean", "  AUROC, clean")))
     contents = [json.loads((Path(run) / "evaluation.json").read_text()) for run in RUNS]
-    for run, content, cell in zip(RUNS, contents, auroc.split()[2:], strict=False):
+    for run, content, cell, column in zip(RUNS, contents, auroc.split()[2:], seen[0], strict=False):
         assert f"{content['figures']['psnr_clean'][0]:.2f}±" in psnr
         with (Path(run) / "metrics.csv").open(newline="") as file:
             logged = [row for row in csv.DictReader(file) if row["split"] == "test"][-1]
@@ -59,7 +61,8 @@ def test_figures_of_runs_are_printed_and_kept(trained, monkeypatch, capsys, othe
         mean, low, high = content["figures"]["linear_clean_auroc"]
         assert mean == pytest.approx(np.mean(list(content["attributes"]["linear_clean_auroc"].values())))
         assert low <= mean <= high
-        assert cell.rstrip("°") == f"{mean:.3f}±{(high - low) / 2:.3f}".replace("±0", "±")
+        mark = "°" * column.misses_pca("linear_clean_auroc")
+        assert cell == f"{mean:.3f}±{(high - low) / 2:.3f}".replace("±0", "±") + mark
     assert "neighbours_clean_balanced_accuracy" in contents[0]["figures"]
     assert contents[0]["options"]["held_out"] == 72
     assert psnr.split()[-1] in Path("table.md").read_text(encoding="utf-8")

@@ -108,7 +108,7 @@ def test_many_images_are_read_by_several_processes_in_order(workplace, monkeypat
     monkeypatch.setattr(prepare, "CHUNK", 3)
     monkeypatch.setattr(prepare, "SERIAL", 10)
     write_folder(workplace / "pictures", 100)
-    source = sources.folder_source("pictures", 16)
+    source = sources.folder_source(workplace / "pictures", 16)
     random = torch.get_rng_state()
     images = open_dataset("pictures", 16).images["train"]
     assert [number_of(image) for image in images] == [int(name[-7:-4]) for name in source.splits["train"]]

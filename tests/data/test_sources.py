@@ -1,5 +1,7 @@
 """What a data set's name means, and how its images are found and split."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ def test_a_folder_is_searched_recursively_and_split_once_and_for_all(workplace):
     assert (len(numbers["train"]), len(numbers["test"])) == (54, 6)
     assert sorted(numbers["train"] + numbers["test"]) == list(range(60))
     assert numbers["test"] != list(range(6))
-    again = folder_source("pictures", 16)
+    again = folder_source(workplace / "pictures", 16)
     assert [int(name[-7:-4]) for name in again.splits["test"]] == numbers["test"]
 
 
@@ -27,6 +29,16 @@ def test_a_folder_with_the_name_of_a_data_set_is_known_by_its_path(workplace):
         dataset = open_dataset(name, 16)
         assert (dataset.name, count_of(dataset), channels_of(dataset.name)) == (name, 20, 3)
     assert channels_of("digits") == 1
+
+
+def test_a_broken_zip_beside_images_is_passed_over(workplace):
+    write_folder(workplace / "pictures", 10)
+    with zipfile.ZipFile(workplace / "pictures" / "backup.zip", "w") as archive:
+        archive.writestr("notes.txt", "some")
+    content = bytearray((workplace / "pictures" / "backup.zip").read_bytes())
+    content[content.index(b"PK\1\2")] = 0  # its table of contents
+    (workplace / "pictures" / "backup.zip").write_bytes(content)
+    assert count_of(open_dataset("pictures", 16)) == 10
 
 
 def test_every_kind_of_image_file_counts_those_of_linked_folders_too_but_links_that_loop_or_lead_nowhere(workplace):
