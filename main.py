@@ -5,10 +5,10 @@
     uv run main.py --resume runs/self-teaching-001          resume a run that was stopped
     uv run torchrun --nproc-per-node 8 main.py              on eight GPUs
 
-Edit the constants and run again. Where there are two values, the second, without a GPU, runs in minutes.
+Edit the constants and run again. Some have two values: the first is used on a GPU, the second, which trains in minutes,
+without one.
 """
 
-import leae.training.help  # noqa: F401, I001  answers --help before PyTorch is imported, which takes seconds
 import torch
 
 from leae.autoencoder import Autoencoder, build
@@ -17,18 +17,15 @@ from leae.data.batches import Batches, to_float
 from leae.data.prepare import open_dataset
 from leae.data.sources import channels_of
 from leae.distributed import data_parallel, init_processes
-from leae.errors import run_command, say
+from leae.errors import run_command
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
-from leae.randomness import generator, seed_weights
+from leae.randomness import generator
 from leae.training.device import autocast, compile_if_it_works, find_device
-from leae.training.evaluation import MaskedViews, evaluate, grid_rows, summary
-from leae.training.monitoring import CodeMonitor
-from leae.training.progress import Progress
+from leae.training.evaluation import Evaluation, MaskedViews, grid_rows, summary
+from leae.training.loop import Progress, Schedule, StopSignal
 from leae.training.run import milestones
-from leae.training.schedule import Schedule, adamw
 from leae.training.settings import configure
-from leae.training.signals import StopSignal
 
 gpu = torch.cuda.is_available()
 
@@ -54,8 +51,8 @@ CROP_RATIOS = (0.15, 1.0)  # sides of the judged crops, as shares of the image's
 SIGREG_WEIGHT = 0.1  # λ: weight of SIGReg, which pulls codes to N(0, I); published: 0.03
 JUDGE_DECAY = 0.99  # of the judge, an EMA of the encoder; published: 0, a new copy at every step
 JUDGE_LIVE = False  # True: the judge is the encoder itself, and is trained; for the ablation
-JUDGE_RULER = "whitened"  # whose statistics to use: "shared": real views'; "own": its own (published); "whitened": + W
-RULER_EPSILON = 1.0  # ε of W, a share of the codes' mean variance: the smaller, the more weak directions count
+JUDGE_NORM = "whitened"  # statistics that normalise codes: "shared": real views'; "own": published; "whitened": + W
+WHITENING_EPSILON = 1.0  # ε of W, a share of the codes' mean variance: the smaller, the more weak directions count
 
 # --- optimisation
 BATCH_SIZE = 128 if gpu else 64  # images per step, at least 2
@@ -84,40 +81,41 @@ def main() -> None:
     run = configure(globals(), "self-teaching")  # by the command line or, with RESUME, as that run began
     schedule = Schedule(EPOCHS, MAX_STEPS, LEARNING_RATE, WARMUP, SCHEDULE)
     device = find_device(DEVICE, PRECISION)
-    seed_weights(SEED)
+    torch.manual_seed(SEED)
     if MODEL == "conv":
         model = build(ConvAutoencoder, channels_of(DATASET), CONV_LATENT_DIM, batch_norm=True)
     else:
         latent_dim = LATENT_DIM if LATENT == "pooled" else SPATIAL_DIM
         model = build(Autoencoder, IMAGE_SIZE, channels_of(DATASET), HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS)
     model = model.to(device, memory_format=torch.channels_last)
-    objective = SelfTeachingObjective(IMAGE_SIZE, OBJECTIVE, MASK_RATIO, CROP_RATIOS, SIGREG_WEIGHT)
-    judge = Judge(model.encoder, JUDGE_DECAY, JUDGE_RULER, RULER_EPSILON, objective.crop_ratios, JUDGE_LIVE)
-    run.begin(model, judge)
-    views = MaskedViews(IMAGE_SIZE, MASK_RATIO)  # that the run is evaluated on
-    optimizer = adamw(model, LEARNING_RATE, WEIGHT_DECAY)
+    objective = SelfTeachingObjective(OBJECTIVE, MASK_RATIO, CROP_RATIOS, SIGREG_WEIGHT)
+    judge = Judge(model.encoder, JUDGE_DECAY, JUDGE_NORM, WHITENING_EPSILON, objective.crop_ratios, JUDGE_LIVE)
+    run.load_initial_weights(model, judge)
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
-    dataset = open_dataset(DATASET, IMAGE_SIZE, FACES, run.identity)  # prepared now, if it was not before
+    dataset = open_dataset(DATASET, IMAGE_SIZE, FACES, run.identity, at_least=BATCH_SIZE)  # prepared, if it was not
     init_processes(device)
     split = dataset.validation_split  # "valid" where there is one, else "test"
     train, held_out = dataset.images["train"], dataset.images[split][:HELD_OUT]
     batches = Batches(train, BATCH_SIZE, SEED, device)
-    total_steps = schedule.total_steps(batches.steps_per_epoch)
-    keep, monitor = milestones(total_steps), CodeMonitor(train, held_out, views, device)
+    views = MaskedViews(IMAGE_SIZE, MASK_RATIO)  # of held-out images
+    evaluate = Evaluation(train, held_out, views, device)
     shown = {"train": to_float(train[:GRID_IMAGES], device), split: to_float(held_out[:GRID_IMAGES], device)}
-    start = run.start("self-teaching", dataset, total_steps, model, optimizer, judge)
+    total_steps = schedule.total_steps(batches.steps_per_epoch)
+    keep = milestones(total_steps)
+    start = run.create_or_restore("self-teaching", dataset, total_steps, model, optimizer, judge)
 
     if COMPILE:
         compile_if_it_works(model.encoder, model.decoder, judge.encoder)
     compute_terms = data_parallel(objective, model)
     progress = Progress(start, total_steps, BATCH_SIZE)
     with StopSignal() as stop:  # the first signal asks to stop, a second one ends
-        for step in progress:  # one turn more than steps, for the last evaluation, which is always due
+        for step in progress:  # runs once more after the last step, to evaluate
             due = step % GRID_EVERY == 0 or step in keep
             if due or stop.requested or progress.minutes > SAVE_MINUTES:
                 run.save(step, model, optimizer, judge, keep.get(step))
                 if due and not stop.requested:
-                    measures = evaluate(model, held_out, views, device) | monitor(step, encoder=model, judge=judge)
+                    measures = evaluate(step, model, judge)
                     run.log(split, step, step / batches.steps_per_epoch, measures)
                     run.plot_metrics()
                     for name, images in shown.items():
@@ -127,8 +125,9 @@ def main() -> None:
                 break
 
             images = batches.at(step)
+            learning_rate = schedule.learning_rate_at(step, total_steps)
             for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate_at(step, total_steps)
+                group["lr"] = learning_rate
             with autocast(device, PRECISION):
                 terms = compute_terms(judge, images, generator(SEED, "step", step, device), step)
             optimizer.zero_grad()
@@ -137,12 +136,14 @@ def main() -> None:
             judge.update(model.encoder)
 
             made = step + 1
-            if made % LOG_EVERY == 0 or made == total_steps:
-                run.log("train", made, made / batches.steps_per_epoch, progress.measure(terms, stop, optimizer))
+            if made % LOG_EVERY == 0 or made == total_steps:  # the only place where the host waits for the device
+                terms = stop.agree(terms)
+                speed = {"images_per_second": progress.show(terms)}
+                run.log("train", made, made / batches.steps_per_epoch, speed | terms | {"learning_rate": learning_rate})
     if stop.requested:
         stop.exit(step, run.folder)
-    say(summary(measures, views))
-    say(f"grids: {run.folder}/grids, the last: {run.folder}/grids/{split}-{total_steps:06d}.png")
+    print(summary(measures, views))
+    print(f"grids: {run.folder}/grids, the last: {run.folder}/grids/{split}-{total_steps:06d}.png")
 
 
 if __name__ == "__main__":

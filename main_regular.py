@@ -8,7 +8,6 @@
 Constants that main.py has too, except OBJECTIVE and SIGREG_WEIGHT, have the same values here.
 """
 
-import leae.training.help  # noqa: F401, I001  answers --help before PyTorch is imported, which takes seconds
 import torch
 from torch import Tensor, nn
 
@@ -18,19 +17,16 @@ from leae.data.batches import Batches, to_float
 from leae.data.prepare import open_dataset
 from leae.data.sources import channels_of
 from leae.distributed import data_parallel, init_processes
-from leae.errors import require_in, run_command, say
+from leae.errors import run_command
 from leae.masking import add_noise, draw_gaussian, mask_squares
-from leae.randomness import generator, seed_weights
+from leae.randomness import generator
 from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
 from leae.sigreg import sigreg
 from leae.training.device import autocast, compile_if_it_works, find_device
-from leae.training.evaluation import MaskedViews, NoisyViews, evaluate, grid_rows, sample_rows, summary
-from leae.training.monitoring import CodeMonitor
-from leae.training.progress import Progress
+from leae.training.evaluation import Evaluation, MaskedViews, NoisyViews, grid_rows, sample_rows, summary
+from leae.training.loop import Progress, Schedule, StopSignal
 from leae.training.run import milestones
-from leae.training.schedule import Schedule, adamw
 from leae.training.settings import configure
-from leae.training.signals import StopSignal
 
 gpu = torch.cuda.is_available()
 
@@ -92,12 +88,10 @@ def corrupt(images: Tensor, draws: torch.Generator) -> Tensor:
 
 def main() -> None:
     run = configure(globals(), "masked", "plain", "denoising", "variational")  # by the command line, or as RESUME began
-    require_in("[0, inf)", SIGREG_WEIGHT=SIGREG_WEIGHT, BETA=BETA)
     reconstruction_loss = ReconstructionLoss(RECONSTRUCTION_LOSS, OUTPUT)
-    views = NoisyViews(NOISE) if OBJECTIVE == "denoising" else MaskedViews(IMAGE_SIZE, MASK_RATIO)  # main.py's
     schedule = Schedule(EPOCHS, MAX_STEPS, LEARNING_RATE, WARMUP, SCHEDULE)
     device = find_device(DEVICE, PRECISION)
-    seed_weights(SEED)
+    torch.manual_seed(SEED)
     variational = OBJECTIVE == "variational"
     if MODEL == "conv":
         kind = VariationalConvAutoencoder if variational else ConvAutoencoder
@@ -108,8 +102,8 @@ def main() -> None:
         latent_dim = LATENT_DIM if LATENT == "pooled" else SPATIAL_DIM
         model = build(kind, IMAGE_SIZE, channels_of(DATASET), HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS, OUTPUT)
     model = model.to(device, memory_format=torch.channels_last)
-    run.begin(model)
-    optimizer = adamw(model, LEARNING_RATE, WEIGHT_DECAY)
+    run.load_initial_weights(model)
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
     def loss_terms(model: nn.Module, images: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
         """The loss of a batch and its summands, by name."""
@@ -127,27 +121,29 @@ def main() -> None:
         regularity = SIGREG_WEIGHT * sigreg(code, draws)
         return {"loss": reconstruction + regularity, "reconstruction": reconstruction, "sigreg": regularity}
 
-    dataset = open_dataset(DATASET, IMAGE_SIZE, FACES, run.identity)  # prepared now, if it was not before
+    dataset = open_dataset(DATASET, IMAGE_SIZE, FACES, run.identity, at_least=BATCH_SIZE)  # prepared, if it was not
     init_processes(device)
     split = dataset.validation_split  # "valid" where there is one, else "test"
     train, held_out = dataset.images["train"], dataset.images[split][:HELD_OUT]
     batches = Batches(train, BATCH_SIZE, SEED, device)
-    total_steps = schedule.total_steps(batches.steps_per_epoch)
-    keep, monitor = milestones(total_steps), CodeMonitor(train, held_out, views, device)
+    views = NoisyViews(NOISE) if OBJECTIVE == "denoising" else MaskedViews(IMAGE_SIZE, MASK_RATIO)  # of held-out images
+    evaluate = Evaluation(train, held_out, views, device)
     shown = {"train": to_float(train[:GRID_IMAGES], device), split: to_float(held_out[:GRID_IMAGES], device)}
-    start = run.start(OBJECTIVE, dataset, total_steps, model, optimizer)
+    total_steps = schedule.total_steps(batches.steps_per_epoch)
+    keep = milestones(total_steps)
+    start = run.create_or_restore(OBJECTIVE, dataset, total_steps, model, optimizer)
 
     if COMPILE:
         compile_if_it_works(model.encoder, model.decoder)
     compute_terms = data_parallel(loss_terms, model)
     progress = Progress(start, total_steps, BATCH_SIZE)
     with StopSignal() as stop:  # the first signal asks to stop, a second one ends
-        for step in progress:  # one turn more than steps, for the last evaluation, which is always due
+        for step in progress:  # runs once more after the last step, to evaluate
             due = step % GRID_EVERY == 0 or step in keep
             if due or stop.requested or progress.minutes > SAVE_MINUTES:
                 run.save(step, model, optimizer, keep=keep.get(step))
                 if due and not stop.requested:
-                    measures = evaluate(model, held_out, views, device) | monitor(step, encoder=model)
+                    measures = evaluate(step, model)
                     run.log(split, step, step / batches.steps_per_epoch, measures)
                     run.plot_metrics()
                     for name, images in shown.items():
@@ -159,8 +155,9 @@ def main() -> None:
                 break
 
             images = batches.at(step)
+            learning_rate = schedule.learning_rate_at(step, total_steps)
             for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate_at(step, total_steps)
+                group["lr"] = learning_rate
             with autocast(device, PRECISION):
                 terms = compute_terms(images, generator(SEED, "step", step, device))
             optimizer.zero_grad()
@@ -168,12 +165,14 @@ def main() -> None:
             optimizer.step()
 
             made = step + 1
-            if made % LOG_EVERY == 0 or made == total_steps:
-                run.log("train", made, made / batches.steps_per_epoch, progress.measure(terms, stop, optimizer))
+            if made % LOG_EVERY == 0 or made == total_steps:  # the only place where the host waits for the device
+                terms = stop.agree(terms)
+                speed = {"images_per_second": progress.show(terms)}
+                run.log("train", made, made / batches.steps_per_epoch, speed | terms | {"learning_rate": learning_rate})
     if stop.requested:
         stop.exit(step, run.folder)
-    say(summary(measures, views))
-    say(f"grids: {run.folder}/grids, the last: {run.folder}/grids/{split}-{total_steps:06d}.png")
+    print(summary(measures, views))
+    print(f"grids: {run.folder}/grids, the last: {run.folder}/grids/{split}-{total_steps:06d}.png")
 
 
 if __name__ == "__main__":

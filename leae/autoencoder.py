@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from leae.errors import UsageError, require, require_choice, require_whole
 from leae.layers import BatchNorm1d, BatchNorm2d, SpaceToDepthShortcut, StridedConv, UpsampledConv, at_least_float32
 
-LARGEST = 65_536  # of any size of a model; what is larger is a slip of the hand, or of a hostile file
+LARGEST_SIZE = 65_536  # of any size of a model; what is larger is a slip of the hand, or of a hostile file
 MOST_PARAMETERS = 2**30  # of a model that is trained: 4 GiB, and four times that with gradients and moments
-BATCH = 256  # images that an encoder takes at a time, where it is not in training
 STRIDE = 8  # image pixels per position of the encoder's map, along one side
 LATENTS = ("pooled", "spatial")
 OUTPUTS = ("sigmoid", "linear")
@@ -35,17 +34,14 @@ class BaseEncoder(nn.Module):
 
     def project(self, images: Tensor) -> Tensor:
         """Codes before `norm`: [N, C, S, S] → [N, *latent_shape], twice the D if variational."""
-        images = images if self.output == "sigmoid" else 2 * images - 1
-        if self.training:
-            return self.convolve(images)
-        return torch.cat([self.convolve(batch) for batch in images.split(BATCH)])  # in bounded memory
+        return self.convolve(images if self.output == "sigmoid" else 2 * images - 1)
 
 
 class BaseAutoencoder(nn.Module):
     """What every autoencoder does with its encoder and its decoder. Images are in [0, 1] on either side of it.
 
     A subclass sets `encoder`, a `BaseEncoder`, and `decoder`, which maps codes to a raw output of the images' shape:
-    logits of the pixels where `output` is "sigmoid", pixels in [−1, 1] where it is "linear"; UsageError for another.
+    logits of the pixels where `output` is "sigmoid", pixels in [−1, 1] where it is "linear"; ValueError for another.
     `image_shape` is (C, S, S), `latent_shape` that of one image's code. `settings` are the constructor's arguments by
     name, from which a checkpoint makes the model again.
     """
@@ -54,14 +50,14 @@ class BaseAutoencoder(nn.Module):
 
     def __init__(self, image_shape: tuple[int, ...], latent_shape: tuple[int, ...], output: str, settings: dict):
         super().__init__()
-        require_choice(OUTPUTS, OUTPUT=output)
+        require_choice(OUTPUTS, output=output)
         self.image_shape, self.latent_shape = image_shape, latent_shape
         self.output, self.settings = output, settings
         self.latent_size = math.prod(latent_shape)  # how many numbers the code of one image has
         self.compression = math.prod(image_shape) / self.latent_size
 
     def encode(self, images: Tensor) -> Tensor:
-        """Codes [N, *latent_shape] of images, float [N, C, S, S] in [0, 1]; UsageError for another shape.
+        """Codes [N, *latent_shape] of images, float [N, C, S, S] in [0, 1]; ValueError for another shape.
 
         A batch norm uses the statistics of exactly this batch in training mode, else its running statistics.
         """
@@ -182,7 +178,7 @@ class Decoder(nn.Module):
 class Autoencoder(BaseAutoencoder):
     """The residual autoencoder, with a pooled latent (one vector an image) or a spatial one (a map of codes).
 
-    A size that cannot be built is a UsageError that names the nearest ones that can.
+    A size that cannot be built is a ValueError that names the nearest ones that can.
     """
 
     def __init__(
@@ -195,18 +191,18 @@ class Autoencoder(BaseAutoencoder):
         map_channels: int = 128,  # of the map before the pooled latent's linear layer, a divisor of 8h
         output: str = "sigmoid",  # or "linear"; see `BaseAutoencoder`
     ):
-        require_choice(LATENTS, LATENT=latent)
-        require_whole(STRIDE, LARGEST, IMAGE_SIZE=image_size)
+        require_choice(LATENTS, latent=latent)
+        require_whole(STRIDE, LARGEST_SIZE, image_size=image_size)
         below = image_size // STRIDE * STRIDE
         multiple = f"a multiple of {STRIDE}, of which {below} and {below + STRIDE} are the nearest"
-        require(image_size == below, "IMAGE_SIZE", image_size, multiple)
-        require_whole(1, LARGEST, image_channels=image_channels, HIDDEN_DIM=hidden_dim)
+        require(image_size == below, "image_size", image_size, multiple)
+        require_whole(1, LARGEST_SIZE, image_channels=image_channels, hidden_dim=hidden_dim)
         pooled, parts = latent == "pooled", 2 if self.variational else 1  # mean and log-variance are two parts
         if pooled:
-            require_whole(1, LARGEST, LATENT_DIM=latent_dim)
-            _require_divisor("MAP_CHANNELS", map_channels, 8, hidden_dim)
+            require_whole(1, LARGEST_SIZE, latent_dim=latent_dim)
+            _require_divisor("map_channels", map_channels, 8, hidden_dim)
         else:
-            _require_divisor("SPATIAL_DIM", latent_dim, 8 // parts, hidden_dim)
+            _require_divisor("latent_dim", latent_dim, 8 // parts, hidden_dim)
             map_channels = parts * latent_dim
         sizes = {"image_size": image_size, "image_channels": image_channels, "hidden_dim": hidden_dim}
         latents = {"latent": latent, "latent_dim": latent_dim, "map_channels": map_channels}
@@ -222,12 +218,12 @@ class Autoencoder(BaseAutoencoder):
 
 
 def _require_divisor(name: str, channels: int, multiple: int, hidden_dim: int) -> None:
-    """Refuse channels that do not divide a multiple of HIDDEN_DIM, with the nearest that do."""
-    require_whole(1, LARGEST, **{name: channels})
+    """Refuse channels that do not divide a multiple of hidden_dim, with the nearest that do."""
+    require_whole(1, LARGEST_SIZE, **{name: channels})
     whole = multiple * hidden_dim
     divisors = [divisor for divisor in range(1, whole + 1) if whole % divisor == 0]
     nearest = sorted(sorted(divisors, key=lambda divisor: abs(divisor - channels))[:3])
-    expected = f"a divisor of {multiple} × HIDDEN_DIM = {whole}, as {', '.join(map(str, nearest))} are"
+    expected = f"a divisor of {multiple} × hidden_dim = {whole}, as {', '.join(map(str, nearest))} are"
     require(channels in divisors, name, channels, expected)
 
 
@@ -236,10 +232,10 @@ class VariationalAutoencoder(Variational, Autoencoder):
 
 
 def build(kind: type[BaseAutoencoder], *sizes, **options) -> BaseAutoencoder:
-    """A model of a class, with its arguments; UsageError for more than 2**30 parameters, before they take memory."""
+    """A model of a class, with its arguments; ValueError for more than 2**30 parameters, before they take memory."""
     with torch.device("meta"):  # shapes alone
         count = sum(parameter.numel() for parameter in kind(*sizes, **options).parameters())
     if count > MOST_PARAMETERS:
-        remedy = "lower HIDDEN_DIM, MAP_CHANNELS, IMAGE_SIZE or the latent's size"
+        remedy = "lower hidden_dim, map_channels, image_size or latent_dim"
         raise UsageError(f"the model would have {count:,} parameters; it may have {MOST_PARAMETERS:,}: {remedy}")
     return kind(*sizes, **options)

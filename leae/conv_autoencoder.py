@@ -8,7 +8,7 @@ Three convolutions of stride 2 and a linear layer, and the same backwards: 390,2
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from leae.autoencoder import LARGEST, BaseAutoencoder, BaseEncoder, PosteriorMean, Variational
+from leae.autoencoder import LARGEST_SIZE, BaseAutoencoder, BaseEncoder, PosteriorMean, Variational
 from leae.errors import require, require_whole
 from leae.layers import BatchNorm1d
 
@@ -47,7 +47,7 @@ class ConvDecoder(nn.Module):
 
 
 class ConvAutoencoder(BaseAutoencoder):
-    """The small autoencoder for images of any number of channels; UsageError for a size that cannot be built.
+    """The small autoencoder for images of any number of channels; ValueError for a size that cannot be built.
 
     With `batch_norm`, a batch norm without parameters ends the encoder, as the self-teaching objective needs it. The
     textbooks have none, and the variational one cannot have one.
@@ -56,7 +56,7 @@ class ConvAutoencoder(BaseAutoencoder):
     def __init__(
         self, image_channels: int = 1, latent_dim: int = 32, output: str = "sigmoid", batch_norm: bool = False
     ):
-        require_whole(1, LARGEST, image_channels=image_channels, CONV_LATENT_DIM=latent_dim)
+        require_whole(1, LARGEST_SIZE, image_channels=image_channels, latent_dim=latent_dim)
         require(not (self.variational and batch_norm), "batch_norm", batch_norm, "False for a variational encoder")
         sizes = {"image_channels": image_channels, "latent_dim": latent_dim}
         settings = {**sizes, "output": output, "batch_norm": batch_norm}

@@ -1,12 +1,10 @@
-"""What a user is told, and a user's mistake: the exception, the checks that raise it, where it becomes a line."""
+"""Mistakes: the exception, the checks that raise it, and the one place where it becomes a line for the user."""
 
 import errno
 import math
 import os
-import shutil
 import signal
 import sys
-import textwrap
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-MOST = 10**9  # of any whole-number setting
+LARGEST_WHOLE = 10**9  # of a whole-number setting, unless it says otherwise
 
 # What to do about an operating system's error, by its number.
 ADVICE = {
@@ -29,17 +27,17 @@ ADVICE = {
 
 
 class UsageError(ValueError):
-    """A setting, file or folder that cannot be used; the message says what came, what is expected, what to do."""
+    """A value, file or folder that cannot be used; the message says what came, what is expected, what to do."""
 
 
 def require(condition: bool, name: str, value, expected: str) -> None:
-    """Refuse a setting by a `UsageError`: `require(name in names, "--attribute", name, "one of …")`."""
+    """Refuse a value by a `UsageError`: `require(name in names, "--attribute", name, "one of …")`."""
     if not condition:
         raise UsageError(f"{name} is {value!r}; it must be {expected}")
 
 
-def require_whole(minimum: int, maximum: int = MOST, /, **values) -> None:
-    """Refuse settings that are not whole numbers in a range: `require_whole(1, EPOCHS=EPOCHS)`."""
+def require_whole(minimum: int, maximum: int = LARGEST_WHOLE, /, **values) -> None:
+    """Refuse values that are not whole numbers in a range: `require_whole(1, latent_dim=latent_dim)`."""
     for name, value in values.items():
         whole = isinstance(value, int) and not isinstance(value, bool)
         require(whole and value >= minimum, name, value, f"a whole number, at least {minimum}")
@@ -47,7 +45,7 @@ def require_whole(minimum: int, maximum: int = MOST, /, **values) -> None:
 
 
 def require_in(interval: str, **values) -> None:
-    """Refuse settings that are not finite numbers in an interval: `require_in("[0, 1)", WARMUP=WARMUP)`."""
+    """Refuse values that are not finite numbers in an interval: `require_in("[0, 1)", decay=decay)`."""
     low, high = map(float, interval[1:-1].split(","))  # a bracket includes an end, a parenthesis does not
     for name, value in values.items():
         number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
@@ -56,7 +54,7 @@ def require_in(interval: str, **values) -> None:
 
 
 def require_choice(choices: Collection[str], **values) -> None:
-    """Refuse settings that are none of the choices: `require_choice(("mse", "bce"), RECONSTRUCTION_LOSS=loss)`."""
+    """Refuse values that are none of the choices: `require_choice(("mse", "bce"), kind=kind)`."""
     *others, last = choices
     for name, value in values.items():
         known = isinstance(value, str) and value in choices
@@ -68,33 +66,27 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def say(text: str) -> None:
-    """Print a line; on a terminal it wraps at words."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    print(textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
-
-
 class TolerantStream:
-    """A standard stream that drops what it cannot write: a run goes on without its terminal, or room for its log."""
+    """A standard stream on which output that cannot be written is lost: a full disk, a terminal that was closed.
 
-    def __init__(self, stream: IO[str] | None):
-        self.stream = stream  # None where it was closed from the start
+    What its encoding lacks is written with backslash escapes.
+    """
+
+    def __init__(self, stream: IO[str] | None):  # None where it was closed from the start
+        self.stream = stream or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, as long as the process
+        with suppress(AttributeError, ValueError, OSError):  # not every stream has an encoding to set
+            self.stream.reconfigure(errors="backslashreplace")
 
     def __getattr__(self, name: str):
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        with suppress(OSError, ValueError, AttributeError):  # full or hung up, closed, None
+        with suppress(OSError, ValueError):  # ValueError: it was closed
             self.stream.write(text)
         return len(text)
 
-    def isatty(self) -> bool:
-        with suppress(OSError, ValueError, AttributeError):
-            return self.stream.isatty()
-        return False
-
     def flush(self) -> None:
-        with suppress(OSError, ValueError, AttributeError):
+        with suppress(OSError, ValueError):
             self.stream.flush()
 
 
@@ -106,11 +98,11 @@ def signals_to_end() -> list[signal.Signals]:
 
 
 def run_command(main: Callable[[], None], name: str | None = None) -> None:
-    """Run a script's `main`. A user's mistake becomes one line, which begins with a name, and exit status 2.
+    """Run the `main` of a script or a command. A user's mistake becomes one line, `name: …`, and exit status 2.
 
     So does an `OSError` that names a file, and memory that ran out. Ctrl-C, SIGTERM and SIGHUP end with the statuses
-    130, 143 and 129; what a training loop does with them is `leae.training.signals`'s. Any other exception is a bug and
-    keeps its traceback. Of several processes that share a run, only the first one prints.
+    130, 143 and 129, unless a training loop holds them back (`leae.training.loop.StopSignal`). Any other exception is a
+    bug and keeps its traceback. Of several processes that share a run, only the first one prints.
     """
     name = name or Path(sys.argv[0]).name
     first = os.environ.get("RANK", "0") == "0"
@@ -145,7 +137,7 @@ def _line_for(error: Exception) -> str | None:
     names = [kind.__name__ for kind in type(error).__mro__]
     if "MemoryError" in names or "OutOfMemoryError" in names or "DefaultCPUAllocator" in str(error):
         reason = str(error).strip().split("\n")[0] or "no memory is left"
-        return f"{reason}; lower BATCH_SIZE, IMAGE_SIZE or HIDDEN_DIM"
+        return f"{reason}; use fewer or smaller images at a time, or a smaller model"
     return None
 
 

@@ -1,4 +1,4 @@
-"""The judge: a slowly refreshed copy of the encoder, which the field calls an EMA teacher. It says what images mean."""
+"""The judge: a slowly refreshed copy of the encoder, an EMA teacher. The loss compares its codes of images."""
 
 import copy
 
@@ -9,7 +9,7 @@ from leae.errors import require, require_choice, require_in
 from leae.layers import at_least_float32, normalise, normalise_with
 from leae.whitening import Whitening, whiten
 
-RULERS = ("shared", "own", "whitened")
+NORMS = ("shared", "own", "whitened")
 WHOLE = 1.0  # the crop ratio of the whole image
 
 
@@ -21,11 +21,11 @@ class Judge(nn.Module):
     data's distribution.
 
     The encoder is E, which is copied: its `project` maps images to codes, its `norm` is the batch norm behind it. At
-    every `update` T ← decay · T + (1 − decay) · E, the decay in [0, 1): 0 is the step-frozen judge. The ruler says by
-    whose statistics reconstructions are measured: "shared", by those of the real views they are compared with; "own",
-    as published, by their own: then the judge is blind to a shift, or a loss of contrast, that the codes of the
+    every `update` T ← decay · T + (1 − decay) · E, the decay in [0, 1): 0 is the step-frozen judge. `norm` says which
+    statistics normalise the codes of reconstructions: "shared", those of the real views they are compared with; "own",
+    as published, their own: then the judge is blind to a shift, or a loss of contrast, that the codes of the
     reconstructions have in common. "whitened" is "shared" and then times a W for each kind of view, the whole image and
-    every crop ratio; ε is W's (see `Whitening`). Anything else, and an encoder without a batch norm, is a UsageError. A
+    every crop ratio; ε is W's (see `Whitening`). Anything else, and an encoder without a batch norm, is a ValueError. A
     live judge is E itself, with gradients into its weights: for the ablation.
     """
 
@@ -33,53 +33,48 @@ class Judge(nn.Module):
         self,
         encoder: nn.Module,
         decay: float = 0.99,
-        ruler: str = "whitened",
+        norm: str = "whitened",
         epsilon: float = 1.0,
         crop_ratios: tuple[float, ...] = (0.15, 1.0),
         live: bool = False,
     ):
         super().__init__()
-        require_in("[0, 1)", JUDGE_DECAY=decay)
-        require_choice(RULERS, JUDGE_RULER=ruler)
+        require_in("[0, 1)", decay=decay)
+        require_choice(NORMS, norm=norm)
         ends_well = isinstance(encoder.norm, nn.BatchNorm1d | nn.BatchNorm2d)
         require(ends_well, "the end of the judge's encoder", type(encoder.norm).__name__, "a batch norm")
-        self.decay, self.ruler = decay, ruler
+        self.decay, self.norm = decay, norm
         self.encoder = encoder if live else copy.deepcopy(encoder).requires_grad_(False)
-        self.ratios = tuple(dict.fromkeys((WHOLE, *crop_ratios))) if ruler == "whitened" else ()
+        self.ratios = tuple(dict.fromkeys((WHOLE, *crop_ratios))) if norm == "whitened" else ()
         size, device = encoder.norm.num_features, encoder.norm.running_mean.device
         self.whitenings = nn.ModuleList(Whitening(size, epsilon, device) for _ in self.ratios)
 
-    def forward(
-        self, real: Tensor, *views: Tensor, ratio: float = WHOLE, target: bool = True
-    ) -> tuple[Tensor | None, list[Tensor]]:
+    def forward(self, real: Tensor, *views: Tensor, ratio: float = WHOLE) -> tuple[Tensor, list[Tensor]]:
         """T of a real view, the target, and of its reconstructions: codes [N, *latent_shape] of each.
 
-        All are crops of this ratio, float [N, C, S, S] in [0, 1]. A whitened ruler must know the ratio (UsageError); in
+        All are crops of this ratio, float [N, C, S, S] in [0, 1]. A whitened norm must know the ratio (ValueError); in
         training mode, it folds `real` into its moving average before it computes W. No gradient flows to `real`,
-        neither from its own codes nor from those that are measured by its ruler. The target may be left out: then it
-        is None where the ruler does not need it either.
+        neither from its own codes nor from those that are normalised with its statistics.
         """
-        own, norm = self.ruler == "own", self.encoder.norm
+        norm = self.encoder.norm
         codes = self.encoder.project(torch.cat(views)).split([len(view) for view in views])
-        if own and not target:
-            return None, [normalise(code, code, norm) for code in codes]
         with torch.no_grad():
             projected = self.encoder.project(real)
-            goal = normalise(projected, projected, norm)
-        codes = [normalise(code, code if own else projected, norm) for code in codes]
-        if self.ruler != "whitened":
-            return goal, codes
-        require(ratio in self.ratios, "a judged crop's ratio", ratio, f"one of CROP_RATIOS, {self.ratios}")
+            target = normalise(projected, projected, norm)
+        codes = [normalise(code, code if self.norm == "own" else projected, norm) for code in codes]
+        if self.norm != "whitened":
+            return target, codes
+        require(ratio in self.ratios, "ratio", ratio, f"one of the judge's crop_ratios, {self.ratios}")
         whitening = self.whitenings[self.ratios.index(ratio)]
         if self.training:
-            whitening.update(goal)
+            whitening.update(target)
         W = whitening.matrix()
-        return whiten(goal, W), [whiten(code, W) for code in codes]
+        return whiten(target, W), [whiten(code, W) for code in codes]
 
     @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """T of images [N, C, S, S] by the statistics of all of them, and of no other process's."""
-        codes = at_least_float32(self.encoder.project(images))
+    def normalise(self, codes: Tensor) -> Tensor:
+        """Codes of `encoder.project`, by the statistics of all of them, and of no other process's."""
+        codes = at_least_float32(codes)
         variance, mean = torch.var_mean(codes, dim=[0, *range(2, codes.dim())], correction=0)
         return normalise_with(codes, mean, variance, self.encoder.norm)
 

@@ -90,7 +90,7 @@ class SpaceToDepthShortcut(nn.Module):
     Space-to-depth turns channel c into the four adjacent channels 4c + 2·dy + dx. So a group of two is the mean of
     two pixels side by side, and one of 4k the mean of k channels over squares of 2×2: pooling, without a shuffled copy.
 
-    [N, in_channels, H, W] → [N, out_channels, H/2, W/2]; UsageError where out_channels does not divide 4·in_channels.
+    [N, in_channels, H, W] → [N, out_channels, H/2, W/2]; ValueError where out_channels does not divide 4·in_channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -132,12 +132,12 @@ def batch_statistics(codes: Tensor) -> tuple[Tensor, Tensor]:
     return mean, all_reduce_sum(centred.square().sum(over)) / count
 
 
-def normalise(codes: Tensor, ruler: Tensor, norm: nn.Module) -> Tensor:
-    """Codes [N, D] or [N, D, H, W] by a batch norm with the ruler's batch statistics; gradients flow to both."""
-    own, codes = ruler is codes, at_least_float32(codes)
+def normalise(codes: Tensor, others: Tensor, norm: nn.Module) -> Tensor:
+    """Codes [N, D] or [N, D, H, W] by a batch norm with the batch statistics of others; gradients flow to both."""
+    own, codes = others is codes, at_least_float32(codes)
     if own and world_size() == 1:
         return F.batch_norm(codes, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
-    return normalise_with(codes, *batch_statistics(codes if own else at_least_float32(ruler)), norm)
+    return normalise_with(codes, *batch_statistics(codes if own else at_least_float32(others)), norm)
 
 
 def normalise_with(codes: Tensor, mean: Tensor, variance: Tensor, norm: nn.Module) -> Tensor:

@@ -14,21 +14,21 @@ from leae.errors import require, require_in
 
 
 def mask_side(image_size: int, mask_ratio: float) -> int:
-    """Side in pixels of a square that covers `mask_ratio` of the image's area; UsageError unless some are hidden."""
-    require_in("(0, 1)", MASK_RATIO=mask_ratio)
+    """Side in pixels of a square that covers `mask_ratio` of the image's area; ValueError unless some are hidden."""
+    require_in("(0, 1)", mask_ratio=mask_ratio)
     side = round(math.sqrt(mask_ratio) * image_size)
     smallest, largest = (0.5 / image_size) ** 2, (1 - 0.5 / image_size) ** 2
     expected = f"between {smallest:.2g} and {largest:.4f}, so that some of {image_size}×{image_size} pixels are hidden"
-    require(0 < side < image_size, "MASK_RATIO", mask_ratio, expected)
+    require(0 < side < image_size, "mask_ratio", mask_ratio, expected)
     return side
 
 
 def crop_side(image_size: int, crop_ratio: float) -> int:
-    """Side in pixels of a crop box that is `crop_ratio`, in (0, 1], of the image's; UsageError below 2 pixels."""
-    require_in("(0, 1]", **{"a ratio of CROP_RATIOS": crop_ratio})
+    """Side in pixels of a crop box that is `crop_ratio`, in (0, 1], of the image's; ValueError below 2 pixels."""
+    require_in("(0, 1]", crop_ratio=crop_ratio)
     side = round(crop_ratio * image_size)
     expected = f"at least {2 / image_size:.2g}, a box of 2×2 of {image_size}×{image_size} pixels"
-    require(side >= 2, "a ratio of CROP_RATIOS", crop_ratio, expected)
+    require(side >= 2, "crop_ratio", crop_ratio, expected)
     return side
 
 

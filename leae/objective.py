@@ -23,50 +23,50 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from leae.autoencoder import BaseAutoencoder
 from leae.distributed import local_rows, world_size
 from leae.errors import require, require_choice, require_in
 from leae.judge import WHOLE, Judge
-from leae.masking import crop_and_resize, crop_side, draw_boxes, mask_side, mask_squares
+from leae.masking import crop_and_resize, crop_side, draw_boxes, mask_squares
 from leae.sigreg import sigreg
 
-ALL, ODD, EVEN = slice(None), slice(0, None, 2), slice(1, None, 2)  # the first image of a batch, the third, …
+ALL, FROM_FIRST, FROM_SECOND = slice(None), slice(0, None, 2), slice(1, None, 2)  # all of a batch, or every other image
 # The images whose clean views, and those whose masked views, are used.
-OBJECTIVES = {"symmetric": (ALL, ALL), "alternating": (ODD, EVEN), "crop": (ALL,)}
+OBJECTIVES = {"symmetric": (ALL, ALL), "alternating": (FROM_FIRST, FROM_SECOND), "crop": (ALL,)}
 
 
 @dataclass(frozen=True)
 class SelfTeachingObjective:
-    """The objective for images of one size; call it on a batch. A value outside its range is a UsageError."""
+    """The objective; call it on a batch. A value outside its range is a ValueError."""
 
-    image_size: int  # side of the images in pixels
     kind: str = "symmetric"  # or "alternating", or "crop"
     mask_ratio: float = 0.35  # share of an image's area that the masked view hides, in (0, 1)
     crop_ratios: tuple[float, ...] = (0.15, 1.0)  # sides of the boxes as shares of the image's; 1.0 is the whole image
     sigreg_weight: float = 0.1  # λ, at least 0
 
     def __post_init__(self):
-        require_choice(OBJECTIVES, OBJECTIVE=self.kind)
-        require_in("[0, inf)", SIGREG_WEIGHT=self.sigreg_weight)
-        mask_side(self.image_size, self.mask_ratio)
+        require_choice(OBJECTIVES, kind=self.kind)
+        require_in("[0, inf)", sigreg_weight=self.sigreg_weight)
+        require_in("(0, 1)", mask_ratio=self.mask_ratio)
         ratios = self.crop_ratios
         some = isinstance(ratios, tuple) and len(ratios) > 0
-        require(some, "CROP_RATIOS", ratios, "a tuple of at least one number, as in (0.15,) or (0.15, 1.0)")
+        require(some, "crop_ratios", ratios, "a tuple of at least one number, as in (0.15,) or (0.15, 1.0)")
         for ratio in ratios:
-            crop_side(self.image_size, ratio)
-        require(len(set(ratios)) == len(ratios), "CROP_RATIOS", ratios, "different numbers")
+            require_in("(0, 1]", **{"an entry of crop_ratios": ratio})
+        require(len(set(ratios)) == len(ratios), "crop_ratios", ratios, "different numbers")
         object.__setattr__(self, "crop_ratios", tuple(map(float, ratios)))  # 1 and 1.0 are one name
 
     def __call__(
-        self, model: BaseAutoencoder, judge: Judge, x: Tensor, generator: torch.Generator, step: int = 0
+        self, model: nn.Module, judge: Judge, x: Tensor, generator: torch.Generator, step: int = 0
     ) -> dict[str, Tensor]:
         """The loss of one batch, or of this process's rows of it, and every term of it by name.
 
-        The model is E and D, in training mode, where its batch norm uses the statistics of each view's batch; the judge
-        is T. `x` are images, float [N, C, S, S] in [0, 1], at least two of each view. The generator, on their device,
-        draws masks, boxes and SIGReg's directions. `step` optimizer steps came before: for schedules.
+        The model is E and D: `model.encode_views(*views)` gives the codes [n, D] or [n, D, H, W] of each view
+        [n, C, S, S], normalised by its own batch statistics; `model.decode_views(*codes)` gives images in [0, 1]. The
+        judge is T. `x` are images, float [N, C, S, S] in [0, 1], at least two of each view. The generator, on their
+        device, draws masks, boxes and SIGReg's directions. `step` optimizer steps came before: for schedules. A mask
+        that hides no pixel of images of this size, or a crop below 2×2 pixels, is a ValueError.
 
         Scalars come back by name: "loss" to take the gradient of, its two parts "latent" and "sigreg" (λ included), and
         the terms that "latent" is the mean of: "consistency" (symmetric), "clean_crop_0.15", "masked_crop_0.15".
@@ -80,9 +80,8 @@ class SelfTeachingObjective:
         # What the judge sees of x and of its reconstructions at each crop ratio; consistency wants the whole image.
         judged = {}
         for ratio in dict.fromkeys((WHOLE, *crop_ratios) if symmetric else crop_ratios):
-            crop = self._draw_crop(ratio, len(x), generator)
-            seen = map(crop, reconstructions, rows)
-            judged[ratio] = judge(crop(x), *seen, ratio=ratio, target=ratio in crop_ratios)
+            crop = draw_crop(ratio, x, generator)
+            judged[ratio] = judge(crop(x), *map(crop, reconstructions, rows), ratio=ratio)
 
         terms = {}
         if symmetric:
@@ -96,10 +95,12 @@ class SelfTeachingObjective:
         regularity = self.sigreg_weight * sum(sigreg(code, generator) for code in z) / len(z)
         return {"loss": latent + regularity, "latent": latent, "sigreg": regularity, **terms}
 
-    def _draw_crop(self, ratio: float, count: int, generator: torch.Generator) -> Callable[..., Tensor]:
-        """`crop` of the formulas: it cuts the same boxes out of whatever views it is given, of these rows of x."""
-        side = crop_side(self.image_size, ratio)
-        if side == self.image_size:
-            return lambda views, rows=ALL: views
-        corners = local_rows(draw_boxes(count * world_size(), side, self.image_size, generator))
-        return lambda views, rows=ALL: crop_and_resize(views, corners[rows], side)
+
+def draw_crop(ratio: float, x: Tensor, generator: torch.Generator) -> Callable[..., Tensor]:
+    """`crop` of the formulas: it cuts the same boxes out of whatever views of x it is given, of these rows of x."""
+    count, size = len(x), x.shape[-1]
+    side = crop_side(size, ratio)
+    if side == size:
+        return lambda views, rows=ALL: views
+    corners = local_rows(draw_boxes(count * world_size(), side, size, generator))
+    return lambda views, rows=ALL: crop_and_resize(views, corners[rows], side)

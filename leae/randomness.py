@@ -6,15 +6,7 @@ Nothing random is carried from one step to the next.
 import numpy as np
 import torch
 
-from leae.errors import require_whole
-
 PURPOSES = ("order", "step", "evaluation", "noise", "samples", "selection", "metrics")
-
-
-def seed_weights(seed: int) -> None:
-    """Seed what draws a new model's weights; UsageError for a SEED that is not whole, below 0 or above 2**63 − 1."""
-    require_whole(0, 2**63 - 1, SEED=seed)
-    torch.manual_seed(seed)
 
 
 def generator(seed: int, purpose: str, index: int = 0, device: torch.device | str = "cpu") -> torch.Generator:

@@ -29,17 +29,17 @@ class ReconstructionLoss:
     | bce  | "sigmoid" | logits of pixels in [0, 1] | −x · log sigmoid(raw) − (1 − x) · log sigmoid(−raw) |
 
     The binary cross-entropy stays finite however sure the decoder is. For a perfect reconstruction it is the pixels'
-    entropy, positive where they are between 0 and 1. `output` is the model's. Any other pair is a UsageError.
+    entropy, positive where they are between 0 and 1. `output` is the model's. Any other pair is a ValueError.
     """
 
     kind: str = "mse"
     output: str = "sigmoid"
 
     def __post_init__(self):
-        require_choice(LOSSES, RECONSTRUCTION_LOSS=self.kind)
-        require_choice(OUTPUTS, OUTPUT=self.output)
+        require_choice(LOSSES, kind=self.kind)
+        require_choice(OUTPUTS, output=self.output)
         probability = self.kind != "bce" or self.output == "sigmoid"
-        require(probability, "OUTPUT", self.output, "sigmoid for RECONSTRUCTION_LOSS bce, which takes probabilities")
+        require(probability, "output", self.output, "sigmoid for the loss bce, which takes probabilities")
 
     def __call__(self, raw: Tensor, images: Tensor) -> Tensor:
         """The loss, a mean: of the decoder's raw output against images in [0, 1], float [N, C, S, S] both."""
@@ -62,7 +62,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     Summed over the dimensions of a code and averaged over the batch: a scalar. The reconstruction loss beside it has
     to be summed over the pixels likewise: then β = 1 is the negative ELBO, by squared errors that of Gaussian pixels
     of variance ½. Were both averaged, β would silently be multiplied by the compression, up to 384 here, and the codes
-    would collapse onto N(0, I). On a linear output's pixels in [−1, 1] squared errors
-    are four times as large, and β weighs a quarter as much.
+    would collapse onto N(0, I). On a linear output's pixels in [−1, 1] squared errors are four times as large, and β
+    weighs a quarter as much.
     """
     return (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(dim=1).mean() / 2

@@ -4,9 +4,6 @@ The Epps–Pulley statistic on random one-dimensional projections, after LeJEPA 
 arXiv 2511.08544).
 """
 
-import sys
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
@@ -87,7 +84,3 @@ def sigreg(codes: Tensor, generator: torch.Generator) -> Tensor:
         directions = draw_directions(codes.shape[1], generator, codes.dtype)
         samples = codes.flatten(2).permute(2, 0, 1) if codes.dim() == 4 else codes  # [H·W, N, C] or [N, C]
         return EppsPulley.apply(samples @ directions).mean()
-
-
-# `leae.sigreg` is this module: it can be called as the function.
-sys.modules[__name__].__class__ = type("CallableModule", (ModuleType,), {"__call__": staticmethod(sigreg)})

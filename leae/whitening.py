@@ -1,4 +1,4 @@
-"""The whitened ruler's space, in which all directions of the real views' codes weigh nearly the same.
+"""The whitened norm's space, in which all directions of the real views' codes weigh nearly the same.
 
 The codes' spectrum falls steeply: the mean squared error of two codes looks at a dozen directions and hardly at the
 rest.
@@ -12,7 +12,7 @@ from leae.errors import require_in
 from leae.layers import float64_device
 
 DECAY = 0.98  # of the moving average, a step
-LEAST = 1e-12  # added to the variances, as codes that are all the same have none
+JITTER = 1e-12  # added to the variances, as codes that are all the same have none
 
 
 class Whitening(nn.Module):
@@ -20,10 +20,10 @@ class Whitening(nn.Module):
 
         Wᵀ W = s² · (C / v̄ + ε)⁻¹      v̄ = trace(C) / D      s so that trace(W C Wᵀ) / D = 1
 
-    ε above 0 (UsageError) is a share of the codes' mean variance v̄: a small one makes all directions count alike, a
-    large one leaves codes as they are but for their scale. Whitened real codes have a variance of 1 on average. The
-    moving average is bias-corrected as Adam's are. It is part of the module's state, so that a resumed run goes on
-    with it, and is the identity before the first update. C and W are float64, which autocast and TF32 leave alone.
+    ε, above 0 (else ValueError), is a share of the codes' mean variance v̄: a small one makes all directions count
+    alike, a large one leaves codes as they are but for their scale. Whitened real codes have a variance of 1 on
+    average. The moving average is bias-corrected as Adam's are. It is part of the module's state, so that a resumed run
+    continues it, and is the identity before the first update. C and W are float64, which autocast and TF32 leave alone.
 
     All W with this product give the same distances. The triangular one needs no eigenvalues, and on a GPU the host
     need not wait.
@@ -31,7 +31,7 @@ class Whitening(nn.Module):
 
     def __init__(self, dim: int, epsilon: float, device: torch.device):
         super().__init__()
-        require_in("(0, inf)", RULER_EPSILON=epsilon)
+        require_in("(0, inf)", epsilon=epsilon)
         self.epsilon = epsilon
         float64 = {"dtype": torch.float64, "device": float64_device(device)}
         self.register_buffer("covariance", torch.eye(dim, **float64))
@@ -49,7 +49,7 @@ class Whitening(nn.Module):
     def matrix(self) -> Tensor:
         """W [D, D], float64, not finite where codes were not."""
         one = torch.eye(len(self.covariance)).to(self.covariance)
-        C = self.covariance + LEAST * one
+        C = self.covariance + JITTER * one
         L = torch.linalg.cholesky_ex(C / C.diagonal().mean() + self.epsilon * one).L
         W = torch.linalg.solve_triangular(L, one, upper=False)
         return W / (W @ C * W).sum(dim=1).mean().sqrt()

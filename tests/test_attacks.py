@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from leae.checkpoints import read_checkpoint
 from leae.data import prepare
 from leae.data.prepare import open_dataset
 from leae.errors import UsageError
-from leae.training.checkpoints import read_checkpoint
 from leae.training.run import Run
 from leae.training.settings import script_constants
 from tests.conftest import ROOT, TINY

@@ -49,8 +49,8 @@ OWN = {
         "SIGREG_WEIGHT": ("--sigreg-weight -1", "a number in .0, inf."),
         "JUDGE_DECAY": ("--judge-decay 1", "a number in .0, 1."),
         "JUDGE_LIVE": ("--judge-live 5", "no option 5"),
-        "JUDGE_RULER": ("--judge-ruler inch", "shared, own or whitened"),
-        "RULER_EPSILON": ("--ruler-epsilon 0", "a number in .0, inf."),
+        "JUDGE_NORM": ("--judge-norm inch", "shared, own or whitened"),
+        "WHITENING_EPSILON": ("--whitening-epsilon 0", "a number in .0, inf."),
     },
     "main_regular.py": {
         "OBJECTIVE": ("--objective pixels", "masked, plain, denoising or variational"),
@@ -69,7 +69,11 @@ LINES = [  # the common ones are checked by the same code for both scripts
     ("main.py", "--spatial-dim 16", "SPATIAL_DIM has no effect where LATENT is pooled; leave it out"),
     ("main.py", "--model conv --latent-dim 16", "LATENT_DIM has no effect where MODEL is conv"),
     ("main.py", "--conv-latent-dim 16", "CONV_LATENT_DIM has no effect where MODEL is residual"),
-    ("main.py", "--judge-ruler shared --ruler-epsilon 1", "RULER_EPSILON has no effect where JUDGE_RULER is shared"),
+    (
+        "main.py",
+        "--judge-norm shared --whitening-epsilon 1",
+        "WHITENING_EPSILON has no effect where JUDGE_NORM is shared",
+    ),
     (
         "main.py",
         "--objective alternating --batch-size 5",

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from leae import autoencoder
-from leae.analysis.plain import normalise
 from leae.autoencoder import Autoencoder
 from leae.conv_autoencoder import ConvAutoencoder
 from leae.errors import UsageError
 from leae.judge import Judge
+from tests.reference import normalise
 
 
 def encoder(latent="pooled", seed=0, output="sigmoid"):
@@ -42,17 +42,17 @@ def test_codes_are_normalised_by_the_ruler(source, size, ruler):
     scaled = [2 * view - 1 if source.output == "linear" else view for view in shown]
     codes = [source.convolve(view) for view in scaled]
     expected = [normalise(code, codes[0] if ruler == "shared" else code, source.norm) for code in codes]
-    target, reconstructions = Judge(source, ruler=ruler)(*shown)
+    target, reconstructions = Judge(source, norm=ruler)(*shown)
     torch.testing.assert_close([target, *reconstructions], expected)
     assert not target.requires_grad
-    left_out, again = Judge(source, ruler=ruler)(*shown, target=False)
+    left_out, again = Judge(source, norm=ruler)(*shown, target=False)
     torch.testing.assert_close(again, reconstructions)
     assert (left_out is None) == (ruler == "own")
 
 
 @pytest.mark.parametrize("ruler", ["shared", "own", "whitened"])
 def test_gradients_reach_the_reconstructions_and_neither_the_real_views_nor_the_weights(ruler):
-    judge = Judge(encoder(), ruler=ruler)
+    judge = Judge(encoder(), norm=ruler)
     real, shown = views(0).requires_grad_(), views(1).requires_grad_()
     target, reconstructions = judge(real, shown)
     (reconstructions[0] - target).square().mean().backward()
@@ -62,7 +62,7 @@ def test_gradients_reach_the_reconstructions_and_neither_the_real_views_nor_the_
 
 
 def test_running_statistics_are_neither_moved_nor_read():
-    one, other = Judge(encoder(), ruler="shared"), Judge(encoder(), ruler="shared").eval()
+    one, other = Judge(encoder(), norm="shared"), Judge(encoder(), norm="shared").eval()
     before = copy.deepcopy(one.state_dict())
     first = one(views(0), views(1))
     assert all(torch.equal(before[name], value) for name, value in one.state_dict().items())

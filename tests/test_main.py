@@ -60,7 +60,7 @@ def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch
     "options",
     [
         ["--objective", "crop", "--image-size", "16", "--latent", "spatial", "--spatial-dim", "4", "--hidden-dim", "4"],
-        ["--judge-ruler", "own", *SMALL],
+        ["--judge-norm", "own", *SMALL],
         ["--judge-live", *SMALL],
         ["--objective", "alternating", *SMALL],
         ["--model", "conv", "--crop-ratios", "0.3", "1"],

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leae.analysis import plain
 from leae.masking import add_noise, crop_and_resize, draw_boxes, draw_gaussian, fill_squares, mask_side
+from tests import reference as plain
 
 SEEDS = st.integers(0, 2**31)
 

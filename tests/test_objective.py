@@ -5,15 +5,15 @@ import copy
 import pytest
 import torch
 
-from leae.analysis.plain import plain_objective
 from leae.autoencoder import Autoencoder
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
+from tests.reference import reference_objective
 
 SIZE = 32
 
 
-def make(latent="pooled", decay=0.99, ruler="shared"):
+def make(latent="pooled", decay=0.99, norm="shared"):
     """A model, a judge that has begun to differ from its encoder, and a batch."""
     torch.manual_seed(0)
     model = Autoencoder(SIZE, 3, hidden_dim=4, latent=latent, latent_dim=8, map_channels=8).double()
@@ -47,7 +47,7 @@ def test_values_and_gradients_are_those_of_the_formulas(latent, decay, ruler, ki
     its = copy.deepcopy(judge)
     for batch in (images.flip(0) ** 2, images)[ruler != "whitened" :]:  # in its second step, it averages
         ours = objective(model, judge, batch, draws())
-        plain = plain_objective(objective, model, its, batch, draws())
+        plain = reference_objective(objective, model, its, batch, draws())
     assert ours.keys() == plain.keys()
     for name in plain:
         torch.testing.assert_close(ours[name], plain[name], msg=lambda text, name=name: f"{name}: {text}")
@@ -58,11 +58,11 @@ def test_values_and_gradients_are_those_of_the_formulas(latent, decay, ruler, ki
 
 def test_a_live_judge_is_the_encoder_whose_weights_learn_from_its_verdicts():
     model, frozen, images = make()
-    judge = Judge(model.encoder, ruler="shared", live=True)
+    judge = Judge(model.encoder, norm="shared", live=True)
     objective = SelfTeachingObjective(SIZE, crop_ratios=(1.0,))
     gradients = {}
     for name, each in {"live": judge, "plain": judge, "frozen": frozen}.items():
-        step = plain_objective if name == "plain" else SelfTeachingObjective.__call__
+        step = reference_objective if name == "plain" else SelfTeachingObjective.__call__
         latent = step(objective, model, each, images, draws())["latent"]
         gradients[name] = torch.autograd.grad(latent, list(model.parameters()))
     torch.testing.assert_close(gradients["live"], gradients["plain"])

@@ -24,13 +24,13 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from leae.analysis.columns import Column
 from leae.analysis.measure import Measured, Sample, measure
-from leae.analysis.table import text_of
-from leae.analysis.trained import open_runs, save_picture
+from leae.analysis.table import Column, text_of
+from leae.analysis.trained import open_runs
 from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write
 from leae.training.device import find_device
+from leae.training.pictures import save_picture
 from leae.training.run import CHANGEABLE, RUNS, Run
 from leae.training.settings import Parser, arguments_of, script_constants
 
@@ -48,12 +48,12 @@ VARIANTS = {
     "live judge": (MAIN, 1, {"JUDGE_LIVE": True}),
     "judge frozen within a step": (MAIN, 1, {"JUDGE_DECAY": 0.0}),
     "judge decay 0.999": (MAIN, 1, {"JUDGE_DECAY": 0.999}),
-    "ruler own": (MAIN, 1, {"JUDGE_RULER": "own"}),
-    "ruler shared": (MAIN, 1, {"JUDGE_RULER": "shared"}),
-    "ruler whitened, ε 0.3": (MAIN, 1, {"RULER_EPSILON": 0.3}),
+    "ruler own": (MAIN, 1, {"JUDGE_NORM": "own"}),
+    "ruler shared": (MAIN, 1, {"JUDGE_NORM": "shared"}),
+    "ruler whitened, ε 0.3": (MAIN, 1, {"WHITENING_EPSILON": 0.3}),
     "half the rate": (MAIN, 1, {"LEARNING_RATE": 1e-3}),
-    "half the rate, ruler own": (MAIN, 1, {"LEARNING_RATE": 1e-3, "JUDGE_RULER": "own"}),
-    "half the rate, ruler shared": (MAIN, 1, {"LEARNING_RATE": 1e-3, "JUDGE_RULER": "shared"}),
+    "half the rate, ruler own": (MAIN, 1, {"LEARNING_RATE": 1e-3, "JUDGE_NORM": "own"}),
+    "half the rate, ruler shared": (MAIN, 1, {"LEARNING_RATE": 1e-3, "JUDGE_NORM": "shared"}),
     "λ 0": (MAIN, 1, {"SIGREG_WEIGHT": 0.0}),
     "λ 0.03": (MAIN, 1, {"SIGREG_WEIGHT": 0.03}),
     "λ 0.3": (MAIN, 1, {"SIGREG_WEIGHT": 0.3}),
@@ -61,8 +61,8 @@ VARIANTS = {
     "mask ratio 0.6": (MAIN, 1, {"MASK_RATIO": 0.6}),
     "no masked view (crop objective)": (MAIN, 1, {"OBJECTIVE": "crop"}),
     "alternating, same time": (MAIN, ALTERNATING_SAME_TIME, {"OBJECTIVE": "alternating"}),
-    "ruler shared, λ 0.03": (MAIN, 1, {"JUDGE_RULER": "shared", "SIGREG_WEIGHT": 0.03}),
-    "published": (MAIN, 1, {"JUDGE_RULER": "own", "JUDGE_DECAY": 0.0, "CROP_RATIOS": (0.15,), "SIGREG_WEIGHT": 0.03}),
+    "ruler shared, λ 0.03": (MAIN, 1, {"JUDGE_NORM": "shared", "SIGREG_WEIGHT": 0.03}),
+    "published": (MAIN, 1, {"JUDGE_NORM": "own", "JUDGE_DECAY": 0.0, "CROP_RATIOS": (0.15,), "SIGREG_WEIGHT": 0.03}),
     "masked": (REGULAR, 1, {}),
     "masked, same time": (REGULAR, SAME_TIME, {}),
     "masked, SIGReg λ 0.001": (REGULAR, 1, {"SIGREG_WEIGHT": 0.001}),

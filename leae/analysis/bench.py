@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from leae.analysis.plain import plain_objective
 from leae.autoencoder import Autoencoder
 from leae.data.batches import Batches, ImageFile
 from leae.errors import require_whole
@@ -35,11 +34,12 @@ from leae.training.device import (
     keep_freed_memory,
 )
 from leae.training.settings import script_constants
+from tests.reference import reference_objective
 
 SCRIPT = Path(__file__).parents[2] / "main.py"
 DATA_IMAGES = 4096  # random images that batches are cut from
 CPU_BATCH = 8  # batch size of the GPU's settings without a GPU, where full batches take minutes
-PUBLISHED = {"JUDGE_DECAY": 0.0, "JUDGE_RULER": "own", "CROP_RATIOS": (0.15,)}  # what main.py has since improved on
+PUBLISHED = {"JUDGE_DECAY": 0.0, "JUDGE_NORM": "own", "CROP_RATIOS": (0.15,)}  # what main.py has since improved on
 
 # By name: the title, whether main.py's constants are those for a GPU, and the constants that differ from them.
 SETTINGS = {
@@ -63,7 +63,7 @@ class Contestant:
         model = Autoencoder(c.IMAGE_SIZE, 3, c.HIDDEN_DIM, c.LATENT, latent_dim, c.MAP_CHANNELS).to(self.device)
         self.model = model if plain else model.to(memory_format=torch.channels_last)
         self.objective = SelfTeachingObjective(c.IMAGE_SIZE, c.OBJECTIVE, c.MASK_RATIO, c.CROP_RATIOS, c.SIGREG_WEIGHT)
-        self.judge = Judge(self.model.encoder, c.JUDGE_DECAY, c.JUDGE_RULER, c.RULER_EPSILON, c.CROP_RATIOS)
+        self.judge = Judge(self.model.encoder, c.JUDGE_DECAY, c.JUDGE_NORM, c.WHITENING_EPSILON, c.CROP_RATIOS)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), c.LEARNING_RATE, fused=not plain, foreach=False)
 
     def step(self) -> None:
@@ -76,7 +76,7 @@ class Contestant:
         images, draws = self.batches.at(self.steps), generator(0, "step", self.steps, self.device)
         self.steps += 1
         if self.plain:
-            terms = plain_objective(self.objective, self.model, self.judge, images.contiguous(), draws)
+            terms = reference_objective(self.objective, self.model, self.judge, images.contiguous(), draws)
         else:
             with autocast(self.device, self.precision):
                 terms = self.objective(self.model, self.judge, images, draws)

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, require_file, save_picture
+from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, require_file
 from leae.data.batches import to_float
 from leae.errors import require_whole
 from leae.randomness import generator
 from leae.training.device import find_device
 from leae.training.evaluation import MaskedViews, reconstruct
-from leae.training.pictures import draw_grid
+from leae.training.pictures import draw_grid, save_picture
 from leae.training.run import RUNS
 from leae.training.settings import Parser
 

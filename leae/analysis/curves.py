@@ -11,8 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from leae.analysis.columns import Column, columns_of
 from leae.analysis.measure import Measured, Sample, measure
+from leae.analysis.table import Column, columns_of
 from leae.analysis.trained import open_runs
 from leae.errors import require
 from leae.files import atomic_write

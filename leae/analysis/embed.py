@@ -25,12 +25,11 @@ from leae.analysis import trained
 from leae.analysis.trained import add_run_arguments
 from leae.autoencoder import BaseAutoencoder
 from leae.data import celeba
-from leae.data.batches import Images
+from leae.data.batches import CHUNK, Images
 from leae.data.sources import CELEBA_CROP, folder_source, read_images
 from leae.errors import UsageError, require
 from leae.files import atomic_write
 from leae.training.device import find_device
-from leae.training.evaluation import BATCH
 from leae.training.run import RUNS
 from leae.training.settings import Parser
 
@@ -68,8 +67,8 @@ def read_for(model: BaseAutoencoder, root: Path, names: list[str]) -> list[np.nd
 def embed_folder(root: Path, names: list[str], model: BaseAutoencoder) -> Embedding:
     """What a model makes of images below a folder. One that cannot be used is warned of; `UsageError` if none can."""
     device, parts, keys, reasons = next(model.parameters()).device, [], [], {}
-    for first in tqdm(range(0, len(names), BATCH), desc="embedding", leave=False, dynamic_ncols=True):
-        members = names[first : first + BATCH]
+    for first in tqdm(range(0, len(names), CHUNK), desc="embedding", leave=False, dynamic_ncols=True):
+        members = names[first : first + CHUNK]
         results = dict(zip(members, read_for(model, root, members), strict=True))
         images = [result for result in results.values() if not isinstance(result, str)]
         reasons |= {name: result for name, result in results.items() if isinstance(result, str)}

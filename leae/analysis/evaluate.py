@@ -18,16 +18,15 @@ import math
 from dataclasses import astuple
 from pathlib import Path
 
-from leae.analysis.columns import columns_of, over_images
-from leae.analysis.curves import AXES, CHECKPOINTS, draw_curves, measure_curves, training_minutes, write_curves
-from leae.analysis.measure import Measured, Sample, measure, with_baselines
-from leae.analysis.metrics import PerceptualFigures
-from leae.analysis.table import print_table, table, write_csv, write_markdown
-from leae.analysis.trained import add_run_arguments, find_checkpoint, open_runs, require_file, save_picture
+from leae.analysis.curves import AXES, draw_curves, measure_curves, training_minutes, write_curves
+from leae.analysis.measure import Measured, PerceptualFigures, Sample, measure, with_baselines
+from leae.analysis.table import columns_of, over_images, print_table, table, write_csv, write_markdown
+from leae.analysis.trained import add_run_arguments, find_checkpoint, open_runs, require_file
 from leae.errors import require, require_whole
 from leae.files import atomic_write
 from leae.training.device import find_device
-from leae.training.run import RUNS, versions
+from leae.training.pictures import save_picture
+from leae.training.run import CHECKPOINTS, RUNS, versions
 from leae.training.settings import Parser
 
 

@@ -17,30 +17,22 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs
 from leae.autoencoder import BaseAutoencoder
+from leae.checkpoints import CONFIG, SETTINGS, WEIGHTS, state_of, write_checkpoint
 from leae.distributed import FunctionOf
 from leae.errors import UsageError, require
 from leae.files import atomic_write
-from leae.training.checkpoints import state_of, write_checkpoint
 from leae.training.device import find_device
-from leae.training.hub import CONFIG, ORIGIN, WEIGHTS
 from leae.training.settings import Parser
 
 OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png")
 
 
-def encode(model: BaseAutoencoder, images: Tensor) -> Tensor:
-    """What `model.encode` computes in evaluation mode, but for the loop over batches, which a graph cannot have."""
-    pixels = images if model.output == "sigmoid" else 2 * images - 1
-    return model.encoder.norm(model.encoder.convolve(pixels))
-
-
 def write_onnx(model: BaseAutoencoder, folder: Path) -> None:
     """encoder.onnx and decoder.onnx of a model on the CPU, in evaluation mode."""
-    encoder = FunctionOf(encode, model), torch.rand(2, *model.image_shape), "images", "codes"
+    encoder = FunctionOf(type(model).encode, model), torch.rand(2, *model.image_shape), "images", "codes"
     decoder = FunctionOf(type(model).decode, model), torch.rand(2, *model.latent_shape), "codes", "images"
     for name, (graph, example, given, result) in (("encoder", encoder), ("decoder", decoder)):
         options = {"input_names": [given], "output_names": [result], "external_data": False, "verbose": False}
@@ -137,7 +129,7 @@ def main(options: argparse.Namespace) -> None:
     for name in OPTIONAL:  # an earlier export's
         (folder / name).unlink(missing_ok=True)
     write_checkpoint(folder / WEIGHTS, model, run.step, state_of(model))
-    for name, content in ((CONFIG, {**about, **shapes}), (ORIGIN, run.run.content)):
+    for name, content in ((CONFIG, {**about, **shapes}), (SETTINGS, run.run.content)):
         with atomic_write(folder / name) as file:
             json.dump(content, file, indent=2)
     if options.onnx:

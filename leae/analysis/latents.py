@@ -24,21 +24,21 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from tqdm import tqdm
 
 from leae.analysis import trained
-from leae.analysis.codes import class_difference, nearest_others, separation, sigreg_statistics
 from leae.analysis.maps import MAPS, MOST_CLASSES, draw_map, make_map, require_umap
-from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, save_picture
+from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs
+from leae.codes import effective_rank, sigreg_statistics
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
 from leae.errors import UsageError, require, require_whole
 from leae.randomness import generator
 from leae.training.device import find_device
 from leae.training.evaluation import evaluation_mode, sample_images
-from leae.training.monitoring import effective_rank
-from leae.training.pictures import draw_grid
+from leae.training.pictures import draw_grid, save_picture
 from leae.training.settings import Parser
 
 MAPPED = 2_000  # held-out images on a map
@@ -98,6 +98,23 @@ class LatentSpace:
     def grid(self, rows: dict[str, Tensor], said: str, **options) -> Image.Image:
         """A picture of rows under the run's title and what is said of them."""
         return draw_grid(rows, f"{self.run.title}\n{said}", **options)
+
+
+def class_difference(codes: Tensor, labels: Tensor) -> Tensor:
+    """An attribute's direction, the mean code with it less the mean code without it: [N, D] and bool [N] → [D]."""
+    return codes[labels].mean(dim=0) - codes[~labels].mean(dim=0)
+
+
+def separation(codes: Tensor, labels: Tensor) -> float:
+    """How well an attribute's direction separates codes [N, D] with it from those without it (labels bool [N]).
+
+    This is the AUROC of every second code along the direction of the others, chance being 0.5; NaN where either half
+    lacks one of the classes.
+    """
+    fitted, judged = labels[::2], labels[1::2]
+    if not all(half.any() and not half.all() for half in (fitted, judged)):
+        return float("nan")
+    return float(roc_auc_score(judged.numpy(), (codes[1::2] @ class_difference(codes[::2], fitted)).numpy()))
 
 
 def separations(space: LatentSpace) -> dict[str, float]:
@@ -164,6 +181,15 @@ def draw_walks(space: LatentSpace, attributes: list[str], count: int) -> Image.I
             rows[label] = torch.cat([originals[number][None], space.decode(codes)])
     columns = ["original", *(f"{step:+g}".replace("-", "−") if step else "reconstruction" for step in WALK)]
     return space.grid(rows, WALKS, columns=columns)
+
+
+def nearest_others(codes: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Euclidean distances [Q, count], ascending, and indices of the nearest other codes; `queries` are int64 [Q]."""
+    # Differences, not products: these lose what is small beside the codes' own length.
+    distances = torch.cdist(codes[queries], codes, compute_mode="donot_use_mm_for_euclid_dist")
+    distances[torch.arange(len(queries)), queries] = torch.inf
+    ascending, indices = distances.sort(dim=1, stable=True)
+    return ascending[:, :count], indices[:, :count]
 
 
 def draw_neighbours(space: LatentSpace, count: int) -> Image.Image:

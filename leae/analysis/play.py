@@ -16,9 +16,9 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from leae.analysis.codes import class_difference, mean_square_distance
-from leae.analysis.latents import LatentSpace, draw_fitted
+from leae.analysis.latents import LatentSpace, class_difference, draw_fitted
 from leae.analysis.trained import add_run_arguments, open_runs
+from leae.codes import mean_square_distance
 from leae.errors import UsageError, require_whole
 from leae.randomness import generator
 from leae.training.device import find_device

@@ -10,7 +10,7 @@ import argparse
 import math
 from pathlib import Path
 
-from leae.training.folder import CHANGEABLE, RUNS, read_metrics, read_settings
+from leae.training.run import CHANGEABLE, RUNS, read_metrics, read_settings
 from leae.training.settings import script_constants
 
 SCRIPTS = Path(__file__).parents[2]

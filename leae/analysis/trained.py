@@ -1,25 +1,19 @@
 """Trained runs as the commands read them: model, data set, codes; and how the commands write pictures."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from leae.autoencoder import BaseAutoencoder
-from leae.data.batches import Images, to_float
+from leae.checkpoints import find_weights, load_checkpoint
+from leae.data.batches import Images, chunks_of
 from leae.data.prepare import Dataset, open_dataset
 from leae.errors import UsageError
-from leae.files import atomic_write
 from leae.randomness import generator
-from leae.training.checkpoints import load_checkpoint
-from leae.training.evaluation import BATCH, MaskedViews, evaluation_mode
-from leae.training.hub import ORIGIN, WEIGHTS
+from leae.training.evaluation import MaskedViews, evaluation_mode
 from leae.training.run import CHECKPOINTS, Run
 from leae.training.settings import Parser
 
@@ -42,7 +36,7 @@ class TrainedRun:
     def method(self) -> str:
         """What it was trained for."""
         settings = self.run.settings
-        judge = f", {settings['OBJECTIVE']}, {settings['JUDGE_RULER']} ruler" if "JUDGE_RULER" in settings else ""
+        judge = f", {settings['OBJECTIVE']}, {settings['JUDGE_NORM']} norm" if "JUDGE_NORM" in settings else ""
         return self.run.kind + judge
 
     @property
@@ -87,7 +81,7 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
     for folder, name, place in zip(folders, names, places, strict=True):
         if places.count(place) > 1:
             raise UsageError(f"{folder} is given twice; name every run once")
-        run = Run.read(folder, ORIGIN if (Path(folder) / ORIGIN).is_file() else "settings.json")
+        run = Run.read(folder)
         missing = [setting for setting in NEEDED if setting not in run.settings]
         if missing:
             raise UsageError(f"{folder}/settings.json has no {missing[0]}; train it again with this version of leae")
@@ -102,12 +96,10 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
 
 def find_checkpoint(run: Run, name: str) -> Path:
     """The file of a run's checkpoint, of an exported folder its only one; a `UsageError` if there is none."""
-    if (run.folder / ORIGIN).is_file():
-        return run.folder / WEIGHTS
-    path = run.folder / "checkpoints" / f"{name}.safetensors"
+    path = find_weights(run.folder, (name,))
     if path.is_file():
         return path
-    there = " or ".join(sorted(file.stem for file in path.parent.glob(f"*{path.suffix}"))) or "none yet"
+    there = " or ".join(sorted(file.stem for file in (path / "checkpoints").glob("*.safetensors"))) or "none yet"
     advice = f"train it to its end, by --resume {run.folder}, or choose another --checkpoint: {there}"
     raise UsageError(f"{run.folder} has no checkpoint {name}; {advice}")
 
@@ -118,21 +110,9 @@ def draw_training(dataset: Dataset, seed: int = 0) -> np.ndarray:
     return drawn[:TRAINING_CODES].sort().values.numpy()
 
 
-def batches_of(images: Images | Tensor, device: torch.device, title: str) -> Iterator[tuple[int, Tensor]]:
-    """Batches float [n, C, S, S] in [0, 1] of images uint8 [N, S, S, C], each behind the index of its first image.
-
-    A float tensor of images is cut as it is.
-    """
-    ready = isinstance(images, Tensor) and images.is_floating_point()
-    firsts = range(0, len(images), BATCH)
-    for first in tqdm(firsts, desc=title, leave=False, dynamic_ncols=True, disable=len(firsts) == 1):
-        batch = images[first : first + BATCH]
-        yield first, batch.to(device) if ready else to_float(batch, device)
-
-
 def encode_all(model, images: Images, views: MaskedViews | None, device: torch.device, title: str) -> Tensor:
     """Codes float32 [N, *latent_shape] of images uint8 [N, S, S, C] or their views; `UsageError` if not finite."""
-    batches = batches_of(images, device, title)
+    batches = chunks_of(images, device, title)
     with torch.no_grad():  # the model is in evaluation mode
         codes = torch.cat([model.encode(views(x, first) if views else x).float().cpu() for first, x in batches])
     return require_finite(codes, title)
@@ -145,7 +125,7 @@ def codes_and_errors(model, images: Images | Tensor, device: torch.device, title
     """
     codes, errors = [], []
     with evaluation_mode(model):
-        for _, batch in batches_of(images, device, title):
+        for _, batch in chunks_of(images, device, title):
             codes.append(model.encode(batch))
             errors.append((model.decode(codes[-1]) - batch).cpu().double().square().mean(dim=(1, 2, 3)))
     return require_finite(torch.cat(codes).float().cpu(), title), torch.cat(errors)
@@ -162,12 +142,3 @@ def require_file(path: Path | None, option: str, *suffixes: str) -> None:
     """Refuse a path, if one is given, where no file of these kinds can be written: `UsageError`."""
     if path and (path.suffix.lower() not in suffixes or not path.parent.is_dir()):
         raise UsageError(f"{option} is {path}; it must be a {' or '.join(suffixes)} file in a folder that exists")
-
-
-def save_picture(picture: Image.Image | Figure, path: Path) -> None:
-    """Write a PNG file."""
-    with atomic_write(path, "wb") as file:
-        if isinstance(picture, Figure):
-            picture.savefig(file, format="png")
-        else:
-            picture.save(file, format="PNG")

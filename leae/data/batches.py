@@ -2,16 +2,20 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from leae.distributed import rank, world_size
-from leae.errors import UsageError, require, require_whole
+from leae.errors import UsageError, require
 from leae.randomness import generator
+
+CHUNK = 256  # images that a model is shown at a time, where it is not trained
 
 
 class ImageFile:
@@ -65,6 +69,21 @@ def to_float(images: Images | Tensor, device: torch.device | str = "cpu") -> Ten
     return images.to(device).permute(0, 3, 1, 2).float() / 255
 
 
+def chunks_of(
+    images: Images | Tensor, device: torch.device | str = "cpu", title: str = "", share: bool = False
+) -> Iterator[tuple[int, Tensor]]:
+    """Images in chunks, so that memory is bounded: float [n, C, S, S] in [0, 1], behind the number of the first one.
+
+    The images are uint8 [N, S, S, C] or a float tensor [N, C, S, S]. With a title there is a progress bar; with `share`
+    every process has its part of the chunks.
+    """
+    firsts = range(rank() * CHUNK, len(images), world_size() * CHUNK) if share else range(0, len(images), CHUNK)
+    for first in tqdm(firsts, title, leave=False, dynamic_ncols=True, disable=not title or len(firsts) == 1):
+        chunk = images[first : first + CHUNK]
+        ready = isinstance(chunk, Tensor) and chunk.is_floating_point()
+        yield first, chunk.to(device) if ready else to_float(chunk, device)
+
+
 class Batches:
     """Shuffled training batches of `images`, uint8 [N, S, S, C]. A step's batch is a function of (seed, step) alone.
 
@@ -72,15 +91,14 @@ class Batches:
     fill a batch are left out of that epoch. `batch_size` is that of all processes together; each cuts its own rows.
 
     All images are kept on a GPU that has room for them. Otherwise batches are read from their file, for a GPU one step
-    ahead and by another thread. `UsageError` if there are fewer images than one batch, or the processes cannot share a
-    batch evenly.
+    ahead and by another thread. A `ValueError` if there are fewer images than one batch, or the processes cannot
+    share a batch evenly.
     """
 
     def __init__(self, images: Images, batch_size: int, seed: int, device: torch.device):
-        require_whole(1, BATCH_SIZE=batch_size)
-        enough, even = batch_size <= len(images), batch_size % world_size() == 0
-        require(enough, "BATCH_SIZE", batch_size, f"at most the number of training images, {len(images)}")
-        require(even, "BATCH_SIZE", batch_size, f"a multiple of {world_size()}, the number of processes")
+        enough, even = 1 <= batch_size <= len(images), batch_size % world_size() == 0
+        require(enough, "batch_size", batch_size, f"from 1 to the number of training images, {len(images)}")
+        require(even, "batch_size", batch_size, f"a multiple of {world_size()}, the number of processes")
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.steps_per_epoch = len(images) // batch_size
         resident = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2

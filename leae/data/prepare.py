@@ -23,10 +23,11 @@ from tqdm import tqdm
 
 from leae.data import celeba
 from leae.data.batches import ImageFile
-from leae.data.sources import DATA, NAMES, Source, digest, find_source, one_at_a_time
-from leae.errors import UsageError, require, require_whole
-from leae.files import atomic_write
+from leae.data.sources import DATA, DATA_SETS, Source, find_source
+from leae.errors import UsageError, require_whole
+from leae.files import atomic_write, digest, one_at_a_time, write_json
 
+LARGEST_IMAGE, MOST_FACES = 2048, 10**6  # pixels a side; rendered faces to train on
 FORMAT = 3  # of the prepared folder; another number is prepared again
 BAD_SHARE = 0.01  # a larger share of unusable images is an error
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
@@ -53,17 +54,18 @@ class Dataset:
         return "valid" if "valid" in self.images else "test"
 
 
-def open_dataset(name: str, image_size: int, face_count: int = 50_000, identity: str | None = None) -> Dataset:
+def open_dataset(
+    name: str, image_size: int, face_count: int = 50_000, identity: str | None = None, at_least: int = 1
+) -> Dataset:
     """A data set by its name, prepared first if it is not, if its source has changed since, or if it is damaged.
 
-    Of the processes that call this at once, the first prepares it and the others wait. The size may be at most 2048,
-    the count of faces 1,000,000; see `find_source`. `identity` is that of the data set that a run was trained on: a
-    prepared folder that has it is opened, and the source is not asked for. `UsageError` if the data set cannot be
-    prepared, or has another identity than the one asked for.
+    Of the processes that call this at once, the first prepares it and the others wait. The size may be at most
+    LARGEST_IMAGE, the count of faces MOST_FACES; see `find_source`. `identity` is that of the data set that a run was
+    trained on: a prepared folder that has it is opened, and the source is not asked for. `UsageError` if the data set
+    cannot be prepared, has fewer than `at_least` training images, or another identity than the one asked for.
     """
-    require(isinstance(name, str), "DATASET", name, "a text")
-    require_whole(1, 2048, IMAGE_SIZE=image_size)
-    require_whole(1, 10**6, FACES=face_count)
+    require_whole(1, LARGEST_IMAGE, image_size=image_size)
+    require_whole(1, MOST_FACES, face_count=face_count)
     for folder in sorted((DATA / "prepared").glob("[!.]*")) if identity else ():
         manifest = _read_manifest(folder)
         if manifest and digest(manifest["checksums"]) == identity:
@@ -71,6 +73,8 @@ def open_dataset(name: str, image_size: int, face_count: int = 50_000, identity:
                 if _is_whole(folder, manifest):
                     return _open(folder, manifest, name)
     source = find_source(name, image_size, face_count)
+    if (count := len(source.splits["train"])) < at_least:
+        raise UsageError(f"{source.title}: {count:,} images to train on, fewer than a batch of {at_least:,}")
     folder = DATA / "prepared" / source.key
     with one_at_a_time(folder):
         manifest = _read_manifest(folder)
@@ -107,8 +111,8 @@ def _is_whole(folder: Path, manifest: dict) -> bool:
         if not (folder / name).is_file() or _checksum(folder / name) != checksum:
             print(f"{folder / name} is damaged")
             return False
-    with suppress(OSError), atomic_write(record) as file:  # a read-only folder is verified each time
-        json.dump(verified, file)
+    with suppress(OSError):  # a read-only folder is verified each time
+        write_json(record, verified)
     return True
 
 
@@ -154,8 +158,7 @@ def _prepare(source: Source, folder: Path) -> dict:
             "attribute_names": list(source.attribute_names),
             "skipped": bad,
         }
-        with atomic_write(temporary / "manifest.json") as file:
-            json.dump({**manifest, "checksum": digest(manifest)}, file, indent=2)
+        write_json(temporary / "manifest.json", {**manifest, "checksum": digest(manifest)})
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
         return manifest
@@ -205,7 +208,7 @@ def _list(bad: list[list[str]], total: int) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", help=f"{', '.join(NAMES)}, or the path of a folder of images")
+    parser.add_argument("dataset", help=f"{', '.join(DATA_SETS)}, or the path of a folder of images")
     omit = {"type": int, "default": argparse.SUPPRESS}  # until PyTorch has said whether there is a GPU
     parser.add_argument("--image-size", **omit, help="side in pixels [main.py's: 128, without a GPU 64]")
     parser.add_argument("--faces", **omit, help="faces to train on [main.py's: 50000, without a GPU 8192]")

@@ -1,24 +1,21 @@
 """What there is to prepare, and how to read it: CelebA, folders of images, small data sets and rendered faces."""
 
-import errno
 import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from leae.data import celeba, faces, small_sets
 from leae.data.images import SUFFIXES, UNREADABLE, read_square, reason
-from leae.errors import UsageError, require, say
+from leae.errors import UsageError, require
+from leae.files import digest, one_at_a_time
 
 DATA = Path("data")
-NAMES = ("celeba", "faces", *small_sets.SMALL_SETS)  # besides "auto" and folders' paths
 CELEBA_CROP = 128  # side in pixels of the square cut out of CelebA's 178×218, whatever size it is scaled to
 TEST_EVERY = 10  # one image in so many is for testing where the source does not say
 FACE_SEED = 0
@@ -45,33 +42,28 @@ class Source:
 def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
     """The source that a data set's name means. Nothing is prepared yet; a small set is downloaded.
 
-    The name is "celeba", "faces", "auto" (CelebA if it lies under data/celeba, else faces), one of `small_sets`, or a
-    folder's path; a folder in CelebA's layout is read as such. Images will have `image_size` pixels a side, and
-    `face_count` faces would be rendered for training. `UsageError` if there is no such data set, or a part is missing.
+    The name is one of DATA_SETS, "auto" (CelebA if it lies under data/celeba, else faces), or a folder's path; a folder
+    in CelebA's layout is read as such. Images will have `image_size` pixels a side, and `face_count` faces would be
+    rendered for training. `UsageError` if there is no such data set, or a part is missing.
     """
     root = DATA / "celeba"
     if name == "auto":
         name = "celeba" if (found := celeba.has_celeba(root)) else "faces"
-        say(f"data: CelebA from {root}" if found else "data: no CelebA, so faces are rendered; to download it:")
+        print(f"data: CelebA from {root}" if found else "data: no CelebA, so faces are rendered; to download it:")
         if not found:
-            print(f"    {celeba.COMMAND}")  # whole, to be copied
-    if name == "faces":
-        return faces_source(image_size, face_count)
-    if name in small_sets.SMALL_SETS:
-        return small_source(name, image_size)
-    path = root if name == "celeba" else Path(name)
-    if name and celeba.has_celeba(path):
-        return replace(celeba_source(path, image_size), name=name)
-    if name == "celeba":
-        raise UsageError(f"there is no CelebA in {root}; run {celeba.COMMAND}, or put {celeba.BY_HAND} there")
-    if name and path.is_dir():
-        return replace(folder_source(path, image_size), name=name)  # "./digits" is a folder, "digits" is none
-    raise UsageError(f"there is no data set {name!r}; choose auto, {', '.join(NAMES)}, or a folder of images")
+            print(f"    {celeba.COMMAND}")
+    if name in DATA_SETS:
+        return DATA_SETS[name].find(image_size, face_count)
+    if name and celeba.has_celeba(Path(name)):
+        return replace(celeba_source(Path(name), image_size), name=name)  # "./digits" is a folder, "digits" is none
+    if name and Path(name).is_dir():
+        return replace(folder_source(Path(name), image_size), name=name)
+    raise UsageError(f"there is no data set {name!r}; choose auto, {', '.join(DATA_SETS)}, or a folder of images")
 
 
 def channels_of(name: str) -> int:
     """How many channels the images of a data set have: 1 for the grey small sets, 3 for everything else."""
-    return small_sets.SMALL_SETS[name].channels if name in small_sets.SMALL_SETS else 3
+    return DATA_SETS[name].channels if name in DATA_SETS else 3
 
 
 def faces_source(size: int, count: int) -> Source:
@@ -86,7 +78,7 @@ def _render(size: int, items: list[int]) -> list:
     return [faces.render_face(FACE_SEED, item, size) for item in items]
 
 
-def small_source(name: str, size: int) -> Source:
+def small_source(name: str, size: int, face_count: int) -> Source:
     """MNIST, Fashion-MNIST, CIFAR-10 or scikit-learn's digits, downloaded where missing; see `small_sets`."""
     small = small_sets.SMALL_SETS[name]
     with one_at_a_time(DATA / name):
@@ -97,15 +89,21 @@ def small_source(name: str, size: int) -> Source:
     return Source(name, f"{name}-{size}", small.title, size, fingerprint, splits, read, classes, {}, small.channels)
 
 
+def official_celeba(size: int, face_count: int) -> Source:
+    """CelebA itself; `UsageError` if it is not there."""
+    root = DATA / "celeba"
+    if not celeba.has_celeba(root):
+        raise UsageError(f"there is no CelebA in {root}; run {celeba.COMMAND}, or put {celeba.BY_HAND} there")
+    return replace(celeba_source(root, size), name="celeba", key=f"celeba-{size}", title="CelebA")
+
+
 def celeba_source(root: Path, size: int) -> Source:
-    """CelebA, or photographs in its layout; see `leae.data.celeba`. Nothing is scaled up."""
-    require(size <= CELEBA_CROP, "IMAGE_SIZE", size, f"at most {CELEBA_CROP} for CelebA, whose images are cut to that")
+    """Photographs in CelebA's layout; see `leae.data.celeba`. Nothing is scaled up."""
+    require(size <= CELEBA_CROP, "image_size", size, f"at most {CELEBA_CROP} for CelebA, whose images are cut to that")
     found = celeba.find(root)
     fingerprint = digest(_states(root, found.files), CELEBA_CROP)
     read = partial(read_images, found.archive or root, size, CELEBA_CROP)
     key, title = _folder_key(root, size), f"CelebA's layout in {root}"
-    if root == DATA / "celeba":
-        key, title = f"celeba-{size}", "CelebA"
     return Source(str(root), key, title, size, fingerprint, found.splits, read, found.attribute_names, found.attributes)
 
 
@@ -169,25 +167,20 @@ def _states(root: Path, paths: Iterable[Path]) -> list:
     return sorted((str(path.relative_to(root)), state.st_size, state.st_mtime_ns) for path, state in states)
 
 
-def digest(*parts) -> str:
-    """sha256, in hex, of the parts as Python writes them."""
-    return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()
+@dataclass(frozen=True)
+class DataSet:
+    """A data set that has a name."""
+
+    title: str
+    channels: int  # of its images
+    find: Callable[[int, int], Source]  # for images of so many pixels a side, and so many rendered faces
 
 
-@contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Of the processes that enter a block with the same path, let one in at a time, by a lock file beside it.
-
-    In a read-only place there is no lock: nothing can be prepared there, and reading needs none.
-    """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-    try:
-        yield
-    finally:
-        lock.release()
+DATA_SETS = {
+    "celeba": DataSet("CelebA", 3, official_celeba),
+    "faces": DataSet("rendered faces", 3, faces_source),
+    **{
+        name: DataSet(small.title, small.channels, partial(small_source, name))
+        for name, small in small_sets.SMALL_SETS.items()
+    },
+}

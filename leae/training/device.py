@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from leae.distributed import world_size
-from leae.errors import UsageError, first_line, require, require_choice, say
+from leae.errors import UsageError, first_line, require
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # of glibc's malloc.h
@@ -17,15 +17,17 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # of
 def find_device(name: str, precision: str = "auto") -> torch.device:
     """The device of that name, ready for training; of several GPUs that torchrun's processes share, this one's.
 
-    A `UsageError` if there is no such device here or no such precision, or if there are more processes than GPUs.
+    A `UsageError` if there is no such device here, or if there are more processes than GPUs.
     """
-    require_choice(PRECISIONS, PRECISION=precision)
-    require(isinstance(name, str), "DEVICE", name, "auto, cuda, mps or cpu")
     if name == "auto":  # an Apple GPU trains with the constants of a CPU, in float32
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = usable_device(name)
+    try:
+        torch.empty(1, device=name).item()  # fails on devices that are not there, or hold no numbers
+    except (RuntimeError, AssertionError, ImportError) as error:  # PyTorch built without CUDA asserts
+        raise UsageError(f"PyTorch cannot use the device {name!r} here; choose another, such as cpu") from error
+    device = torch.device(name)
     if precision == "bfloat16" and not has_bfloat16(device):
-        say("precision: bfloat16, but this device has no such instructions: steps will be slow")
+        print("precision: bfloat16, but this device has no such instructions: steps will be slow")
     if device.type == "cuda":
         if world_size() > 1:
             processes, count = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
@@ -38,15 +40,6 @@ def find_device(name: str, precision: str = "auto") -> torch.device:
     else:
         keep_freed_memory(True)
     return device
-
-
-def usable_device(name: str | torch.device) -> torch.device:
-    """The device of that name; a `UsageError` if PyTorch cannot compute on it here."""
-    try:
-        torch.empty(1, device=name).item()  # fails on devices that are not there, or hold no numbers
-    except (RuntimeError, AssertionError, ImportError) as error:  # PyTorch built without CUDA asserts
-        raise UsageError(f"DEVICE is {name!r}, which PyTorch cannot use here; choose another, such as cpu") from error
-    return torch.device(name)
 
 
 def keep_freed_memory(keep: bool) -> None:
@@ -87,7 +80,7 @@ def compile_if_it_works(*encoders_and_decoders: nn.Module) -> None:
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=next(encoders_and_decoders[0].parameters()).device))
     except (RuntimeError, ImportError, OSError) as error:
-        say(f"torch.compile does not work here ({first_line(error)}); going on without it")
+        print(f"torch.compile does not work here ({first_line(error)}); going on without it")
         return
     for module in dict.fromkeys(encoders_and_decoders):  # a live judge's encoder is the model's
         name = "project" if hasattr(module, "project") else "forward"

@@ -1,16 +1,19 @@
-"""How well a model reconstructs images that it was not trained on, and the grids that show it."""
+"""What is measured and shown of a run while it trains: PSNR of held-out images, health of the codes, grids."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from leae.autoencoder import BATCH, BaseAutoencoder
-from leae.data.batches import Images, to_float
-from leae.distributed import all_reduce_sum, rank, world_size
-from leae.errors import require_in
+from leae.autoencoder import BaseAutoencoder
+from leae.codes import dead_dimensions, effective_rank
+from leae.data.batches import Images, chunks_of, to_float
+from leae.distributed import all_reduce_sum, rank
+from leae.judge import Judge
 from leae.layers import float64_device
 from leae.masking import add_noise, draw_boxes, fill_squares, mask_side
 from leae.randomness import generator
@@ -18,6 +21,8 @@ from leae.randomness import generator
 AVERAGED = 20_000  # training images whose mean is taken
 SAMPLE_ROWS = 5  # of a grid
 DRAWN = 65_536  # masks that are drawn; image 65,537 has the first one again
+COLLAPSED_RANK = 1.5  # codes of a smaller effective rank lie almost on a line
+FEWEST_CODES, MOST_CODES = 16, 1024  # held-out images whose codes are measured; fewer cannot tell
 
 
 def psnr(images: Tensor, references: Tensor) -> Tensor:
@@ -28,7 +33,7 @@ def psnr(images: Tensor, references: Tensor) -> Tensor:
 class MaskedViews:
     """The masked views of every evaluation: an image's square is the same for every run and every run's seed.
 
-    `mask_ratio` is the share of the area, `seed` that of the squares' places; raises what `mask_side` does.
+    `mask_ratio` is the share of the area; `seed` draws the squares' places. Raises what `mask_side` does.
     """
 
     name = "masked"
@@ -53,7 +58,6 @@ class NoisyViews:
     name = "noisy"
 
     def __init__(self, deviation: float):
-        require_in("(0, 1]", NOISE=deviation)
         self.deviation = deviation
 
     def __call__(self, images: Tensor, first: int = 0) -> Tensor:
@@ -81,7 +85,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
     """Reconstructions of images [N, C, S, S] by the model in evaluation mode."""
     with evaluation_mode(model):
-        return torch.cat([model(batch) for batch in images.split(BATCH)])
+        return torch.cat([model(chunk) for _, chunk in chunks_of(images, images.device)])
 
 
 def grid_rows(model: nn.Module, images: Tensor, views: Views) -> dict[str, Tensor]:
@@ -104,17 +108,6 @@ def sample_rows(model: BaseAutoencoder, columns: int, seed: int, device: torch.d
     return {f"samples {number}": row for number, row in enumerate(rows, start=1)}
 
 
-def evaluate(model: nn.Module, images: Images, views: Views, device: torch.device) -> dict[str, float]:
-    """Mean PSNR in dB of the reconstructions of images, uint8 [N, S, S, C], and of those of their views.
-
-    They are "psnr_clean", and "psnr_masked" or "psnr_noisy", both against the images themselves. Processes that share
-    a run share the images.
-    """
-    clean = _mean_psnr(images, lambda batch, first: reconstruct(model, batch), device)
-    corrupted = _mean_psnr(images, lambda batch, first: reconstruct(model, views(batch, first)), device)
-    return {"psnr_clean": clean, f"psnr_{views.name}": corrupted}
-
-
 def mean_image(images: Images) -> Tensor:
     """The mean of images uint8 [N, S, S, C]: float [C, S, S] in [0, 1]."""
     parts = (np.asarray(images[first : first + 4096]) for first in range(0, len(images), 4096))
@@ -133,7 +126,7 @@ def references(train: Images, held_out: Images, views: Views, device: torch.devi
 
 
 def summary(measures: dict[str, float], views: Views) -> str:
-    """A line with what `evaluate` measured, beside `references`."""
+    """A line with the PSNR that an `Evaluation` measured, beside its references."""
     name, value = views.name, {name: f"{value:.2f} dB" for name, value in measures.items()}
     return (
         f"held-out PSNR: {value['psnr_clean']} clean, {value[f'psnr_{name}']} {name}; "
@@ -142,10 +135,59 @@ def summary(measures: dict[str, float], views: Views) -> str:
 
 
 def _mean_psnr(images: Images, answer: Callable[[Tensor, int], Tensor], device: torch.device) -> float:
-    """Mean PSNR of `answer`, a function of a batch and of its first image's number, against the images."""
-    total = 0.0
-    for first in range(rank() * BATCH, len(images), world_size() * BATCH):
-        batch = to_float(images[first : first + BATCH], device)
-        total += psnr(answer(batch, first), batch).sum().item()
+    """Mean PSNR of `answer`, a function of a batch and of its first image's number, against the images.
+
+    Processes that share a run share the images.
+    """
+    chunks = chunks_of(images, device, share=True)
+    total = sum(psnr(answer(chunk, first), chunk).sum().item() for first, chunk in chunks)
     total = torch.tensor(total, dtype=torch.float64, device=float64_device(device))
     return all_reduce_sum(total).item() / len(images)
+
+
+class Evaluation:
+    """The evaluation of a run on held-out images: what it measures is a row of metrics.csv.
+
+    It takes training and held-out images, uint8 [N, S, S, C]. The codes of the first 1,024 held-out ones are measured,
+    if there are at least 16.
+    """
+
+    def __init__(self, train: Images, held_out: Images, views: Views, device: torch.device):
+        self.held_out, self.views, self.device = held_out, views, device
+        self.references = references(train, held_out, views, device)
+        self.encoded = to_float(held_out[:MOST_CODES], device) if len(held_out) >= FEWEST_CODES else None
+        self.collapsed = set()
+
+    def __call__(self, step: int, model: BaseAutoencoder, judge: Judge | None = None) -> dict[str, float]:
+        """Figures by name, after so many steps. Warns where codes have collapsed, once when it begins.
+
+        "psnr_clean", and "psnr_masked" or "psnr_noisy": mean PSNR in dB of the reconstructions of images, and of their
+        views, both against the images; those of `references`; "encoder_effective_rank", "encoder_dead_dimensions",
+        and the same of the judge, where there is one and codes are finite.
+        """
+        held_out, views = self.held_out, self.views
+        clean = _mean_psnr(held_out, lambda images, first: reconstruct(model, images), self.device)
+        corrupted = _mean_psnr(held_out, lambda images, first: reconstruct(model, views(images, first)), self.device)
+        measures = {"psnr_clean": clean, f"psnr_{views.name}": corrupted, **self.references}
+        if self.encoded is None:
+            return measures
+        chunks = [chunk for _, chunk in chunks_of(self.encoded, self.device)]
+        with evaluation_mode(model):
+            codes = {"encoder": torch.cat([model.encode(chunk) for chunk in chunks])}
+        if judge is not None:
+            with evaluation_mode(judge):
+                codes["judge"] = judge.normalise(torch.cat([judge.encoder.project(chunk) for chunk in chunks]))
+        for name, code in codes.items():
+            if code.isfinite().all():  # else nothing of it will be saved
+                measures |= self._health_of(name, code, step)
+        return measures
+
+    def _health_of(self, name: str, codes: Tensor, step: int) -> dict[str, float]:
+        """Effective rank and dead dimensions of codes; a warning if they have collapsed since the last time."""
+        directions, dead, size = effective_rank(codes), dead_dimensions(codes), codes.shape[1]
+        collapsed = dead > 0 or (size > 1 and directions < COLLAPSED_RANK)
+        if collapsed and name not in self.collapsed and rank() == 0:
+            text = f"{dead} of {size} dimensions are dead and their effective rank is {directions:.2f}"
+            tqdm.write(f"warning: the {name}'s codes have collapsed: after step {step:,} {text}", file=sys.stderr)
+        (self.collapsed.add if collapsed else self.collapsed.discard)(name)
+        return {f"{name}_effective_rank": directions, f"{name}_dead_dimensions": dead}

@@ -1,11 +1,14 @@
-"""Pictures made of images: labelled rows under a title."""
+"""Pictures: labelled rows of images under a title, and the curves of a run."""
 
 from pathlib import Path
 
 import matplotlib
 import torch
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from leae.files import atomic_write
 
 TILE = 128  # smallest side in pixels at which an image is shown
 GAP = 4  # pixels between two images
@@ -75,3 +78,36 @@ def _cut(text: str, width: int, font) -> str:
     if font.getlength(text) <= width:
         return text
     return next(short for end in range(len(text), -1, -1) if font.getlength(short := text[:end] + "…") <= width)
+
+
+def draw_metrics(columns: list[str], rows: list[dict[str, str]], title: str) -> Figure:
+    """metrics.csv, by columns and rows, as curves: loss and its terms, held-out PSNR, effective ranks, rate."""
+    figure = Figure(figsize=(15, 8), dpi=110)
+    figure.suptitle(title)
+    # A layout engine would draw it twice. Legends stand beside their panels.
+    margins = {"left": 0.06, "right": 0.87, "bottom": 0.07, "top": 0.9, "wspace": 0.55, "hspace": 0.28}
+    (losses, quality), (ranks, rates) = figure.subplots(2, 2, gridspec_kw=margins)
+    logged = {name for row in rows if row["split"] == "train" for name in row} - {"images_per_second"}
+    for name in columns[3:]:
+        points = [(int(row["step"]), float(row[name])) for row in rows if name in row]
+        axes = rates if name == "learning_rate" else losses if name in logged else None
+        axes = quality if name.startswith("psnr") else ranks if name.endswith("effective_rank") else axes
+        if points and axes:
+            number, reference = len(axes.lines), name.endswith(("_input", "_image"))
+            style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[2 if reference else number // 5 % 2]}
+            label = name.removeprefix("psnr_").replace("_", " ")
+            axes.plot(*zip(*points, strict=True), label=label, marker="" if reference else ".", ms=4, **style)
+    titles = {losses: "training loss and its terms", quality: "held-out PSNR (dB)"}
+    for axes, said in (titles | {ranks: "effective rank of held-out codes", rates: "learning rate"}).items():
+        axes.set(title=said, xlabel="step")
+        axes.grid(alpha=0.3)
+        if axes.has_data():
+            axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    losses.set_yscale("log" if losses.has_data() else "linear")
+    return figure
+
+
+def save_picture(picture: Image.Image | Figure, path: Path) -> None:
+    """Write a PNG file atomically."""
+    with atomic_write(path, "wb") as file:
+        (picture.savefig if isinstance(picture, Figure) else picture.save)(file, format="PNG")

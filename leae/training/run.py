@@ -14,21 +14,31 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from leae.autoencoder import BaseAutoencoder
+from leae.checkpoints import (
+    find_weights,
+    first_non_finite,
+    load_checkpoint,
+    part_of,
+    read_checkpoint,
+    restore_checkpoint,
+    state_of,
+    write_checkpoint,
+)
 from leae.data.prepare import Dataset
 from leae.distributed import rank
-from leae.errors import UsageError, say
-from leae.files import atomic_write
+from leae.errors import UsageError, require
+from leae.files import write_csv, write_json
 from leae.judge import Judge
-from leae.training.checkpoints import init_from_checkpoint, restore_checkpoint, state_of, write_checkpoint
 from leae.training.device import device_name
-from leae.training.folder import CHANGEABLE, CHECKPOINTS, RUNS, read_metrics, read_settings, require_new, tuples
-from leae.training.hub import find_weights
-from leae.training.monitoring import first_non_finite
-from leae.training.pictures import draw_grid
+from leae.training.pictures import draw_grid, draw_metrics, save_picture
+
+RUNS = Path("runs")
+CHECKPOINTS = ("000", "020", "040", "060", "080", "100")  # percent of a run at which one is kept
+# Constants that may change when a run is resumed, as they are no part of the experiment.
+CHANGEABLE = ("DEVICE", "COMPILE", "LOG_EVERY", "GRID_EVERY", "GRID_IMAGES", "SAVE_MINUTES")
 
 
 def milestones(total_steps: int) -> dict[int, list[str]]:
@@ -49,7 +59,7 @@ def versions() -> dict[str, str]:
 
 
 class Run:
-    """A run's settings and its folder, which `create` makes. `Run.read` reads one, `Run.resume` goes on with it.
+    """A run's settings and its folder. `Run.read` reads a run, `Run.resume` is for training it further.
 
     Of several processes that share a run only the first one writes; the methods of the others' do nothing.
     """
@@ -69,26 +79,28 @@ class Run:
         return self.data.get("identity")
 
     @classmethod
-    def read(cls, folder: str | Path, name: str = "settings.json") -> "Run":
+    def read(cls, folder: str | Path) -> "Run":
         """The run in a folder, of whatever kind and however far it came; raises what `read_settings` does."""
-        content = read_settings(Path(folder), name)
+        content = read_settings(Path(folder))
         run = cls(content["settings"], content["kind"], Path(folder), content["data"])
         run.content = content
         return run
 
     @classmethod
     def resume(cls, folder: str | Path, *kinds: str) -> "Run":
-        """The run in a folder, to go on with; while this process lives, no other one can.
+        """The run in a folder, to train it further; while this process lives, no other one can.
 
-        A `UsageError` if the folder is not a run of one of these kinds, or if a process is at it.
+        A `UsageError` if the folder is not a run of one of these kinds, or if a process is training it.
         """
         run = cls.read(folder)
+        if not (run.folder / "checkpoints").is_dir():
+            raise UsageError(f"{folder} is an exported model; start a new run from its weights: --init {folder}")
         if run.kind not in kinds:
             raise UsageError(f"{folder} is a {run.kind} run; resume it with the script that began it")
         run._lock()
         return run
 
-    def start(
+    def create_or_restore(
         self,
         kind: str,
         dataset: Dataset,
@@ -97,23 +109,25 @@ class Run:
         optimizer: torch.optim.Optimizer,
         judge: nn.Module | None = None,
     ) -> int:
-        """Make the run's folder, or restore the run from it, and say what is trained; how many steps have been made."""
+        """Make the run's folder, or restore the run from it, and print what is trained; how many steps have been made.
+
+        Raises what `restore` does.
+        """
         device = device_name(next(model.parameters()).device)
-        self.create(kind, dataset, device)
+        if not self.folder:
+            self._create(kind, dataset, device)
         start = self.restore(model, optimizer, judge)
         train, held_out = len(dataset.images["train"]), len(dataset.images[dataset.validation_split])
         held_out, size = min(held_out, self.settings["HELD_OUT"]), model.image_shape[-1]
-        say(f"device: {device}")
-        say(f"data: {dataset.title}, {train:,} images to train on, {held_out:,} held out, {size}×{size} pixels")
-        say(f"model: a code of {model.latent_size:,} numbers an image, {model.compression:.0f}× compression")
-        batch_size = self.settings["BATCH_SIZE"]
-        say(f"run: steps {start:,} to {total_steps:,}, {batch_size} images each; to resume it: --resume {self.folder}")
+        print(f"device: {device}")
+        print(f"data: {dataset.title}, {train:,} images to train on, {held_out:,} held out, {size}×{size} pixels")
+        print(f"model: a code of {model.latent_size:,} numbers an image, {model.compression:.0f}× compression")
+        steps = f"steps {start:,} to {total_steps:,}, {self.settings['BATCH_SIZE']} images each"
+        print(f"run: {steps}; to resume it: --resume {self.folder}")
         return start
 
-    def create(self, kind: str, dataset: Dataset, device: str) -> None:
-        """Make the run's folder, unless it has one: runs/NAME, or runs/<kind>-001, or with the next free number."""
-        if self.folder:
-            return
+    def _create(self, kind: str, dataset: Dataset, device: str) -> None:
+        """Make the run's folder: runs/NAME, or runs/<kind>-001, or with the next free number."""
         self.kind = kind
         self.data = {"name": dataset.name, "title": dataset.title, "identity": dataset.identity}
         self.settings["DATASET"] = dataset.name  # what "auto" meant
@@ -135,17 +149,13 @@ class Run:
             shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed here
             (new / "grids").mkdir(parents=True)
             (new / "checkpoints").mkdir()
-            self._write_settings(new)
+            write_json(new / "settings.json", self.content)
             taken = [re.fullmatch(rf"{kind}-(\d+)", path.name) for path in RUNS.iterdir()]
             number = 1 + max((int(name[1]) for name in taken if name), default=0)
             name = self.settings.get("NAME") or f"{kind}-{number:03d}"
             require_new(name)  # another process may just have taken it
             self.folder = new.rename(RUNS / name)
         self._lock()
-
-    def _write_settings(self, folder: Path) -> None:
-        with atomic_write(folder / "settings.json") as file:
-            json.dump(self.content, file, indent=2)
 
     def _lock(self) -> None:
         if rank() == 0:
@@ -181,17 +191,17 @@ class Run:
             write_checkpoint(folder / f"{name}.safetensors", model, step, state_of(model))
         write_checkpoint(folder / "last.safetensors", model, step, state, run=self.settings)
         if not (self.folder / "settings.json").exists():  # it was deleted
-            self._write_settings(self.folder)
+            write_json(self.folder / "settings.json", self.content)
 
-    def begin(self, model: BaseAutoencoder, judge: Judge | None = None) -> None:
-        """Give model and judge the weights that INIT means, where it means some and none of the run's own are saved.
+    def load_initial_weights(self, model: BaseAutoencoder, judge: Judge | None = None) -> None:
+        """Give model and judge the weights that INIT names, unless it is empty or the run has saved its own.
 
         Raises what `find_weights` and `init_from_checkpoint` do.
         """
         if self.settings["INIT"] and not (self.folder and (self.folder / "checkpoints" / "last.safetensors").exists()):
             path = find_weights(self.settings["INIT"])
             self.init = {"file": str(path), "step": init_from_checkpoint(path, model, judge, self.settings)}
-            say(f"weights: {path}, after {self.init['step']:,} steps")
+            print(f"weights: {path}, after {self.init['step']:,} steps")
 
     def restore(self, model: BaseAutoencoder, optimizer: torch.optim.Optimizer, judge: nn.Module | None = None) -> int:
         """Bring everything to where last.safetensors left it; how many steps have been made, 0 for a new run.
@@ -229,10 +239,8 @@ class Run:
                 csv.DictWriter(file, self.columns).writerow(self.rows[-1])
 
     def _write_metrics(self) -> None:
-        with atomic_write(self.folder / "metrics.csv") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        rows = ([row.get(name, "") for name in self.columns] for row in self.rows)
+        write_csv(self.folder / "metrics.csv", self.columns, rows)
 
     @property
     def psnr(self) -> str:
@@ -248,37 +256,94 @@ class Run:
     def draw(self, name: str, step: int, rows: dict[str, Tensor]) -> None:
         """Write grids/<name>-<step>.png; see `draw_grid`."""
         if rank() == 0:
-            with atomic_write(self.folder / "grids" / f"{name}-{step:06d}.png", "wb") as file:
-                objective = self.settings.get("OBJECTIVE", "")
-                method = self.kind if self.kind == objective else f"{self.kind}, {objective}"
-                title = f"{self.folder.name} ({method}), {self.data['title']}: {name} images, step {step:,}"
-                draw_grid(rows, title).save(file, format="PNG")
+            objective = self.settings.get("OBJECTIVE", "")
+            method = self.kind if self.kind == objective else f"{self.kind}, {objective}"
+            title = f"{self.folder.name} ({method}), {self.data['title']}: {name} images, step {step:,}"
+            save_picture(draw_grid(rows, title), self.folder / "grids" / f"{name}-{step:06d}.png")
 
     def plot_metrics(self) -> None:
-        """Draw metrics.png: the loss and its terms, held-out PSNR, effective ranks, learning rate."""
-        if rank() > 0:
-            return
-        figure = Figure(figsize=(15, 8))
-        figure.suptitle(self.folder.name)
-        # A layout engine would draw it twice. Legends stand beside their panels.
-        margins = {"left": 0.06, "right": 0.87, "bottom": 0.07, "top": 0.9, "wspace": 0.55, "hspace": 0.28}
-        (losses, quality), (ranks, rates) = figure.subplots(2, 2, gridspec_kw=margins)
-        logged = {name for row in self.rows if row["split"] == "train" for name in row} - {"images_per_second"}
-        for name in self.columns[3:]:
-            points = [(int(row["step"]), float(row[name])) for row in self.rows if name in row]
-            axes = rates if name == "learning_rate" else losses if name in logged else None
-            axes = quality if name.startswith("psnr") else ranks if name.endswith("effective_rank") else axes
-            if points and axes:
-                number, reference = len(axes.lines), name.endswith(("_input", "_image"))
-                style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[2 if reference else number // 5 % 2]}
-                label = name.removeprefix("psnr_").replace("_", " ")
-                axes.plot(*zip(*points, strict=True), label=label, marker="" if reference else ".", ms=4, **style)
-        titles = {losses: "training loss and its terms", quality: "held-out PSNR (dB)"}
-        for axes, title in (titles | {ranks: "effective rank of held-out codes", rates: "learning rate"}).items():
-            axes.set(title=title, xlabel="step")
-            axes.grid(alpha=0.3)
-            if axes.has_data():
-                axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
-        losses.set_yscale("log" if losses.has_data() else "linear")
-        with atomic_write(self.folder / "metrics.png", "wb") as file:
-            figure.savefig(file, format="png", dpi=110)
+        """Write metrics.png; see `draw_metrics`."""
+        if rank() == 0:
+            save_picture(draw_metrics(self.columns, self.rows, self.folder.name), self.folder / "metrics.png")
+
+
+def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None, settings: dict) -> int:
+    """Give the model of a new run with these settings a checkpoint's weights; the steps that they have had.
+
+    The judge is the checkpoint's, or a copy of the encoder where that has none of this kind. Raises what
+    `load_checkpoint` does, and a `UsageError` that names both sizes if the weights do not fit the model.
+    """
+    source, step = load_checkpoint(path)
+    try:
+        model.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        own, stored = sizes_of(model), sizes_of(source)
+        name = next(name for name in own if name in stored and own[name] != stored[name])
+        said = f"{name.upper() if name.upper() in settings else name} is {own[name]}, and {stored[name]} in {path}"
+        raise UsageError(f"{said}; it must be the same to use these weights") from error
+    if judge:
+        judge.encoder.load_state_dict(model.encoder.state_dict())
+        header, tensors = read_checkpoint(path)
+        kind = ["JUDGE_LIVE", "JUDGE_NORM"] + ["CROP_RATIOS"] * (judge.norm == "whitened")
+        if json.dumps([header["run"].get(name) for name in kind]) == json.dumps([settings[name] for name in kind]):
+            judge.load_state_dict(part_of(tensors, "judge"))
+    return step
+
+
+def sizes_of(model: BaseAutoencoder) -> dict:
+    """What the shapes of a model's weights depend on; the latent's size has the name of its constant."""
+    kind, sizes = model.settings.get("latent", "conv"), dict(model.settings)
+    sizes[{"pooled": "LATENT_DIM", "spatial": "SPATIAL_DIM", "conv": "CONV_LATENT_DIM"}[kind]] = sizes.pop("latent_dim")
+    for name in ("output", "image_size") if kind == "spatial" else ("output",):
+        del sizes[name]
+    return {"the model": type(model).__name__, **sizes}
+
+
+def require_new(name: str) -> None:
+    """Refuse a run's name that is no plain folder name, or is taken: `UsageError`."""
+    plain = re.fullmatch(r"\w[\w.+=-]{0,99}", name)
+    require(plain is not None, "NAME", name, "a folder's name: letters, digits, and behind the first also . _ + = -")
+    if (RUNS / name).exists():
+        raise UsageError(f"{RUNS / name} exists; choose another --name, or resume it: --resume {RUNS / name}")
+
+
+def tuples(value):
+    """A setting as it was before JSON made a list of a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def read_settings(folder: Path) -> dict:
+    """The content of settings.json: "kind", "settings", "data" and more; a `UsageError` if it is not a run's."""
+    try:
+        content = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        kind, settings = content["kind"], {name: tuples(value) for name, value in content["settings"].items()}
+        texts = (kind, *(content["data"][name] for name in ("name", "title", "identity")))
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("kind or data are not texts")
+    except KeyError as error:
+        said = f"{folder}/settings.json has no {error}: the run is of another version of leae"
+        raise UsageError(f"{said}; train it again") from error
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
+        message = f"{folder} is not a run's folder (no settings.json of a run); runs here: {known}"
+        raise UsageError(message) from error
+    return {**content, "settings": settings}
+
+
+def read_metrics(folder: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and complete rows of metrics.csv; a last one that was cut off, by a full disk say, is left out.
+
+    A `UsageError` if there are other things in it.
+    """
+    path = folder / "metrics.csv"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        reader = csv.DictReader(line for line in lines if line.endswith("\n"))
+        rows, columns = list(reader), list(reader.fieldnames or ["split", "step", "epoch"])
+        for row in rows:
+            if None in row or None in row.values() or int(row["step"]) < 0:
+                raise ValueError(f"the row of step {row['step']} does not have {len(columns)} columns")
+            [float(row[name]) for name in columns[2:] if row[name]]
+    except (ValueError, TypeError, LookupError, csv.Error) as error:
+        raise UsageError(f"{path} is damaged ({error}); move it away to resume without these rows") from error
+    return columns, [{name: value for name, value in row.items() if value} for row in rows]

@@ -1,8 +1,8 @@
 """A script's upper-case constants as its settings, which the command line or a resumed run may set.
 
 The constants are the only list of settings there is. `CROP_RATIOS = (0.15, 1.0)  # sides of the crop boxes` becomes the
-option `--crop-ratios 0.15 1.0` with that comment as its help, under the heading that it has in the source. Ranges are
-checked where a value is used for the first time; what only the training loops use is checked here.
+option `--crop-ratios 0.15 1.0` with that comment as its help, under the heading that it has in the source. RANGES has
+the values that each may have. What depends on several of them, the method refuses where it is built.
 """
 
 import argparse
@@ -11,20 +11,73 @@ import difflib
 import re
 from pathlib import Path
 
-from leae.errors import UsageError, require, require_choice, require_in, require_whole
-from leae.training.folder import CHANGEABLE, require_new
+from leae import conv_autoencoder
+from leae.autoencoder import LARGEST_SIZE, LATENTS, OUTPUTS
+from leae.data.prepare import LARGEST_IMAGE, MOST_FACES
+from leae.distributed import world_size
+from leae.errors import LARGEST_WHOLE, UsageError, require, require_choice, require_in, require_whole
+from leae.judge import NORMS
+from leae.masking import crop_side, mask_side
+from leae.objective import OBJECTIVES
+from leae.reconstruction import LOSSES
+from leae.training.device import PRECISIONS
+from leae.training.run import CHANGEABLE, Run, require_new
 
-MODELS = ("residual", "conv")
-MOST_SHOWN = 100  # images in a grid
-
+WHOLE = (1, LARGEST_WHOLE)
+SIZE = (1, LARGEST_SIZE)
+# By constant: the ends of a range of whole numbers, an interval of real ones (in brackets: for each entry of a tuple),
+# choices, or a type.
+RANGES = {
+    "DATASET": str,
+    "IMAGE_SIZE": (8, LARGEST_IMAGE),
+    "FACES": (1, MOST_FACES),
+    "HELD_OUT": WHOLE,
+    "MODEL": ("residual", "conv"),
+    "LATENT": LATENTS,
+    "LATENT_DIM": SIZE,
+    "SPATIAL_DIM": SIZE,
+    "HIDDEN_DIM": SIZE,
+    "MAP_CHANNELS": SIZE,
+    "CONV_LATENT_DIM": SIZE,
+    "OBJECTIVE": (*OBJECTIVES, "masked", "plain", "denoising", "variational"),
+    "RECONSTRUCTION_LOSS": LOSSES,
+    "OUTPUT": OUTPUTS,
+    "MASK_RATIO": "(0, 1)",
+    "CROP_RATIOS": ["(0, 1]"],
+    "NOISE": "(0, 1]",
+    "SIGREG_WEIGHT": "[0, inf)",
+    "BETA": "[0, inf)",
+    "JUDGE_DECAY": "[0, 1)",
+    "JUDGE_LIVE": bool,
+    "JUDGE_NORM": NORMS,
+    "WHITENING_EPSILON": "(0, inf)",
+    "BATCH_SIZE": (2, LARGEST_WHOLE),  # a batch norm needs a batch
+    "EPOCHS": WHOLE,
+    "MAX_STEPS": (0, LARGEST_WHOLE),
+    "LEARNING_RATE": "(0, 1)",
+    "WARMUP": "[0, 1)",
+    "SCHEDULE": ("cosine", "constant"),
+    "WEIGHT_DECAY": "[0, 1)",
+    "SEED": (0, 2**63 - 1),
+    "DEVICE": str,
+    "PRECISION": PRECISIONS,
+    "COMPILE": bool,
+    "LOG_EVERY": WHOLE,
+    "GRID_EVERY": WHOLE,
+    "GRID_IMAGES": (1, 100),
+    "SAVE_MINUTES": "[0, inf)",
+    "NAME": str,
+    "INIT": str,
+    "RESUME": str,
+}
 # Constants that have no effect under another one's value.
 WITHOUT_EFFECT = {
     ("MODEL", "conv"): ("LATENT", "LATENT_DIM", "SPATIAL_DIM", "HIDDEN_DIM", "MAP_CHANNELS"),
     ("MODEL", "residual"): ("CONV_LATENT_DIM",),
     ("LATENT", "pooled"): ("SPATIAL_DIM",),
     ("LATENT", "spatial"): ("LATENT_DIM", "MAP_CHANNELS"),
-    ("JUDGE_RULER", "shared"): ("RULER_EPSILON",),
-    ("JUDGE_RULER", "own"): ("RULER_EPSILON",),
+    ("JUDGE_NORM", "shared"): ("WHITENING_EPSILON",),
+    ("JUDGE_NORM", "own"): ("WHITENING_EPSILON",),
     ("JUDGE_LIVE", True): ("JUDGE_DECAY",),
     ("OBJECTIVE", "masked"): ("NOISE", "BETA"),
     ("OBJECTIVE", "plain"): ("NOISE", "BETA"),
@@ -45,58 +98,73 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message.rstrip('; ')}; --help lists the options")
 
 
-def configure(namespace: dict, *kinds: str):
-    """Give a script's constants, in its `globals()`, the values of this run.
+def configure(namespace: dict, *kinds: str) -> Run:
+    """Set a script's constants, in its `globals()`, from the command line, and give the run that they describe.
 
-    They are those of the command line or, where RESUME names the folder of a run of one of these kinds, those that it
-    began with. Where there are several kinds, OBJECTIVE is one of them. The run is the one that is resumed, or a new
-    one, which has no folder yet. A wrong command line, or a run that cannot be resumed like this, is a `UsageError`.
+    With RESUME that is the run in that folder, of one of these kinds, and the constants are its settings; otherwise it
+    is a new run, which has no folder yet. Where there are several kinds, OBJECTIVE says which. `UsageError` for a wrong
+    command line, a value outside its range, or a run that cannot be resumed like this.
     """
-    from leae.conv_autoencoder import IMAGE_SIZE  # with PyTorch, which the rest of this module does without
-    from leae.distributed import world_size
-    from leae.training.run import Run
-
     chosen = parse_command_line(namespace)
     namespace.update(chosen)
     run = Run.resume(namespace["RESUME"], *kinds) if namespace["RESUME"] else None
     if run:
-        differing = run.settings.keys() ^ (constants_of(namespace).keys() - {"RESUME"})
-        if differing:
-            said = f"{min(differing)} is not in both the script and {run.folder}/settings.json"
-            raise UsageError(f"{said}; use the version of leae that started it")
-        if chosen.get("INIT"):
-            raise UsageError("--init starts a new run, --resume continues one; leave one of them out")
-        for name, value in chosen.items():
-            if name not in ("RESUME", *CHANGEABLE) and run.settings[name] != value:
-                kept = f"{name} is {run.settings[name]} in {run.folder}, not {value}"
-                advice = f"leave the option out, or start a new run from its weights: --init {run.folder}"
-                raise UsageError(f"{kept}; a resumed run keeps its settings: {advice}")
-        namespace.update({**run.settings, **chosen})
-
+        namespace.update({**resumed_settings(run, constants_of(namespace), chosen), **chosen})
     elif namespace["NAME"]:
         require_new(namespace["NAME"])
-
     if namespace["MODEL"] == "conv":
-        size = chosen.get("IMAGE_SIZE", IMAGE_SIZE)
-        require(size == IMAGE_SIZE, "IMAGE_SIZE", size, "32 where MODEL is conv")
+        size = chosen.get("IMAGE_SIZE", conv_autoencoder.IMAGE_SIZE)
+        require(size == conv_autoencoder.IMAGE_SIZE, "IMAGE_SIZE", size, "32 where MODEL is conv")
         namespace["IMAGE_SIZE"] = size
     for (name, value), others in WITHOUT_EFFECT.items():
         idle = [other for other in others if other in chosen and namespace.get(name) == value]
         if idle:
             raise UsageError(f"{idle[0]} has no effect where {name} is {value}; leave it out")
-    require_choice(MODELS, MODEL=namespace["MODEL"])
-    if len(kinds) > 1:
-        require_choice(kinds, OBJECTIVE=namespace["OBJECTIVE"])
-    require(isinstance(namespace["COMPILE"], bool), "COMPILE", namespace["COMPILE"], "True or False")
-    require_whole(1, **{name: namespace[name] for name in ("HELD_OUT", "LOG_EVERY", "GRID_EVERY")})
-    require_whole(2, BATCH_SIZE=namespace["BATCH_SIZE"])  # a batch norm needs a batch
-    if namespace.get("OBJECTIVE") == "alternating":  # of each of two views, in every process
-        size, views = namespace["BATCH_SIZE"], 2 * world_size()
-        require(size > 2 and size % views == 0, "BATCH_SIZE", size, f"a multiple of {views}, above 2, for alternating")
-    require_whole(1, MOST_SHOWN, GRID_IMAGES=namespace["GRID_IMAGES"])
-    require_in("[0, inf)", SAVE_MINUTES=namespace["SAVE_MINUTES"])
     settings = {name: value for name, value in constants_of(namespace).items() if name != "RESUME"}
+    require_ranges(settings, kinds if len(kinds) > 1 else OBJECTIVES)
     return run or Run(settings)
+
+
+def resumed_settings(run: Run, constants: dict, chosen: dict) -> dict:
+    """The settings of a run that is resumed with a script of these constants; `UsageError` if `chosen` differ."""
+    differing = run.settings.keys() ^ (constants.keys() - {"RESUME"})
+    if differing:
+        said = f"{min(differing)} is not in both the script and {run.folder}/settings.json"
+        raise UsageError(f"{said}; use the version of leae that started it")
+    if chosen.get("INIT"):
+        raise UsageError("--init starts a new run, --resume continues one; leave one of them out")
+    for name, value in chosen.items():
+        if name not in ("RESUME", *CHANGEABLE) and run.settings[name] != value:
+            kept = f"{name} is {run.settings[name]} in {run.folder}, not {value}"
+            advice = f"leave the option out, or start a new run from its weights: --init {run.folder}"
+            raise UsageError(f"{kept}; a resumed run keeps its settings: {advice}")
+    return run.settings
+
+
+def require_ranges(settings: dict, objectives: tuple[str, ...]) -> None:
+    """Refuse settings outside RANGES, or that do not go together: `UsageError`."""
+    for name, value in settings.items():
+        match objectives if name == "OBJECTIVE" else RANGES.get(name, object):
+            case int(low), int(high):
+                require_whole(low, high, **{name: value})
+            case str(interval):
+                require_in(interval, **{name: value})
+            case [str(interval)]:
+                require(isinstance(value, tuple) and value, name, value, f"a tuple of numbers in {interval}")
+                for entry in value:
+                    require_in(interval, **{name: entry})
+            case type() as kind:
+                require(isinstance(value, kind), name, value, "a text" if kind is str else "True or False")
+            case choices:
+                require_choice(choices, **{name: value})
+    mask_side(settings["IMAGE_SIZE"], settings["MASK_RATIO"])
+    for ratio in settings.get("CROP_RATIOS", ()):
+        crop_side(settings["IMAGE_SIZE"], ratio)
+    size, processes = settings["BATCH_SIZE"], world_size()
+    require(size % processes == 0, "BATCH_SIZE", size, f"a multiple of {processes}, the number of processes")
+    if settings["OBJECTIVE"] == "alternating":  # every process has images of either view
+        expected = f"a multiple of {2 * processes}, above 2, for alternating"
+        require(size > 2 and size % (2 * processes) == 0, "BATCH_SIZE", size, expected)
 
 
 def constants_of(namespace: dict) -> dict:
@@ -145,30 +213,24 @@ def arguments_of(name: str, value) -> list[str]:
     return [option_of(name), *map(str, value if isinstance(value, tuple) else [value])]
 
 
-def parse_command_line(namespace: dict, arguments: list[str] | None = None, without_gpu: dict | None = None) -> dict:
-    """The constants that the command line sets, by name, each with the type of its default, or a `UsageError`.
-
-    Help says what the defaults are and, where that is given by name, what they would be `without_gpu`.
-    """
+def parse_command_line(namespace: dict) -> dict:
+    """The constants that the command line sets, by name, each with the type of its default, or a `UsageError`."""
     comments, groups = comments_of(Path(namespace["__file__"])), {}
     options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "argument_default": argparse.SUPPRESS}
     parser = Parser(description=namespace["__doc__"], allow_abbrev=False, **options)
     for name, default in constants_of(namespace).items():
         heading, comment = comments.get(name, ("others", ""))
         group = groups[heading] = groups.get(heading) or parser.add_argument_group(heading)
-        option = option_of(name)
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-        other = (without_gpu or {}).get(name, default)
-        shown += f", without a GPU {other}" * (other != default)
         text = (f"{comment} [{shown}]" if shown else comment).strip().replace("%", "%%")
         if isinstance(default, bool):
-            group.add_argument(option, dest=name, action=argparse.BooleanOptionalAction, help=text)
+            group.add_argument(option_of(name), dest=name, action=argparse.BooleanOptionalAction, help=text)
             continue
         several = isinstance(default, tuple)
         kind = type(default[0]) if several and default else float if several else type(default)
         nargs = "+" if several else None
         quoted = list(dict.fromkeys(re.findall('"([^"]+)"', comment)))
         metavar = f"{{{','.join(quoted)}}}" if default in quoted else kind.__name__.upper()
-        group.add_argument(option, dest=name, nargs=nargs, type=kind, metavar=metavar, help=text)
-    chosen = vars(parser.parse_args(arguments))
+        group.add_argument(option_of(name), dest=name, nargs=nargs, type=kind, metavar=metavar, help=text)
+    chosen = vars(parser.parse_args())
     return {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}

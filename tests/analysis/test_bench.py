@@ -15,7 +15,7 @@ from tests.conftest import CPU
 
 SIZES = {"IMAGE_SIZE": 32, "HIDDEN_DIM": 8, "LATENT_DIM": 6, "SPATIAL_DIM": 8, "MAP_CHANNELS": 8, "CROP_RATIOS": (0.5,)}
 SMALL = bench.script_constants(bench.SCRIPT, gpu=False) | bench.PUBLISHED | SIZES
-SPATIAL = {**SMALL, "LATENT": "spatial", "CROP_RATIOS": (0.5, 1.0), "JUDGE_DECAY": 0.99, "JUDGE_RULER": "whitened"}
+SPATIAL = {**SMALL, "LATENT": "spatial", "CROP_RATIOS": (0.5, 1.0), "JUDGE_DECAY": 0.99, "JUDGE_NORM": "whitened"}
 
 
 def contestant(plain, constants=SMALL, batch_size=4):

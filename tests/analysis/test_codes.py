@@ -8,7 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leae.analysis.codes import drift, nearest_others, separation, sigreg_statistics
+from leae.analysis.latents import nearest_others
+from leae.analysis.probes import separation
+from leae.codes import drift, sigreg_statistics
 from leae.randomness import generator
 from leae.sigreg import sigreg
 from tests.conftest import gaussian

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from leae.analysis.columns import Column, columns_of, over_seeds
 from leae.analysis.measure import Measured
 from leae.analysis.probes import interval, resample_weights
+from leae.analysis.table import Column, columns_of, over_seeds
 from leae.analysis.trained import TrainedRun
 from leae.training.run import Run
 
@@ -56,22 +56,22 @@ def test_without_common_seeds_a_difference_is_that_of_the_means_on_the_same_resa
 
 
 def test_runs_that_differ_in_seed_alone_share_a_column_headed_by_the_constants_that_distinguish_it():
-    teaching = {"OBJECTIVE": "symmetric", "JUDGE_RULER": "own", "LEARNING_RATE": 0.1, "FACES": 64, "LATENT": "pooled"}
+    teaching = {"OBJECTIVE": "symmetric", "JUDGE_NORM": "own", "LEARNING_RATE": 0.1, "FACES": 64, "LATENT": "pooled"}
     same = {"SEED": 1, "LOG_EVERY": 5, "DEVICE": "cuda", "FACES": 65, "SPATIAL_DIM": 9}  # changes nothing of its column
     masked = {"OBJECTIVE": "masked", "LEARNING_RATE": 0.1, "SEED": 0}
     models = [
         measured(0, "a-1", "self-teaching", **teaching, SEED=0),
         measured(0, "b-1", "masked", **masked),
         measured(0, "a-2", "self-teaching", **teaching | same),
-        measured(0, "a-3", "self-teaching", **teaching | {"JUDGE_RULER": "shared", "SEED": 0}),
+        measured(0, "a-3", "self-teaching", **teaching | {"JUDGE_NORM": "shared", "SEED": 0}),
         measured(0, "b-2", "masked", **masked),
         measured(0, "PCA 8"),
     ]
     columns = columns_of(models)
     assert [one.head for one in columns] == [
-        ("1", "self-teaching", "JUDGE_RULER=own", "2 seeds"),
+        ("1", "self-teaching", "JUDGE_NORM=own", "2 seeds"),
         ("2", "masked", "b-1"),
-        ("3", "self-teaching", "JUDGE_RULER=shared"),
+        ("3", "self-teaching", "JUDGE_NORM=shared"),
         ("4", "masked", "b-2"),
         ("PCA 8",),
     ]

@@ -16,8 +16,8 @@ from sklearn.preprocessing import StandardScaler
 
 import leae
 from leae.analysis import curves, evaluate
-from leae.analysis.columns import Column, columns_of
 from leae.analysis.measure import Measured, PixelPCA, Sample, probe, with_baselines
+from leae.analysis.table import Column, columns_of
 from leae.analysis.trained import TrainedRun, open_runs
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset

@@ -10,15 +10,16 @@ import pytest
 import torch
 
 from leae.analysis import latents
-from leae.analysis.codes import sigreg_statistics
 from leae.analysis.latents import WALK, LatentSpace, pictures
-from leae.analysis.trained import TrainedRun, save_picture
+from leae.analysis.trained import TrainedRun
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
+from leae.codes import sigreg_statistics
 from leae.conv_autoencoder import ConvAutoencoder
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
 from leae.errors import UsageError
 from leae.training.evaluation import psnr, reconstruct
+from leae.training.pictures import save_picture
 from leae.training.run import Run
 from tests.conftest import CPU, TINY, gaussian, run_leae, run_script, write_image
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from leae.analysis.metrics import PerceptualFigures, gradient_energy, reconstruction_figures, ssim
+from leae.analysis.measure import PerceptualFigures, gradient_energy, reconstruction_figures, ssim
 from leae.errors import UsageError
 from leae.masking import fill_squares, inside_squares, mask_side
 from leae.training.evaluation import MaskedViews

@@ -12,9 +12,9 @@ import torch
 
 import leae
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
+from leae.checkpoints import _checksum, restore_checkpoint, state_of, write_checkpoint
 from leae.errors import UsageError
 from leae.judge import Judge
-from leae.training.checkpoints import _checksum, restore_checkpoint, state_of, write_checkpoint
 from tests.conftest import read_tensors
 
 SIZES = {"image_size": 16, "hidden_dim": 4, "latent_dim": 4, "map_channels": 4}

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from leae.autoencoder import Autoencoder
+from leae.checkpoints import find_weights, init_from_checkpoint, state_of, write_checkpoint
 from leae.errors import UsageError
 from leae.judge import Judge
-from leae.training.checkpoints import init_from_checkpoint, state_of, write_checkpoint
-from leae.training.hub import find_weights
 from leae.training.run import Run
 from tests.conftest import TINY, assert_one_line, metrics_of, read_tensors, run_script
 from tests.training.test_checkpoints import SIZES, make_training
@@ -57,12 +56,12 @@ def test_a_baseline_begins_from_a_self_taught_run(source, workplace, monkeypatch
 def test_a_judge_of_the_same_kind_is_taken_over_and_else_the_encoder_copied(tmp_path, ruler, crop_ratios, live):
     model, optimizer, judge = make_training()  # its ruler is "whitened", for whole images
     judge.update(model.encoder)
-    run = {"JUDGE_LIVE": False, "JUDGE_RULER": "whitened", "CROP_RATIOS": (1.0,)}
+    run = {"JUDGE_LIVE": False, "JUDGE_NORM": "whitened", "CROP_RATIOS": (1.0,)}
     write_checkpoint(tmp_path / "last.safetensors", model, 7, state_of(model, optimizer, judge), run=run)
     torch.manual_seed(1)
     new = Autoencoder(**SIZES, output="linear")
-    its_judge = Judge(new.encoder, ruler=ruler, crop_ratios=crop_ratios, live=live)
-    settings = {"JUDGE_LIVE": live, "JUDGE_RULER": ruler, "CROP_RATIOS": crop_ratios}
+    its_judge = Judge(new.encoder, norm=ruler, crop_ratios=crop_ratios, live=live)
+    settings = {"JUDGE_LIVE": live, "JUDGE_NORM": ruler, "CROP_RATIOS": crop_ratios}
     assert init_from_checkpoint(tmp_path / "last.safetensors", new, its_judge, settings) == 7
     same = settings == run
     for name, tensor in model.state_dict().items():

@@ -15,7 +15,7 @@ from tests.processes import torchrun
 # Saved after every step, so that many kills fall into the writing of a checkpoint; few evaluations, which take long.
 OPTIONS = [*LONG, "--save-minutes", "0"]
 SCRIPTS = {  # the run's name, and its options
-    "main.py": ("self-teaching-001", [*OPTIONS, "--judge-ruler", "whitened"]),
+    "main.py": ("self-teaching-001", [*OPTIONS, "--judge-norm", "whitened"]),
     "main_regular.py": ("variational-001", [*OPTIONS, "--objective", "variational"]),
 }
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from leae.training.evaluation import MaskedViews
-from leae.training.monitoring import CodeMonitor, dead_dimensions, effective_rank
+from leae.codes import dead_dimensions, effective_rank
+from leae.training.evaluation import CodeMonitor, MaskedViews
 from tests.conftest import CPU, gaussian
 
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from leae.errors import UsageError
-from leae.training.progress import Progress
-from leae.training.signals import StopSignal
+from leae.training.loop import Progress, StopSignal
 
 OPTIMIZER = torch.optim.SGD([torch.zeros(1)], lr=0.125)
 

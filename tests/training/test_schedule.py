@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from leae.training.schedule import Schedule
+from leae.training.loop import Schedule
 
 
 def rates(steps=200, warmup=0.1, kind="cosine"):

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from leae.errors import run_command
-from leae.training.signals import StopSignal
+from leae.training.loop import StopSignal
 from tests.conftest import LONG, ROOT, metrics_of, read_tensors, run_script, wait_for_step
 from tests.processes import torchrun
 

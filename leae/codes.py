@@ -1,16 +1,50 @@
-"""What is computed of codes: drift, distance from a Gaussian, an attribute's direction, nearest neighbours.
+"""What a set of codes is like: effective rank, dead dimensions, drift, distance from a Gaussian.
 
-Codes are finite, float [N, D]; `drift` and `sigreg_statistics` also take those of a spatial latent, [N, D, H, W].
+Codes are finite: [N, D], or those of a spatial latent, [N, D, H, W], whose every position is a sample.
 """
 
+import math
+
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from leae.layers import float64_device
 from leae.randomness import generator
 from leae.sigreg import sigreg
 
+DEAD_SHARE = 0.01  # a standard deviation of at most this share of the largest one is dead
 GAUSSIAN_CODES = 1000  # that `sigreg_statistics` takes, at most
+
+
+def samples_of(codes: Tensor) -> Tensor:
+    """Codes [N, D], or those of a spatial latent [N, D, H, W], as float64 [samples, D]: each position is a sample."""
+    codes = codes.detach().to(float64_device(codes.device), torch.float64)
+    return codes.movedim(1, -1).flatten(0, -2)
+
+
+def effective_rank(codes: Tensor) -> float:
+    """The number of directions that codes use: exp of the entropy of their covariance's eigenvalues.
+
+    The eigenvalues are taken as shares of their sum. From 1, all codes on one line, to D, as much deviation in every
+    direction; 0 if all codes are the same. Codes are finite, [N, D] or [N, D, H, W]. After Roy and Vetterli (2007),
+    "The effective rank".
+    """
+    samples = samples_of(codes)
+    if (samples == samples[0]).all():  # their mean may differ from them by a rounding
+        return 0.0
+    centred = samples - samples.mean(dim=0)
+    eigenvalues = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0)
+    shares = eigenvalues / eigenvalues.sum()
+    return math.exp(-torch.special.xlogy(shares, shares).sum().item())
+
+
+def dead_dimensions(codes: Tensor) -> int:
+    """How many dimensions of codes, [N, D] or [N, D, H, W], deviate by at most 1 % of what the liveliest one does."""
+    samples = samples_of(codes)
+    if (samples == samples[0]).all():
+        return samples.shape[1]
+    deviations = samples.std(dim=0, correction=0)
+    return int((deviations <= DEAD_SHARE * deviations.max()).sum())
 
 
 def drift(codes: Tensor, others: Tensor) -> float:
@@ -42,29 +76,3 @@ def sigreg_statistics(codes: Tensor, seed: int = 0) -> tuple[float, float, int]:
         rows = [some] if some.dim() == 2 else some.split(1, dim=2)
         statistics.append(sum(sigreg(row, generator(seed, "metrics")).item() for row in rows) / len(rows))
     return *statistics, len(codes)
-
-
-def class_difference(codes: Tensor, labels: Tensor) -> Tensor:
-    """An attribute's direction, the mean code with it less the mean code without it: [N, D] and bool [N] → [D]."""
-    return codes[labels].mean(dim=0) - codes[~labels].mean(dim=0)
-
-
-def separation(codes: Tensor, labels: Tensor) -> float:
-    """How well an attribute's direction separates codes [N, D] with it from those without it (labels bool [N]).
-
-    This is the AUROC of every second code along the direction of the others, chance being 0.5; NaN where either half
-    lacks one of the classes.
-    """
-    fitted, judged = labels[::2], labels[1::2]
-    if not all(half.any() and not half.all() for half in (fitted, judged)):
-        return float("nan")
-    return float(roc_auc_score(judged.numpy(), (codes[1::2] @ class_difference(codes[::2], fitted)).numpy()))
-
-
-def nearest_others(codes: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Euclidean distances [Q, count], ascending, and indices of the nearest other codes; `queries` are int64 [Q]."""
-    # Differences, not products: these lose what is small beside the codes' own length.
-    distances = torch.cdist(codes[queries], codes, compute_mode="donot_use_mm_for_euclid_dist")
-    distances[torch.arange(len(queries)), queries] = torch.inf
-    ascending, indices = distances.sort(dim=1, stable=True)
-    return ascending[:, :count], indices[:, :count]

@@ -87,7 +87,7 @@ def sigreg(codes: Tensor, generator: torch.Generator) -> Tensor:
     return 2 * codes.shape[0] * torch.trapezoid(error * gaussian, t).mean()
 
 
-def plain_objective(
+def reference_objective(
     objective: SelfTeachingObjective, model: Autoencoder, judge: Judge, images: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """The terms of `SelfTeachingObjective`, from the same draws: mask, boxes of each ratio, directions of each view."""
@@ -107,8 +107,8 @@ def plain_objective(
 
     def measured(codes: Tensor, real: Tensor, ratio: float) -> Tensor:
         """Codes as the judge's ruler measures them beside the real view's."""
-        normalised = normalise(codes, codes if judge.ruler == "own" else real, T.norm)
-        if judge.ruler != "whitened":
+        normalised = normalise(codes, codes if judge.norm == "own" else real, T.norm)
+        if judge.norm != "whitened":
             return normalised
         if ratio not in W:
             W[ratio] = whitening(judge.whitenings[judge.ratios.index(ratio)], normalise(real, real, T.norm))

@@ -1,4 +1,4 @@
-"""Checkpoints as safetensors files: written atomically, with a checksum, and nothing in them can be executed.
+"""Save, find and load models. Checkpoints are safetensors files: atomic, with a checksum, nothing can be executed.
 
 A file's metadata have one entry, "leae", JSON that tells how to make its model again: format, class, settings, step,
 and a CRC-32 of these and of the tensors. Every altered byte is noticed (a forger, who can compute a CRC, is not). The
@@ -7,6 +7,7 @@ tensors are "model.<name>" and, in last.safetensors, from which a run resumes, "
 """
 
 import json
+import re
 import zlib
 from pathlib import Path
 
@@ -19,11 +20,9 @@ from leae.autoencoder import Autoencoder, BaseAutoencoder, VariationalAutoencode
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.errors import UsageError, first_line
 from leae.files import atomic_write
-from leae.judge import Judge
-from leae.training.device import usable_device
-from leae.training.monitoring import first_non_finite
 
 FORMAT = 3
+WEIGHTS, CONFIG, SETTINGS = "model.safetensors", "config.json", "settings.json"  # an exported folder's files
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
 # What a checkpoint's model may be.
 MODELS = {m.__name__: m for m in (Autoencoder, VariationalAutoencoder, ConvAutoencoder, VariationalConvAutoencoder)}
@@ -87,12 +86,11 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tuple[BaseAutoencoder, int]:
     """The model of a checkpoint on a device, in evaluation mode, and how many optimizer steps it has had.
 
-    Raises what `read_checkpoint` does, and a `UsageError` if there is no such device, or if the weights are not those
-    of a model with the checkpoint's settings.
+    Raises what `read_checkpoint` does, a `UsageError` if the weights are not those of a model with the checkpoint's
+    settings, and PyTorch's error for a device that is not there.
     """
-    device = usable_device(device)
     header, tensors = read_checkpoint(Path(path))
-    kind, weights = MODELS[header["class"]], _part(tensors, "model")
+    kind, weights = MODELS[header["class"]], part_of(tensors, "model")
     try:
         with torch.device("meta"):  # shapes alone: what the settings ask for may be more than there is memory
             kind(**header["settings"]).load_state_dict(weights, assign=True)
@@ -114,10 +112,10 @@ def restore_checkpoint(
     try:
         if (header["class"], header["settings"]) != (type(model).__name__, model.settings):
             raise ValueError("its model has other settings")
-        model.load_state_dict(_part(tensors, "model"))
+        model.load_state_dict(part_of(tensors, "model"))
         if judge:
-            judge.load_state_dict(_part(tensors, "judge"))
-        moments = _part(tensors, "optimizer")
+            judge.load_state_dict(part_of(tensors, "judge"))
+        moments = part_of(tensors, "optimizer")
         for name, parameter in model.named_parameters() if moments else ():
             for moment in MOMENTS:  # in the parameter's memory layout, which the fused kernel takes for granted
                 like = parameter.new_zeros(()) if moment == "step" else parameter.detach()
@@ -128,39 +126,7 @@ def restore_checkpoint(
     return header["step"], header["run"]
 
 
-def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None, run: dict) -> int:
-    """Give the model of a new run, `run` being its settings, a checkpoint's weights; the steps that they have had.
-
-    The judge is the checkpoint's, or a copy of the encoder where that has none of this kind. Raises what
-    `load_checkpoint` does, and a `UsageError` that names both sizes if the weights do not fit the model.
-    """
-    source, step = load_checkpoint(path)
-    try:
-        model.load_state_dict(source.state_dict())
-    except RuntimeError as error:
-        own, stored = _sizes(model), _sizes(source)
-        name = next(name for name in own if name in stored and own[name] != stored[name])
-        said = f"{name.upper() if name.upper() in run else name} is {own[name]}, and {stored[name]} in {path}"
-        raise UsageError(f"{said}; it must be the same to use these weights") from error
-    if judge:
-        judge.encoder.load_state_dict(model.encoder.state_dict())
-        header, tensors = read_checkpoint(path)
-        kind = ["JUDGE_LIVE", "JUDGE_RULER"] + ["CROP_RATIOS"] * (judge.ruler == "whitened")
-        if json.dumps([header["run"].get(name) for name in kind]) == json.dumps([run[name] for name in kind]):
-            judge.load_state_dict(_part(tensors, "judge"))
-    return step
-
-
-def _sizes(model: BaseAutoencoder) -> dict:
-    """What the shapes of a model's weights depend on; the latent's size has the name of its constant."""
-    kind, sizes = model.settings.get("latent", "conv"), dict(model.settings)
-    sizes[{"pooled": "LATENT_DIM", "spatial": "SPATIAL_DIM", "conv": "CONV_LATENT_DIM"}[kind]] = sizes.pop("latent_dim")
-    for name in ("output", "image_size") if kind == "spatial" else ("output",):
-        del sizes[name]
-    return {"the model": type(model).__name__, **sizes}
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors "<prefix>.<name>" by <name>."""
     start = f"{prefix}."
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
@@ -172,3 +138,46 @@ def _checksum(header: dict, tensors: dict[str, Tensor]) -> str:
         checksum = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), checksum)
         checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), checksum)
     return f"{checksum:08x}"
+
+
+def first_non_finite(tensors: dict[str, Tensor]) -> tuple[str, float] | None:
+    """The name of the first tensor with a number that is not finite, and that number; None if all are finite."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            return name, tensor[~tensor.isfinite()][0].item()
+    return None
+
+
+def find_weights(name: str | Path, checkpoints: tuple[str, ...] = ("100", "last")) -> Path:
+    """The checkpoint that is meant by a path, or by a hub's "owner/name", which is fetched if there is no such path.
+
+    An exported folder's is model.safetensors, a run's the first of some checkpoints that is there; a folder without
+    any is returned as it is. A hub is never asked for what is in a folder here. `UsageError` if fetching is not
+    possible.
+    """
+    path = Path(name)
+    if path.is_dir():
+        found = [path / WEIGHTS, *(path / "checkpoints" / f"{name}.safetensors" for name in checkpoints)]
+        return next((file for file in found if file.is_file()), path)
+    if path.exists() or path.parent.is_dir() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
+        return path
+    missing = f"there is no {name} here"
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        advice = "correct the path or, for a model on a hub, install huggingface-hub"
+        raise UsageError(f"{missing}, and huggingface_hub, which would fetch it, is not installed; {advice}") from error
+    try:
+        return Path(snapshot_download(str(name), allow_patterns=[WEIGHTS, CONFIG, SETTINGS])) / WEIGHTS
+    except (OSError, ValueError) as error:
+        said = f"{missing}, and it cannot be fetched from the hub ({first_line(error)})"
+        raise UsageError(f"{said}; correct the name, or try online") from error
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> BaseAutoencoder:
+    """A trained model, in evaluation mode: `leae.load("runs/self-teaching-001")`.
+
+    The path is a checkpoint, a run's folder (its checkpoint 100, else last), a folder that `export` made, or an
+    "owner/name" on a model hub. Raises what `find_weights` and `load_checkpoint` do.
+    """
+    return load_checkpoint(find_weights(path), device)[0]

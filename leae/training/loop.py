@@ -1,0 +1,148 @@
+"""A training loop's parts: its steps and their learning rates, the progress bar, the signal to stop."""
+
+import math
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from leae.distributed import all_reduce_mean, barrier, rank, world_size
+from leae.errors import UsageError, signals_to_end
+
+BAR = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
+ROOM = 43  # columns of the terminal that a bar needs beside what is said of a step
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The length of a run and its learning rate, a function of the step alone."""
+
+    epochs: int  # passes over the training images
+    max_steps: int  # the run ends after so many if its epochs are longer; 0 is no limit
+    learning_rate: float  # at its peak
+    warmup: float  # share of the run in which it rises linearly to the peak, in [0, 1)
+    kind: str  # afterwards: "cosine" falls along half a cosine toward 0, "constant" stays
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """The steps of the run; prints a line where MAX_STEPS cuts its epochs short."""
+        steps = self.epochs * steps_per_epoch
+        if self.max_steps and steps > self.max_steps:
+            print(f"steps: {self.max_steps:,}, the MAX_STEPS; {self.epochs} epochs would be {steps:,}")
+            return self.max_steps
+        return steps
+
+    def learning_rate_at(self, step: int, total_steps: int) -> float:
+        """The learning rate of a step from 0 to total_steps − 1."""
+        rising = self.warmup * total_steps
+        if step < rising:
+            return self.learning_rate * ((step + 1) / (rising + 1))
+        if self.kind == "constant":
+            return self.learning_rate
+        return self.learning_rate * (0.5 * (1 + math.cos(math.pi * (step - rising) / (total_steps - rising))))
+
+
+class StopSignal:
+    """`with StopSignal() as stop:` within the block the first Ctrl-C, SIGTERM or SIGHUP only sets `stop.requested`.
+
+    From then on they have the effect again that they had before the block, so a second one ends the process at once.
+    Processes that share a run have to stop after the same step: there `requested` waits until they `agree`.
+    """
+
+    def __init__(self):
+        self.received: int | None = None  # the signal
+        self.agreed = False  # by all processes
+
+    def __enter__(self) -> "StopSignal":
+        self.before = {n: signal.signal(n, self._receive) for n in (signal.SIGINT, *signals_to_end())}
+        return self
+
+    def __exit__(self, *error) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame) -> None:
+        self.received = number
+        self.__exit__()
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run is to be saved and left."""
+        return self.received is not None if world_size() == 1 else self.agreed
+
+    def agree(self, terms: dict[str, Tensor]) -> dict[str, float]:
+        """Scalar tensors as numbers: their means over all processes, which in the same exchange agree whether to stop.
+
+        Waits for the device.
+        """
+        asked = next(iter(terms.values())).new_tensor(float(self.received is not None))
+        *values, asked = all_reduce_mean(torch.stack([*(term.detach() for term in terms.values()), asked])).tolist()
+        self.agreed = asked > 0
+        return dict(zip(terms, values, strict=True))
+
+    def exit(self, step: int, folder: Path) -> NoReturn:
+        """End the process, once the run is saved, with the status 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
+        launcher = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} " if world_size() > 1 else ""
+        command = f"uv run {launcher}{shlex.join([sys.argv[0], '--resume', str(folder)])}"
+        print(f"stopped after step {step:,} and saved; resume with: {command}", flush=True)
+        barrier()  # torchrun ends the others when it sees the first one go, and one of them may still be writing
+        sys.exit(128 + (self.received or signal.SIGTERM))
+
+
+class Progress:
+    """Iterates over the steps of a run behind a progress bar, and once more after the last one, to evaluate.
+
+    A `UsageError` if more steps have been made, `start`, than the run has.
+    """
+
+    def __init__(self, start: int, total_steps: int, batch_size: int):
+        if start > total_steps:
+            raise UsageError(f"the checkpoint is at step {start:,} of only {total_steps:,}; start a new run")
+        options = {"mininterval": 1, "dynamic_ncols": True, "disable": rank() > 0, "bar_format": BAR}
+        self.bar = tqdm(range(start, total_steps + 1), initial=start, total=total_steps, **options)
+        self.batch_size, self.step = batch_size, start
+        self.restart()
+
+    def __iter__(self) -> Iterator[int]:
+        for step in self.bar:
+            self.step = step
+            yield step
+
+    def restart(self, psnr: str = "") -> None:
+        """Measure from here on: an evaluation, or a checkpoint, took time. The bar shows the last held-out PSNR."""
+        self.psnr = psnr
+        self.restarted = self.clock = time.perf_counter()
+        self.first_timed = self.step
+
+    @property
+    def minutes(self) -> float:
+        """Since the last `restart`."""
+        return (time.perf_counter() - self.restarted) / 60
+
+    def show(self, terms: dict[str, float]) -> float:
+        """Show the loss terms of the step just made on the bar; images per second since the last call.
+
+        A term that is not finite any more is a `UsageError`.
+        """
+        made = self.step + 1
+        for name, value in terms.items():
+            if not math.isfinite(value):
+                self.bar.close()
+                raise UsageError(f"{name} is {value} after step {made}, training has diverged; lower LEARNING_RATE")
+        speed = (made - self.first_timed) * self.batch_size / (time.perf_counter() - self.clock)
+        self.first_timed, self.clock = made, time.perf_counter()
+        text, room = f"{speed:.0f} img/s", shutil.get_terminal_size().columns - ROOM
+        others = (f"{term} {value:.3f}" for term, value in terms.items() if term != "loss")
+        for entry in (f"loss {terms['loss']:.3f}", self.psnr, *others):
+            text += f", {entry}" if entry and len(text) + len(entry) + 2 <= room else ""
+        self.bar.set_postfix_str(text)
+        return speed
