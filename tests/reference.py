@@ -1,4 +1,4 @@
-"""The method written down plainly, as one writes it first: what the fast step is tested and timed against.
+"""The method without any speed-up, as one writes it first: what tests and `bench` compare the step with.
 
 Every view has its own pass, upsampling comes before convolution, a crop is cut out of its image, SIGReg is a tensor of
 samples × directions × knots. The functions take the weights of the same modules that the fast step uses.
@@ -56,10 +56,10 @@ def crop(images: Tensor, corners: Tensor, side: int) -> Tensor:
     return F.interpolate(boxes, images.shape[-2:], mode="bilinear", align_corners=True)
 
 
-def normalise(codes: Tensor, ruler: Tensor, norm: nn.Module) -> Tensor:
-    """Batch norm of codes with the batch statistics of the ruler."""
+def normalise(codes: Tensor, others: Tensor, norm: nn.Module) -> Tensor:
+    """Batch norm of codes with the batch statistics of others."""
     over = (0, *range(2, codes.dim()))
-    mean, variance = ruler.mean(over, keepdim=True), ruler.var(over, correction=0, keepdim=True)
+    mean, variance = others.mean(over, keepdim=True), others.var(over, correction=0, keepdim=True)
     normalised = (codes - mean) / (variance + norm.eps).sqrt()
     if norm.weight is None:
         return normalised
@@ -106,7 +106,7 @@ def reference_objective(
     W = {}  # of each kind of view, which is folded into its average once a step
 
     def measured(codes: Tensor, real: Tensor, ratio: float) -> Tensor:
-        """Codes as the judge's ruler measures them beside the real view's."""
+        """The judge's codes, normalised beside the real view's."""
         normalised = normalise(codes, codes if judge.norm == "own" else real, T.norm)
         if judge.norm != "whitened":
             return normalised

@@ -13,14 +13,14 @@ from leae.objective import SelfTeachingObjective
 from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
 
 SIZE, BATCH, STEPS = 16, 12, 5
-CASES = {  # latent, judge's decay and ruler, objective
-    "pooled, shared ruler": ("pooled", 0.99, "shared", "symmetric"),
-    "pooled, own ruler": ("pooled", 0.0, "own", "symmetric"),
-    "spatial, own ruler": ("spatial", 0.99, "own", "symmetric"),
-    "spatial crops, shared ruler": ("spatial", 0.0, "shared", "crop"),
-    "pooled, whitened ruler": ("pooled", 0.99, "whitened", "symmetric"),
+CASES = {  # latent, judge's decay and norm, objective
+    "pooled, shared norm": ("pooled", 0.99, "shared", "symmetric"),
+    "pooled, own norm": ("pooled", 0.0, "own", "symmetric"),
+    "spatial, own norm": ("spatial", 0.99, "own", "symmetric"),
+    "spatial crops, shared norm": ("spatial", 0.0, "shared", "crop"),
+    "pooled, whitened norm": ("pooled", 0.99, "whitened", "symmetric"),
     "alternating objective": ("pooled", 0.99, "whitened", "alternating"),
-    "spatial crops, whitened ruler": ("spatial", 0.99, "whitened", "crop"),
+    "spatial crops, whitened norm": ("spatial", 0.99, "whitened", "crop"),
     "variational": ("pooled", None, None, None),
 }
 
@@ -36,13 +36,13 @@ def train(case):
     """Some steps of a case: for every step its terms, and the gradients and weights behind it."""
     torch.manual_seed(0)
     images = torch.rand(BATCH, 3, SIZE, SIZE, dtype=torch.float64)
-    latent, decay, ruler, objective = CASES[case]
+    latent, decay, norm, objective = CASES[case]
     kind = Autoencoder if objective else VariationalAutoencoder
     model = kind(SIZE, 3, hidden_dim=4, latent=latent, latent_dim=8, map_channels=8).double()
     judge, terms_of = None, variational_terms
     if objective:
-        judge = Judge(model.encoder, decay, ruler, crop_ratios=(0.5,))
-        terms_of = SelfTeachingObjective(SIZE, objective, 0.35, (0.5, 1.0), sigreg_weight=1.0)
+        judge = Judge(model.encoder, decay, norm, crop_ratios=(0.5,))
+        terms_of = SelfTeachingObjective(objective, 0.35, (0.5, 1.0), sigreg_weight=1.0)
     compute = data_parallel(terms_of, model)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)  # Adam would blow a rounding of a tiny gradient up
     steps = []

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 
-from leae import autoencoder
 from leae.autoencoder import Autoencoder
 from leae.conv_autoencoder import ConvAutoencoder
 from leae.errors import UsageError
@@ -26,7 +25,7 @@ def views(seed=0, count=6, size=16):
     return torch.rand(count, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("ruler", ["shared", "own"])
+@pytest.mark.parametrize("norm", ["shared", "own"])
 @pytest.mark.parametrize(
     ("source", "size"),
     [
@@ -37,22 +36,19 @@ def views(seed=0, count=6, size=16):
     ],
     ids=["pooled", "spatial", "linear output", "conv"],
 )
-def test_codes_are_normalised_by_the_ruler(source, size, ruler):
+def test_codes_are_normalised_by_the_real_views_statistics_or_their_own(source, size, norm):
     shown = [views(0, size=size), views(1, size=size) * 0.5, views(2, size=size) + 0.1]
     scaled = [2 * view - 1 if source.output == "linear" else view for view in shown]
     codes = [source.convolve(view) for view in scaled]
-    expected = [normalise(code, codes[0] if ruler == "shared" else code, source.norm) for code in codes]
-    target, reconstructions = Judge(source, norm=ruler)(*shown)
+    expected = [normalise(code, codes[0] if norm == "shared" else code, source.norm) for code in codes]
+    target, reconstructions = Judge(source, norm=norm)(*shown)
     torch.testing.assert_close([target, *reconstructions], expected)
     assert not target.requires_grad
-    left_out, again = Judge(source, norm=ruler)(*shown, target=False)
-    torch.testing.assert_close(again, reconstructions)
-    assert (left_out is None) == (ruler == "own")
 
 
-@pytest.mark.parametrize("ruler", ["shared", "own", "whitened"])
-def test_gradients_reach_the_reconstructions_and_neither_the_real_views_nor_the_weights(ruler):
-    judge = Judge(encoder(), norm=ruler)
+@pytest.mark.parametrize("norm", ["shared", "own", "whitened"])
+def test_gradients_reach_the_reconstructions_and_neither_the_real_views_nor_the_weights(norm):
+    judge = Judge(encoder(), norm=norm)
     real, shown = views(0).requires_grad_(), views(1).requires_grad_()
     target, reconstructions = judge(real, shown)
     (reconstructions[0] - target).square().mean().backward()
@@ -71,14 +67,13 @@ def test_running_statistics_are_neither_moved_nor_read():
 
 
 @pytest.mark.parametrize("latent", ["pooled", "spatial"])
-def test_an_evaluation_normalises_over_all_images_of_this_process_at_once(latent, monkeypatch):
-    source, images = encoder(latent), views(count=7)
-    monkeypatch.setattr(autoencoder, "BATCH", 3)
+def test_an_evaluation_normalises_over_all_codes_of_this_process_at_once(latent, monkeypatch):
+    source = encoder(latent)
     monkeypatch.setenv("WORLD_SIZE", "2")  # a process that evaluates by itself waits for no other
-    codes = source.project(images)
-    torch.testing.assert_close(Judge(source).eval().encode(images), normalise(codes, codes, source.norm))
+    codes = source.project(views(count=7))
+    torch.testing.assert_close(Judge(source).normalise(codes), normalise(codes, codes, source.norm))
     if latent == "pooled":
-        torch.testing.assert_close(Judge(source).encode(images[:1]), source.norm.bias[None])
+        torch.testing.assert_close(Judge(source).normalise(codes[:1]), source.norm.bias[None])
 
 
 @pytest.mark.parametrize("latent", ["pooled", "spatial"])
@@ -90,9 +85,9 @@ def test_each_kind_of_real_view_is_whitened_by_its_own_average_which_training_al
     before = copy.deepcopy(judge.state_dict())
     judge.eval()
     assert judge(views(3), views(4))[0].isfinite().all()
-    judge.encode(views(3))
+    judge.normalise(judge.encoder.project(views(3)))
     assert all(torch.equal(before[name], value) for name, value in judge.state_dict().items())
-    with pytest.raises(UsageError, match=r"ratio is 0.3; it must be one of CROP_RATIOS, \(1.0, 0.5\)"):
+    with pytest.raises(UsageError, match="ratio is 0.3.*crop_ratios"):
         judge(views(3), views(4), ratio=0.3)
 
 
@@ -108,5 +103,5 @@ def test_it_is_an_exponential_moving_average_of_the_encoder(decay):
 
 
 def test_an_encoder_without_a_batch_norm_cannot_be_a_judge():
-    with pytest.raises(UsageError, match="is 'Identity'; it must be a batch norm"):
+    with pytest.raises(UsageError, match="Identity"):
         Judge(ConvAutoencoder().encoder)

@@ -82,18 +82,18 @@ def test_a_shortcut_that_cannot_be_group_means_is_refused():
 
 
 @pytest.mark.parametrize("latent", ["pooled", "spatial"])
-@pytest.mark.parametrize("ruler", ["shared", "own", "whitened"])
-def test_under_autocast_convolutions_are_bfloat16_and_codes_pixels_crops_and_losses_float32(latent, ruler):
+@pytest.mark.parametrize("norm", ["shared", "own", "whitened"])
+def test_under_autocast_convolutions_are_bfloat16_and_codes_pixels_crops_and_losses_float32(latent, norm):
     torch.manual_seed(0)
     model = Autoencoder(16, 3, hidden_dim=8, latent=latent, latent_dim=8, map_channels=8)
-    judge, images = Judge(model.encoder, 0.9, ruler, crop_ratios=(0.5,)), torch.rand(32, 3, 16, 16)
-    objective = SelfTeachingObjective(16, crop_ratios=(0.5, 1.0))
+    judge, images = Judge(model.encoder, 0.9, norm, crop_ratios=(0.5,)), torch.rand(32, 3, 16, 16)
+    objective = SelfTeachingObjective(crop_ratios=(0.5, 1.0))
     exact = objective(model, judge, images, torch.Generator().manual_seed(0))
     boxes = draw_boxes(32, 8, 16, torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
         assert model.encoder.project(images).dtype == torch.bfloat16
         codes = model.encode(images)
-        assert codes.dtype == model.decode(codes).dtype == judge.encode(images).dtype == torch.float32
+        assert codes.dtype == model.decode(codes).dtype == judge.normalise(codes.bfloat16()).dtype == torch.float32
         coarse = objective(model, judge, images, torch.Generator().manual_seed(0))
         cropped = crop_and_resize(images, boxes, 8)
     assert torch.equal(cropped, crop_and_resize(images, boxes, 8))

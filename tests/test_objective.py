@@ -1,4 +1,4 @@
-"""The objective against the formulas written down plainly (leae/analysis/plain.py), in float64."""
+"""The objective against the formulas written down plainly (tests/reference.py), in float64."""
 
 import copy
 
@@ -17,7 +17,7 @@ def make(latent="pooled", decay=0.99, norm="shared"):
     """A model, a judge that has begun to differ from its encoder, and a batch."""
     torch.manual_seed(0)
     model = Autoencoder(SIZE, 3, hidden_dim=4, latent=latent, latent_dim=8, map_channels=8).double()
-    judge = Judge(model.encoder, decay, ruler, epsilon=0.3, crop_ratios=(0.15, 0.4, 0.5))
+    judge = Judge(model.encoder, decay, norm, epsilon=0.3, crop_ratios=(0.15, 0.4, 0.5))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -30,7 +30,7 @@ def draws(seed=7):
 
 
 @pytest.mark.parametrize("latent", ["pooled", "spatial"])
-@pytest.mark.parametrize(("decay", "ruler"), [(0.0, "own"), (0.99, "shared"), (0.99, "whitened")])
+@pytest.mark.parametrize(("decay", "norm"), [(0.0, "own"), (0.99, "shared"), (0.99, "whitened")])
 @pytest.mark.parametrize(
     ("kind", "ratios"),
     [
@@ -41,11 +41,11 @@ def draws(seed=7):
         ("crop", (1.0, 0.5)),
     ],
 )
-def test_values_and_gradients_are_those_of_the_formulas(latent, decay, ruler, kind, ratios):
-    model, judge, images = make(latent, decay, ruler)
-    objective = SelfTeachingObjective(SIZE, kind, mask_ratio=0.35, crop_ratios=ratios, sigreg_weight=0.03)
+def test_values_and_gradients_are_those_of_the_formulas(latent, decay, norm, kind, ratios):
+    model, judge, images = make(latent, decay, norm)
+    objective = SelfTeachingObjective(kind, mask_ratio=0.35, crop_ratios=ratios, sigreg_weight=0.03)
     its = copy.deepcopy(judge)
-    for batch in (images.flip(0) ** 2, images)[ruler != "whitened" :]:  # in its second step, it averages
+    for batch in (images.flip(0) ** 2, images)[norm != "whitened" :]:  # in its second step, it averages
         ours = objective(model, judge, batch, draws())
         plain = reference_objective(objective, model, its, batch, draws())
     assert ours.keys() == plain.keys()
@@ -59,7 +59,7 @@ def test_values_and_gradients_are_those_of_the_formulas(latent, decay, ruler, ki
 def test_a_live_judge_is_the_encoder_whose_weights_learn_from_its_verdicts():
     model, frozen, images = make()
     judge = Judge(model.encoder, norm="shared", live=True)
-    objective = SelfTeachingObjective(SIZE, crop_ratios=(1.0,))
+    objective = SelfTeachingObjective(crop_ratios=(1.0,))
     gradients = {}
     for name, each in {"live": judge, "plain": judge, "frozen": frozen}.items():
         step = reference_objective if name == "plain" else SelfTeachingObjective.__call__

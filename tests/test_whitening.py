@@ -1,4 +1,4 @@
-"""The whitened ruler's space against its definition."""
+"""The whitened norm's space against its definition."""
 
 import numpy as np
 import pytest

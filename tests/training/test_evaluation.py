@@ -1,33 +1,54 @@
-"""Held-out figures against closed forms."""
+"""What is measured of a run while it trains: held-out PSNR against closed forms, and a collapse of the codes."""
 
 import numpy as np
 import pytest
 import torch
 
+from leae.codes import effective_rank
 from leae.conv_autoencoder import VariationalConvAutoencoder
 from leae.data.batches import to_float
+from leae.judge import Judge
 from leae.training import evaluation
-from leae.training.evaluation import MaskedViews, NoisyViews, evaluate, psnr, reconstruct
-from tests.conftest import CPU
+from leae.training.evaluation import Evaluation, MaskedViews, NoisyViews, psnr, reconstruct
+from tests.conftest import CPU, gaussian
 
 
 class Dimmer(torch.nn.Module):
-    """A model that makes everything darker by 0.1, or by 0.2 in training mode."""
+    """A model that makes everything darker by 0.1, or by 0.2 in training mode; its codes are those that a test sets."""
+
+    def __init__(self, codes=None):
+        super().__init__()
+        self.codes, self.norm = codes, torch.nn.BatchNorm1d(4, affine=False)
 
     def forward(self, images):
         return images - (0.2 if self.training else 0.1)
 
+    def encode(self, images):
+        return self.codes[: len(images)]
+
+    project = encode
+
+
+def draw_images(count, size=16, channels=3):
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, channels), dtype=np.uint8)
+
 
 @pytest.mark.parametrize("views", [MaskedViews(16, 0.35), NoisyViews(0.2)])
-def test_psnr_is_taken_in_evaluation_mode_against_the_clean_images(views):
-    images = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), dtype=np.uint8)
-    model = Dimmer().train()
-    measures = evaluate(model, images, views, CPU)
-    assert measures["psnr_clean"] == pytest.approx(20, abs=1e-3)
-    originals = to_float(images)
-    expected = psnr(views(originals) - 0.1, originals).mean().item()
-    assert measures[f"psnr_{views.name}"] == pytest.approx(expected, abs=1e-3)
+def test_psnr_is_taken_in_evaluation_mode_against_the_clean_images_beside_two_answers_without_a_model(views):
+    train, held_out = draw_images(5000), draw_images(300)[::-1]
+    model, originals = Dimmer(gaussian(256, 4)).train(), to_float(held_out.copy())
+    measures = Evaluation(train, held_out, views, CPU)(0, model)
+    mean = to_float(train).double().mean(dim=0).float()
+    expected = {
+        "psnr_clean": 20,
+        f"psnr_{views.name}": psnr(views(originals) - 0.1, originals).mean().item(),
+        f"psnr_{views.name}_input": psnr(views(originals), originals).mean().item(),
+        "psnr_mean_image": psnr(mean, originals).mean().item(),
+    }
+    assert {name: measures[name] for name in expected} == pytest.approx(expected, abs=1e-3)
     assert model.training
+    line = evaluation.summary(measures, views)
+    assert all(f"{value:.2f} dB" in line for value in expected.values())
 
 
 @pytest.mark.parametrize(("views", "difference"), [(MaskedViews(32, 0.35), 19**2 / 32**2), (NoisyViews(0.1), 1)])
@@ -38,19 +59,6 @@ def test_the_same_image_has_the_same_view_however_many_are_evaluated(views, diff
     assert difference < 1 or (everything - images).std().item() == pytest.approx(0.1, rel=0.01)
     assert torch.equal(views(images[:7]), everything[:7])
     assert torch.equal(views(images[30:], first=30), everything[30:])
-
-
-def test_the_summary_names_the_models_figures_and_those_of_two_answers_without_a_model():
-    train = np.random.default_rng(0).integers(0, 256, (5000, 4, 4, 1), dtype=np.uint8)
-    mean = to_float(train).double().mean(dim=0).float()
-    torch.testing.assert_close(evaluation.mean_image(train), mean)
-    test, views = train[:3], NoisyViews(0.1)
-    line = evaluation.summary(
-        {"psnr_clean": 30.123, "psnr_noisy": 25.5} | evaluation.references(train, test, views, CPU), views
-    )
-    itself, average = (psnr(view, to_float(test)).mean().item() for view in (views(to_float(test)), mean))
-    assert "30.12 dB clean, 25.50 dB noisy" in line
-    assert f" input {itself:.2f} dB, mean training image {average:.2f} dB" in line
 
 
 def test_a_grids_rows_are_originals_views_and_reconstructions_of_both():
@@ -83,3 +91,35 @@ def test_evaluation_leaves_no_gradient_and_the_mode_it_found_also_after_an_error
     assert model.training
     assert not reconstruct(model.eval(), torch.rand(2, 3, 8, 8)).requires_grad
     assert not model.training
+
+
+HEALTHY = gaussian(40, 4)
+ON_A_LINE = gaussian(40, 1) * torch.ones(4) + 1e-3 * gaussian(40, 4)
+WITH_A_DEAD_ONE = gaussian(40, 4) * torch.tensor([1, 1, 1, 0.0])
+
+
+def watch(count=40):
+    return Evaluation(draw_images(8, 8), draw_images(count, 8), MaskedViews(8, 0.35), CPU)
+
+
+def test_a_collapse_is_told_once_when_it_begins_and_again_if_it_comes_back(capsys):
+    evaluate, judge = watch(), Judge(Dimmer(HEALTHY))
+    history = [HEALTHY, ON_A_LINE, ON_A_LINE, WITH_A_DEAD_ONE, HEALTHY, WITH_A_DEAD_ONE, WITH_A_DEAD_ONE]
+    for number, codes in enumerate(history):
+        judge.encoder.codes = codes
+        measures = evaluate(1000 * number, Dimmer(codes), judge)
+        assert measures["encoder_effective_rank"] == effective_rank(codes)
+        assert measures["encoder_dead_dimensions"] == measures["judge_dead_dimensions"]
+    said = capsys.readouterr().err.splitlines()
+    for name, (first, second) in {"encoder": said[::2], "judge": said[1::2]}.items():
+        assert f"the {name}'s codes have collapsed: after step 1,000 0 of 4 dimensions are dead" in first
+        assert "effective rank is 1.00" in first
+        assert f"the {name}'s codes have collapsed: after step 5,000 1 of 4 dimensions are dead" in second
+
+
+def test_codes_that_are_not_finite_or_too_few_to_tell_are_not_measured(capsys):
+    measured = {"encoder_effective_rank", "encoder_dead_dimensions"}
+    assert not watch()(1, Dimmer(HEALTHY / 0)).keys() & measured
+    assert not watch(15)(1, Dimmer(ON_A_LINE)).keys() & measured
+    assert watch(16)(1, Dimmer(HEALTHY)).keys() >= measured
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,128 @@
+"""A loop's parts: learning rates, counting and timing of steps, the signal that asks it to stop."""
+
+import itertools
+import math
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from leae.errors import UsageError, run_command
+from leae.training.loop import Progress, Schedule, StopSignal
+
+
+def rates(steps=200, warmup=0.1, kind="cosine"):
+    schedule = Schedule(1, 0, 0.01, warmup, kind)
+    return [schedule.learning_rate_at(step, steps) / 0.01 for step in range(steps)]
+
+
+def test_the_learning_rate_rises_linearly_and_falls_along_half_a_cosine():
+    rate = rates()
+    rises = [later - earlier for earlier, later in itertools.pairwise(rate[:20])]
+    assert rises == pytest.approx([1 / 21] * 19)
+    assert rate[20] == 1
+    assert rate[110] == pytest.approx(0.5)  # half-way between step 20 and step 200
+    assert rate[-1] == pytest.approx((math.pi / 180) ** 2 / 4, rel=1e-3)
+    assert all(0 < value <= 1 for value in rate)
+    assert rates(warmup=0.0)[0] == 1
+    assert set(rates(kind="constant")[20:]) == {1.0}
+
+
+def test_a_run_ends_with_its_epochs_or_its_limit_and_says_which(capsys):
+    assert Schedule(5, 0, 0.01, 0, "cosine").total_steps(20) == 100
+    assert Schedule(5, 100, 0.01, 0, "cosine").total_steps(20) == 100
+    assert capsys.readouterr().out == ""
+    assert Schedule(5, 64, 0.01, 0, "cosine").total_steps(2000) == 64
+    assert "64, the MAX_STEPS" in capsys.readouterr().out
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a test sets; seconds."""
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_it_counts_from_the_first_step_and_has_one_turn_more_for_the_last_evaluation():
+    assert list(Progress(3, 7, batch_size=1)) == [3, 4, 5, 6, 7]
+    assert list(Progress(7, 7, batch_size=1)) == [7]
+    with pytest.raises(UsageError, match=r"step 8 .*7"):
+        Progress(8, 7, batch_size=1)
+
+
+def test_speed_is_images_per_second_since_the_last_measurement_and_without_evaluations(clock):
+    progress, speeds = Progress(0, 100, batch_size=8), {}
+    for step in progress:
+        if step == 14:
+            clock[0] += 1000  # an evaluation
+            progress.restart()
+        clock[0] += 0.5 if step < 10 else 2.0 if step < 14 else 0.25
+        if step + 1 in (10, 14, 16):
+            speeds[step + 1] = progress.show({"loss": 2.5})
+    assert speeds == {10: 16.0, 14: 4.0, 16: 32.0}
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown", "left_out"), [(80, "PSNR 29.33", "latent"), (120, "sigreg 1.250", "consist")]
+)
+def test_the_bar_says_what_the_terminal_has_room_for(monkeypatch, clock, columns, shown, left_out):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    progress = Progress(0, 25_000, batch_size=128)
+    progress.restart("PSNR 29.33")
+    clock[0] += 1
+    progress.show(dict.fromkeys(("loss", "latent", "sigreg", "consistency", "clean_crop_0.15"), 1.25))
+    assert "loss 1.250" in progress.bar.postfix
+    assert shown in progress.bar.postfix
+    assert left_out not in progress.bar.postfix
+    assert len(progress.bar.postfix) + len("100% ███ 25000/25000 steps, 1:00:00 left, ") <= columns
+
+
+def test_minutes_are_counted_since_the_last_restart_not_the_last_measurement(clock):
+    progress = Progress(0, 100, batch_size=8)
+    clock[0] += 90
+    progress.show({"loss": 1.0})
+    assert progress.minutes == 1.5
+    progress.restart()
+    assert progress.minutes == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_term_that_is_not_finite_ends_the_run_with_step_and_term(value):
+    progress = Progress(10, 100, batch_size=8)
+    steps = iter(progress)
+    for _ in range(3):
+        next(steps)
+    with pytest.raises(UsageError, match=f"^kl is {value} after step 13.*LEARNING_RATE"):
+        progress.show({"loss": 1.0, "kl": value})
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_the_first_signal_only_asks_and_the_second_ends_a_command_with_its_status(capsys, number, status):
+    def main():
+        handler = signal.getsignal(number)
+        with StopSignal() as stop:
+            assert not stop.requested
+            os.kill(os.getpid(), number)
+            assert stop.requested
+            assert signal.getsignal(number) == handler
+            assert stop.agree({"loss": torch.tensor(2.5)}) == {"loss": 2.5}
+            os.kill(os.getpid(), number)
+        raise AssertionError("it went on")
+
+    with pytest.raises(SystemExit) as end:
+        run_command(main, name="leae prepare")
+    assert end.value.code == status
+    assert "leae prepare: interrupted" in capsys.readouterr().err
+
+
+def test_a_run_under_nohup_does_not_notice_that_its_terminal_is_gone():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
