@@ -50,6 +50,11 @@ def write_csv(path: Path, header: Iterable, rows: Iterable[Iterable]) -> None:
         csv.writer(file).writerows([header, *rows])
 
 
+def as_utf8(text: str) -> str:
+    """A text with \\xNN for bytes that are not UTF-8, as file names may have: no text file takes these."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
 def digest(*parts) -> str:
     """sha256, in hex, of the parts as Python writes them."""
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()

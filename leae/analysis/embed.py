@@ -10,41 +10,62 @@ of the reconstructions; of a folder `files`, the N images' paths in it; of a spl
 """
 
 import argparse
-import csv
-import os
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
-from leae.analysis import trained
-from leae.analysis.trained import add_run_arguments
+from leae.analysis.trained import add_run_arguments, open_runs, require_file, require_finite
 from leae.autoencoder import BaseAutoencoder
 from leae.data import celeba
-from leae.data.batches import CHUNK, Images
+from leae.data.batches import CHUNK, Images, chunks_of, to_float
 from leae.data.sources import CELEBA_CROP, folder_source, read_images
 from leae.errors import UsageError, require
-from leae.files import atomic_write
+from leae.files import as_utf8, atomic_write, write_csv
 from leae.training.device import find_device
+from leae.training.evaluation import evaluation_mode
 from leae.training.run import RUNS
 from leae.training.settings import Parser
 
 SPLITS = ("train", "valid", "test")
 
 
+def codes_and_errors(model: BaseAutoencoder, chunks: Iterable[Tensor], title: str) -> tuple[Tensor, Tensor]:
+    """Codes float32 [N, *latent_shape] and the reconstructions' mean squared errors float64 [N], both on the CPU.
+
+    The images come in chunks, float [n, C, S, S] in [0, 1] on the model's device. `UsageError` if codes are not finite.
+    """
+    codes, errors = [], []
+    with evaluation_mode(model):
+        for images in chunks:
+            code = model.encode(images)
+            codes.append(code.float().cpu())
+            errors.append((model.decode(code) - images).cpu().double().square().mean(dim=(1, 2, 3)))
+    return require_finite(torch.cat(codes), title), torch.cat(errors)
+
+
+def embed_images(model: BaseAutoencoder, images: Images | Tensor, title: str) -> tuple[Tensor, Tensor]:
+    """`codes_and_errors` of images uint8 [N, S, S, C], or of a float tensor [N, C, S, S] in [0, 1]."""
+    chunks = chunks_of(images, next(model.parameters()).device, title)
+    return codes_and_errors(model, (chunk for _, chunk in chunks), title)
+
+
 @dataclass(frozen=True)
 class Embedding:
-    """What a model makes of a folder's N images."""
+    """What a model makes of the N images of a folder that can be used."""
 
-    files: list[str]  # the images' paths in the folder
+    root: Path  # the folder
+    files: list[str]  # the images' paths in it
     codes: np.ndarray  # float32 [N, *latent_shape]
     errors: np.ndarray  # float64 [N], the mean squared errors of the reconstructions
-    keys: list[int]  # hashes of the images as the model takes them
-    unusable: dict[str, str]  # other files, and why they could not be used
+    hashes: list[int]  # see `hashes_of`
+    unusable: dict[str, str]  # the other images' paths, and why they could not be used
 
 
 def image_names(root: Path) -> list[str]:
@@ -64,37 +85,36 @@ def read_for(model: BaseAutoencoder, root: Path, names: list[str]) -> list[np.nd
     return images
 
 
-def embed_folder(root: Path, names: list[str], model: BaseAutoencoder) -> Embedding:
-    """What a model makes of images below a folder. One that cannot be used is warned of; `UsageError` if none can."""
-    device, parts, keys, reasons = next(model.parameters()).device, [], [], {}
-    for first in tqdm(range(0, len(names), CHUNK), desc="embedding", leave=False, dynamic_ncols=True):
-        members = names[first : first + CHUNK]
-        results = dict(zip(members, read_for(model, root, members), strict=True))
-        images = [result for result in results.values() if not isinstance(result, str)]
-        reasons |= {name: result for name, result in results.items() if isinstance(result, str)}
-        if images:
-            parts.append(trained.codes_and_errors(model, np.stack(images), device, "encoding"))
-            keys += keys_of(images)
-    if not parts:
-        name, reason = next(iter(reasons.items()))
-        raise UsageError(f"none of the {len(reasons)} images can be used; {name}: {reason}")
-    for name, reason in reasons.items():
-        tqdm.write(f"warning: {printable(name)!r} is left out: {printable(reason)}", file=sys.stderr)
-    codes, errors = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
-    return Embedding([name for name in names if name not in reasons], codes, errors, keys, reasons)
-
-
-def keys_of(images: Images | list[np.ndarray]) -> list[int]:
+def hashes_of(images: Images | list[np.ndarray]) -> list[int]:
     """A hash for each of the images uint8 [N, S, S, C], by which this process finds equal ones."""
     return [hash(images[number].tobytes()) for number in range(len(images))]
 
 
-def printable(name: str) -> str:
-    """A file's name with \\xNN for bytes that are not UTF-8, which no text file takes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def embed_folder(model: BaseAutoencoder, root: Path, names: list[str]) -> Embedding:
+    """What a model makes of images below a folder. One that cannot be used is warned of; `UsageError` if none can."""
+    device, files, hashes, unusable = next(model.parameters()).device, [], [], {}
+
+    def chunks() -> Iterator[Tensor]:
+        for first in tqdm(range(0, len(names), CHUNK), desc="embedding", leave=False, dynamic_ncols=True):
+            members = names[first : first + CHUNK]
+            read = dict(zip(members, read_for(model, root, members), strict=True))
+            usable = {name: image for name, image in read.items() if not isinstance(image, str)}
+            unusable.update({name: reason for name, reason in read.items() if isinstance(reason, str)})
+            if usable:
+                files.extend(usable)
+                hashes.extend(hashes_of([*usable.values()]))
+                yield to_float(np.stack([*usable.values()]), device)
+        if not files:
+            name, reason = next(iter(unusable.items()))
+            raise UsageError(f"none of the {len(unusable)} images can be used; {name}: {reason}")
+
+    codes, errors = codes_and_errors(model, chunks(), "encoding")
+    for name, reason in unusable.items():
+        tqdm.write(f"warning: {as_utf8(name)!r} is left out: {as_utf8(reason)}", file=sys.stderr)
+    return Embedding(root, files, codes.numpy(), errors.numpy(), hashes, unusable)
 
 
-def embed(model: BaseAutoencoder, images: str | Path | Images | torch.Tensor) -> np.ndarray:
+def embed(model: BaseAutoencoder, images: str | Path | Images | Tensor) -> np.ndarray:
     """Codes, float32 [N, *latent_shape], of a folder's images in the order of their paths, or of an array of images.
 
     An array, or tensor, is uint8 [N, S, S, C] or float [N, C, S, S] in [0, 1], N > 0. There are no gradients. Files
@@ -102,24 +122,21 @@ def embed(model: BaseAutoencoder, images: str | Path | Images | torch.Tensor) ->
     another shape than the model's.
     """
     if isinstance(images, str | Path):
-        return embed_folder(Path(images), image_names(Path(images)), model).codes
+        return embed_folder(model, Path(images), image_names(Path(images))).codes
     require(len(images) > 0, "the number of images", 0, "at least 1")
-    if isinstance(images, np.ndarray | torch.Tensor) and "float" in str(images.dtype):
+    if isinstance(images, np.ndarray | Tensor) and "float" in str(images.dtype):
         images = torch.as_tensor(images, dtype=torch.float32)
-    return trained.codes_and_errors(model, images, next(model.parameters()).device, "encoding")[0].numpy()
+    return embed_images(model, images, "encoding")[0].numpy()
 
 
-def write_csv(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """The arrays of the .npz file as a table; float32 is written with as many digits as bring it back."""
+def write_table(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """The arrays of the .npz file as a .csv file; float32 is written with as many digits as bring it back."""
     codes = arrays["codes"].reshape(len(arrays["codes"]), -1)
     attributes = arrays.get("attributes", np.zeros((len(codes), 0), bool)).astype(int)
-    with atomic_write(path) as file:
-        writer = csv.writer(file)
-        columns = [*arrays.get("attribute_names", ()), *(f"code_{number}" for number in range(codes.shape[1]))]
-        writer.writerow(("file" if "files" in arrays else "image", "error", *columns))
-        for number, code in enumerate(codes):
-            name, error = arrays["files"][number] if "files" in arrays else number, arrays["errors"][number]
-            writer.writerow((name, float(error), *attributes[number], *(f"{value:.9g}" for value in code)))
+    first, names = ("file", arrays["files"]) if "files" in arrays else ("image", range(len(codes)))
+    header = (first, "error", *arrays.get("attribute_names", ()), *(f"code_{n}" for n in range(codes.shape[1])))
+    images = zip(names, arrays["errors"], attributes, codes, strict=True)
+    write_csv(path, header, ((name, float(e), *has, *(f"{x:.9g}" for x in code)) for name, e, has, code in images))
 
 
 def add_arguments(parser: Parser) -> None:
@@ -129,23 +146,22 @@ def add_arguments(parser: Parser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    trained.require_file(options.output, "--output", ".npz", ".csv")
-    device = find_device(options.device)
-    [run] = trained.open_runs(options.runs, options.checkpoint, device)
+    require_file(options.output, "--output", ".npz", ".csv")
+    [run] = open_runs(options.runs, options.checkpoint, find_device(options.device))
     if (split := options.images) in SPLITS:
         dataset = run.open_data()
         require(split in dataset.images, "the split", split, f"one of {', '.join(dataset.images)}, or a folder")
-        codes, errors = trained.codes_and_errors(run.model, dataset.images[split], device, f"{split} codes")
+        codes, errors = embed_images(run.model, dataset.images[split], f"{split} codes")
         arrays = {"codes": codes.numpy(), "errors": errors.numpy()}
         if dataset.attribute_names:
             names = np.array(dataset.attribute_names)
             arrays |= {"attributes": dataset.attributes[split], "attribute_names": names}
     else:
         root = Path(options.images)
-        found = embed_folder(root, image_names(root), run.model)
-        arrays = {"codes": found.codes, "errors": found.errors, "files": np.array([*map(printable, found.files)])}
+        found = embed_folder(run.model, root, image_names(root))
+        arrays = {"codes": found.codes, "errors": found.errors, "files": np.array([*map(as_utf8, found.files)])}
     if options.output.suffix.lower() == ".csv":
-        write_csv(options.output, arrays)
+        write_table(options.output, arrays)
     else:
         with atomic_write(options.output, "wb") as file:
             np.savez(file, **arrays)

@@ -28,9 +28,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from tqdm import tqdm
 
-from leae.analysis import trained
+from leae.analysis.embed import embed_images
 from leae.analysis.maps import MAPS, MOST_CLASSES, draw_map, make_map, require_umap
-from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs
+from leae.analysis.trained import TrainedRun, add_run_arguments, draw_training, encode_all, open_runs
 from leae.codes import effective_rank, sigreg_statistics
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
@@ -66,15 +66,14 @@ class LatentSpace:
         self.run, self.dataset, self.device = run, dataset, device
         train, test = dataset.images["train"], dataset.images["test"]
         labels = dataset.attributes.get("train", np.zeros((len(train), 0), bool))
-        drawn = trained.draw_training(dataset, seed)
+        drawn = draw_training(dataset, seed)
         self.training_labels = torch.from_numpy(labels[drawn])  # bool [M, A]
-        self.training = trained.encode_all(run.model, train[drawn], None, device, "training codes").flatten(1)  # [M, D]
+        self.training = encode_all(run.model, train[drawn], None, device, "training codes").flatten(1)  # [M, D]
         self.order = torch.randperm(len(test), generator=generator(seed, "selection"))  # the first of these are shown
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:
-        test = self.dataset.images["test"]
-        codes, errors = trained.codes_and_errors(self.run.model, test, self.device, "held-out codes")
+        codes, errors = embed_images(self.run.model, self.dataset.images["test"], "held-out codes")
         return codes.flatten(1), errors
 
     @cached_property

@@ -12,7 +12,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from leae.errors import UsageError
-from leae.training.pictures import to_pixels
+from leae.training.pictures import cut, to_pixels
 
 MAPS = ("pca", "tsne", "umap")
 PERPLEXITY = 30  # how many neighbours t-SNE tries to keep; fewer where there are fewer codes
@@ -28,7 +28,7 @@ THUMBNAIL = 52  # pixels
 SPACING = 1.4  # thumbnails between the centres of two of them, so that the points between them stay in sight
 WITHOUT, WITH = "#0072b2", "#d55e00"  # blue and vermilion, which colour-blind people tell apart
 MOST_CLASSES = 20  # that colours can tell apart
-TINY = np.finfo(np.float32).tiny
+SMALLEST_FLOAT = np.finfo(np.float32).tiny  # a variance at least, where it divides
 
 
 def require_umap() -> Callable:
@@ -58,10 +58,10 @@ def make_map(kind: str, training: Tensor, codes: Tensor, seed: int) -> tuple[np.
     projected = np.pad(pca.transform(codes), ((0, 0), (0, missing)))
     if kind == "pca":
         variances = np.pad(pca.explained_variance_, (0, missing))
-        shares = variances / max(training.var(axis=0, ddof=1).sum(), TINY)
+        shares = variances / max(training.var(axis=0, ddof=1).sum(), SMALLEST_FLOAT)
         axes = [f"component {number}: {share:.1%} of the variance" for number, share in enumerate(shares, start=1)]
         return projected, axes, "PCA, the components those of training codes"
-    start = (projected[:, :2] / max(projected[:, 0].std(), TINY)).astype(np.float32)
+    start = (projected[:, :2] / max(projected[:, 0].std(), SMALLEST_FLOAT)).astype(np.float32)
     seed %= 2**32  # all that NumPy's older generator takes
     if kind == "tsne":
         perplexity = min(PERPLEXITY, (len(codes) - 1) / 3)
@@ -128,4 +128,4 @@ def legend_text(name: str, letters: int) -> str:
 
     Between two dollar signs Matplotlib would see a formula, and it leaves out what begins with an underscore.
     """
-    return " " + " ".join(name.split())[:letters].replace("$", r"\$")
+    return " " + cut(name, letters).replace("$", r"\$")

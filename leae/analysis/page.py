@@ -17,16 +17,16 @@ from torch import Tensor
 
 from leae.analysis.embed import read_for
 from leae.analysis.latents import separations
-from leae.analysis.play import SLIDERS, Player
+from leae.analysis.player import SLIDERS, Player
 from leae.data.batches import to_float
 from leae.errors import UsageError
 from leae.training.pictures import to_pixels
 
-SHOWN = 384  # pixels at least that an image is enlarged to
-SMALL = 96  # the same of those to choose from
-TINY = 64  # the same of those in a strip
+PICTURE = 384  # pixels at least that a picture is enlarged to
+THUMBNAIL = 96  # the same of pictures to choose from
+STRIP = 64  # the same of those in a row of several
 GALLERY = 16  # held-out images to choose from
-STRIP = 9  # images of a morph
+STEPS = 9  # images of a morph
 UPLOAD = "30mb"  # at most
 ABOUT = """# leae: what a trained autoencoder knows
 Choose a picture. Each model turns it into a short code, and rebuilds the picture from that code alone."""
@@ -60,7 +60,7 @@ button {border: 1px solid; border-radius: 4px; padding: 0 .7em}"""
 PAINT = Path(__file__).with_name("painter.js").read_text(encoding="utf-8")
 
 
-def enlarge(images: Tensor, least: int = SHOWN) -> np.ndarray:
+def enlarge(images: Tensor, least: int = PICTURE) -> np.ndarray:
     """Images [N, C, S, S] in a row, enlarged pixel by pixel: uint8 [height, width, 3]."""
     pixels = to_pixels(images)
     times = -(-least // pixels.shape[1])
@@ -142,9 +142,9 @@ def build_page(players: list[Player]) -> gr.Blocks:
         outputs = []
         for player in players:
             first, second = player.encode(torch.cat(pictures))
-            shares = torch.cat([torch.tensor([share]), torch.linspace(0, 1, STRIP)])
+            shares = torch.cat([torch.tensor([share]), torch.linspace(0, 1, STEPS)])
             decoded = player.decode(torch.lerp(first, second, shares[:, None]))
-            outputs += [enlarge(decoded[:1]), enlarge(decoded[1:], TINY)]
+            outputs += [enlarge(decoded[:1]), enlarge(decoded[1:], STRIP)]
         return outputs
 
     def walk(picture, *amounts):
@@ -155,7 +155,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
         return [enlarge(player.mix(torch.cat(pictures), painted_mask(painted, size))) for player in spatial]
 
     def sample(seed, spread):
-        return [enlarge(p.sample(fitted, int(seed), spread), TINY) for p in players for fitted in (False, True)]
+        return [enlarge(p.sample(fitted, int(seed), spread), STRIP) for p in players for fitted in (False, True)]
 
     with gr.Blocks(title="leae", analytics_enabled=False) as page:
         first, second, opened = gr.State(start[0]), gr.State(start[1]), gr.State("Mask")
@@ -163,7 +163,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
                 gr.Markdown(f"Pictures that no model was trained on: {space.dataset.title}")
-                small = [enlarge(image[None], SMALL) for image in images]
+                small = [enlarge(image[None], THUMBNAIL) for image in images]
                 gallery = gr.Gallery(small, height=190, allow_preview=False, elem_classes="pictures", **plain)
             with gr.Column(scale=1, min_width=200):
                 gr.Markdown("Or your own photograph: its central square is used")
@@ -176,7 +176,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
                     for name, image in zip("AB", start, strict=True):
                         with gr.Column(min_width=96):
                             gr.Markdown(f"**{name}**")
-                            thumbs.append(show(enlarge(image, SMALL)))
+                            thumbs.append(show(enlarge(image, THUMBNAIL)))
         with gr.Tabs():
             with gr.Tab("Mask") as masks:
                 gr.Markdown(PAINT_ON)
@@ -187,7 +187,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
                         answers = fill("", start[0])
                         filled = columns(players, answers[::2], answers[1::2])
             with gr.Tab("Morph") as morphs:
-                gr.Markdown(f"Interpolation between the codes of A and B: one picture, and below {STRIP} steps.")
+                gr.Markdown(f"Interpolation between the codes of A and B: one picture, and below {STEPS} steps.")
                 share = gr.Slider(0, 1, 0.5, step=0.01, label="from A (0) to B (1)")
                 values = morph(0.5, *start)
                 morphed = columns(players, values[::2] + values[1::2])
@@ -227,7 +227,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
             return take(slot, to_float(read[None]))
 
         def take(slot, picture):
-            changed = [picture, enlarge(picture, SMALL)]
+            changed = [picture, enlarge(picture, THUMBNAIL)]
             unchanged = [gr.skip(), gr.skip()]
             return [*(changed + unchanged if slot == "A" else unchanged + changed), ""]
 

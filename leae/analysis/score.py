@@ -9,12 +9,11 @@ reconstruction's error and its code's distance from the training codes; scores.p
 """
 
 import argparse
-import csv
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.covariance import EmpiricalCovariance
@@ -22,21 +21,20 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import RocCurveDisplay, roc_auc_score
 from torch import Tensor
 
-from leae.analysis import maps, trained
-from leae.analysis.embed import embed_folder, image_names, keys_of, printable, read_for
+from leae.analysis import maps
+from leae.analysis.embed import Embedding, embed_folder, hashes_of, image_names, read_for
+from leae.analysis.latents import MOST_IMAGES, LatentSpace
 from leae.analysis.probes import PROBE_DIMS
-from leae.analysis.trained import add_run_arguments
+from leae.analysis.trained import add_run_arguments, open_runs
 from leae.data.batches import to_float
 from leae.errors import UsageError, require, require_whole
-from leae.files import atomic_write
+from leae.files import as_utf8, write_csv
 from leae.training.device import find_device
-from leae.training.evaluation import reconstruct
-from leae.training.pictures import draw_grid
+from leae.training.pictures import save_picture
 from leae.training.settings import Parser
 
-MOST_IMAGES = 50  # in a row of the picture
 LETTERS = 24  # of a sub-folder's name in a legend
-LEAST = 1e-30  # of an error or a distance, before its logarithm is taken
+FLOOR = 1e-30  # of what a logarithm is taken of, or what divides
 
 
 def sub_folder(name: str) -> str:
@@ -65,52 +63,49 @@ def scores_of(measures: dict[str, np.ndarray], held_out: dict[str, np.ndarray]) 
     """
     raised = []
     for name, values in measures.items():
-        logs, usual = np.log(values.clip(min=LEAST)), np.log(held_out[name].clip(min=LEAST))
-        raised.append((logs - usual.mean()) / max(usual.std(), LEAST))
+        logs, usual = np.log(values.clip(min=FLOOR)), np.log(held_out[name].clip(min=FLOOR))
+        raised.append((logs - usual.mean()) / max(usual.std(), FLOOR))
     return {"score": np.max(raised, axis=0), **measures}
 
 
-def write_scores(
-    files: list[str], scores: dict, held_out: dict, seen: np.ndarray, unusable: dict[str, str], file: IO[str]
-) -> None:
-    """CSV of images, the highest score first, then of unusable files; `seen`, bool [N], are those trained on.
+def write_scores(path: Path, found: Embedding, scores: dict, held_out: dict, seen: np.ndarray) -> None:
+    """A .csv file of images, the highest score first, then of unusable files; `seen`, bool [N], are those trained on.
 
     Behind each measure of `scores`, float64 [N] by name, is the share of held-out images, float64 [M], that are below.
     """
-    writer = csv.writer(file)
-    columns = [column for name in scores for column in (name, f"{name}_above_held_out")]
-    writer.writerow(("file", *columns, "trained_on", "reason"))
-    for n in np.argsort(-scores["score"], kind="stable"):
-        pairs = ((values[n], (held_out[name] < values[n]).mean()) for name, values in scores.items())
-        figures = [figure for value, share in pairs for figure in (f"{value:.6g}", f"{share:.4f}")]
-        writer.writerow((printable(files[n]), *figures, "yes" if seen[n] else "no", ""))
-    for name, reason in unusable.items():
-        writer.writerow((printable(name), *[""] * len(columns), "", printable(reason)))
+    columns = {}
+    for name, values in scores.items():
+        columns[name] = [f"{value:.6g}" for value in values]
+        columns[f"{name}_above_held_out"] = [f"{(held_out[name] < value).mean():.4f}" for value in values]
+    columns["trained_on"] = ["yes" if it else "no" for it in seen]
+    ranked = np.argsort(-scores["score"], kind="stable")
+    rows = [(as_utf8(found.files[n]), *(texts[n] for texts in columns.values()), "") for n in ranked]
+    rows += [(as_utf8(name), *[""] * len(columns), as_utf8(reason)) for name, reason in found.unusable.items()]
+    write_csv(path, ("file", *columns, "reason"), rows)
 
 
-def draw_scores(
-    root: Path, files: list[str], scores: dict, seen: np.ndarray, run: trained.TrainedRun, count: int
-) -> Image.Image:
+def draw_scores(space: LatentSpace, found: Embedding, scores: dict, seen: np.ndarray, count: int) -> Image.Image:
     """At most `count` images with the highest and with the lowest scores, each above its reconstruction."""
-    ranked, total = np.argsort(-scores["score"], kind="stable"), len(files)
-    count, device = max(1, min(count, total // 2)), next(run.model.parameters()).device
+    ranked, total = np.argsort(-scores["score"], kind="stable"), len(found.files)
+    count = max(1, min(count, total // 2))
     rows, captions = {}, {}
     for which, places in (("highest", range(count)), ("lowest", range(total - 1, total - 1 - count, -1))):
-        shown = [ranked[place] for place in places]
-        read = read_for(run.model, root, [files[n] for n in shown])
-        for n, image in zip(shown, read, strict=True):
+        shown = ranked[list(places)]
+        names = [found.files[n] for n in shown]
+        images = read_for(space.run.model, found.root, names)
+        for name, image in zip(names, images, strict=True):
             if isinstance(image, str):
-                raise UsageError(f"{printable(files[n])} has changed while the folder was scored; score it again")
-        images = to_float(np.stack(read), device)
+                raise UsageError(f"{as_utf8(name)} has changed while the folder was scored; score it again")
         above, below = f"{which} scores:\nimage", f"{which} scores:\nreconstruction"
-        rows[above], rows[below] = images.cpu(), reconstruct(run.model, images).cpu()
-        captions[above] = [printable(files[n]).rpartition("/")[2] for n in shown]
+        rows[above] = to_float(np.stack(images))
+        rows[below] = space.decode(torch.from_numpy(found.codes[shown]).flatten(1))
+        captions[above] = [as_utf8(name).rpartition("/")[2] for name in names]
         ranks = [f"#{place + 1}  {scores['score'][ranked[place]]:+.2f}".replace("-", "−") for place in places]
         captions[below] = [rank + (", seen" if seen[n] else "") for rank, n in zip(ranks, shown, strict=True)]
     said = f"{total:,} images by how unusual they are, #1 the most. The score is the larger of two, the error of the\n"
     said += "reconstruction and the distance of the code from training codes, in standard deviations above held-out\n"
     said += "images, in logarithms" + ("; seen: trained on" if seen.any() else "")
-    return draw_grid(rows, f"{run.title}\n{said}", captions=captions)
+    return space.grid(rows, said, captions=captions)
 
 
 def draw_roc(scores: dict, positives: np.ndarray, name: str, limit: float, title: str) -> Figure:
@@ -147,35 +142,31 @@ def add_arguments(parser: Parser) -> None:
 def main(options: argparse.Namespace) -> None:
     require_whole(1, MOST_IMAGES, **{"--images": options.images})
     device = find_device(options.device)
-    [run] = trained.open_runs(options.runs, options.checkpoint, device)
+    [run] = open_runs(options.runs, options.checkpoint, device)
     names = image_names(options.folder)
     folders, positive = sorted({sub_folder(name) for name in names} - {""}), options.positive
     if positive is not None:
-        expected = f"one of {', '.join(map(printable, folders))}" if folders else "left out: there is no sub-folder"
+        expected = f"one of {', '.join(map(as_utf8, folders))}" if folders else "left out: there is no sub-folder"
         require(positive in folders, "--positive", positive, expected)
     dataset = run.open_data()
     output = options.output or run.run.folder / "latents" / f"scores-{options.folder.resolve().name}"
     output.mkdir(parents=True, exist_ok=True)
 
-    train, test = dataset.images["train"], dataset.images["test"]
-    codes = trained.encode_all(run.model, train[trained.draw_training(dataset)], None, device, "training codes")
-    distance = distance_from(codes)
-    codes, errors = (part.numpy() for part in trained.codes_and_errors(run.model, test, device, "held-out codes"))
-    usual = {"error": errors, "distance": distance(codes)}
-    found = embed_folder(options.folder, names, run.model)
-    scores = scores_of({"error": found.errors, "distance": distance(found.codes)}, usual)
-    usual = scores_of(usual, usual)
-    seen = np.isin(found.keys, keys_of(train))
-    with atomic_write(output / "scores.csv") as file:
-        write_scores(found.files, scores, usual, seen, found.unusable, file)
+    space = LatentSpace(run, dataset, 0, device)
+    distance = distance_from(space.training)
+    measures = {"error": space.errors.numpy(), "distance": distance(space.held_out.numpy())}
+    held_out = scores_of(measures, measures)
+    found = embed_folder(run.model, options.folder, names)
+    scores = scores_of({"error": found.errors, "distance": distance(found.codes)}, held_out)
+    seen = np.isin(found.hashes, hashes_of(dataset.images["train"]))
+    write_scores(output / "scores.csv", found, scores, held_out, seen)
     print(f"scores: {output / 'scores.csv'}; {len(seen):,} images, {len(found.unusable):,} that cannot be used")
-    limit = float(np.quantile(usual["score"], 0.95))
-    said = f"as 5% of the {len(test):,} held-out images of {dataset.title} do"
+    limit = float(np.quantile(held_out["score"], 0.95))
+    said = f"as 5% of the {len(space.errors):,} held-out images of {dataset.title} do"
     print(f"{(scores['score'] > limit).sum():,} score above {limit:.3g}, {said}")
     if seen.any():
         print(f"{seen.sum():,} are exact copies of training images, which lowers their scores")
-    picture = draw_scores(options.folder, found.files, scores, seen, run, options.images)
-    trained.save_picture(picture, output / "scores.png")
+    save_picture(draw_scores(space, found, scores, seen, options.images), output / "scores.png")
     print(f"highest and lowest: {output / 'scores.png'}")
 
     (output / "roc.png").unlink(missing_ok=True)  # an earlier one would lie beside these scores
@@ -185,5 +176,5 @@ def main(options: argparse.Namespace) -> None:
             print("no ROC curve: it needs usable images both in this sub-folder and elsewhere")
             return
         areas = ", ".join(f"{name} {roc_auc_score(positives, values):.4f}" for name, values in scores.items())
-        print(f"AUROC of {printable(positive)!r} against all others: {areas}; {output / 'roc.png'}")
-        trained.save_picture(draw_roc(scores, positives, printable(positive), limit, run.title), output / "roc.png")
+        print(f"AUROC of {as_utf8(positive)!r} against all others: {areas}; {output / 'roc.png'}")
+        save_picture(draw_roc(scores, positives, as_utf8(positive), limit, run.title), output / "roc.png")

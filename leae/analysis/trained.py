@@ -1,4 +1,4 @@
-"""Trained runs as the commands read them: model, data set, codes; and how the commands write pictures."""
+"""Trained runs as the commands read them: model, data set, masked views, codes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from leae.data.batches import Images, chunks_of
 from leae.data.prepare import Dataset, open_dataset
 from leae.errors import UsageError
 from leae.randomness import generator
-from leae.training.evaluation import MaskedViews, evaluation_mode
+from leae.training.evaluation import MaskedViews
 from leae.training.run import CHECKPOINTS, Run
 from leae.training.settings import Parser
 
@@ -33,11 +33,30 @@ class TrainedRun:
     model: BaseAutoencoder  # in evaluation mode
 
     @property
+    def folder(self) -> Path:
+        return self.run.folder
+
+    @property
+    def kind(self) -> str:
+        """ "self-teaching", or the baseline's objective."""
+        return self.run.kind
+
+    @property
+    def settings(self) -> dict:
+        """Its constants by name."""
+        return self.run.settings
+
+    @property
+    def data(self) -> dict[str, str]:
+        """Name, title and identity of its data set."""
+        return self.run.data
+
+    @property
     def method(self) -> str:
         """What it was trained for."""
-        settings = self.run.settings
+        settings = self.settings
         judge = f", {settings['OBJECTIVE']}, {settings['JUDGE_NORM']} norm" if "JUDGE_NORM" in settings else ""
-        return self.run.kind + judge
+        return self.kind + judge
 
     @property
     def size(self) -> str:
@@ -51,12 +70,12 @@ class TrainedRun:
 
     def open_data(self) -> Dataset:
         """The data set that it was trained on; a `UsageError` if that is not there any more, or has changed."""
-        settings, size = self.run.settings, self.model.image_shape[-1]
-        return open_dataset(settings["DATASET"], size, settings["FACES"], self.run.identity)
+        size = self.model.image_shape[-1]
+        return open_dataset(self.settings["DATASET"], size, self.settings["FACES"], self.data["identity"])
 
     def views(self, mask_ratio: float | None, seed: int = 0) -> MaskedViews:
         """Masked views, by default with the run's mask ratio; a `UsageError` if no such square fits the images."""
-        ratio = self.run.settings["MASK_RATIO"] if mask_ratio is None else mask_ratio
+        ratio = self.settings["MASK_RATIO"] if mask_ratio is None else mask_ratio
         return MaskedViews(self.model.image_shape[-1], ratio, seed)
 
 
@@ -75,9 +94,7 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
 
     A `UsageError` if one is given twice, is no run's or has no such sound checkpoint, or if their images differ.
     """
-    names = [Path(folder).name for folder in folders]
-    runs = []
-    places = [Path(folder).resolve() for folder in folders]
+    names, places, runs = [Path(folder).name for folder in folders], [Path(folder).resolve() for folder in folders], []
     for folder, name, place in zip(folders, names, places, strict=True):
         if places.count(place) > 1:
             raise UsageError(f"{folder} is given twice; name every run once")
@@ -85,23 +102,23 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
         missing = [setting for setting in NEEDED if setting not in run.settings]
         if missing:
             raise UsageError(f"{folder}/settings.json has no {missing[0]}; train it again with this version of leae")
-        model, step = load_checkpoint(find_checkpoint(run, checkpoint), device)
+        model, step = load_checkpoint(find_checkpoint(run.folder, checkpoint), device)
         runs.append(TrainedRun(run, name if names.count(name) == 1 else str(folder), checkpoint, step, model))
-    if len({(one.run.identity, one.model.image_shape) for one in runs}) > 1:
-        data = [f"{one.run.data['title']} ({one.run.identity[:6]}), {one.model.image_shape}" for one in runs]
-        said = ", ".join(f"{one.run.folder} was trained on {what}" for one, what in zip(runs, data, strict=True))
+    if len({(run.data["identity"], run.model.image_shape) for run in runs}) > 1:
+        data = [f"{run.data['title']} ({run.data['identity'][:6]}), {run.model.image_shape}" for run in runs]
+        said = ", ".join(f"{run.folder} was trained on {what}" for run, what in zip(runs, data, strict=True))
         raise UsageError(f"{said}; only runs on the same images can be put side by side")
     return runs
 
 
-def find_checkpoint(run: Run, name: str) -> Path:
-    """The file of a run's checkpoint, of an exported folder its only one; a `UsageError` if there is none."""
-    path = find_weights(run.folder, (name,))
+def find_checkpoint(folder: Path, name: str) -> Path:
+    """The file of a checkpoint in a run's folder, of an exported one its only one; `UsageError` if there is none."""
+    path = find_weights(folder, (name,))
     if path.is_file():
         return path
     there = " or ".join(sorted(file.stem for file in (path / "checkpoints").glob("*.safetensors"))) or "none yet"
-    advice = f"train it to its end, by --resume {run.folder}, or choose another --checkpoint: {there}"
-    raise UsageError(f"{run.folder} has no checkpoint {name}; {advice}")
+    advice = f"train it to its end, by --resume {folder}, or choose another --checkpoint: {there}"
+    raise UsageError(f"{folder} has no checkpoint {name}; {advice}")
 
 
 def draw_training(dataset: Dataset, seed: int = 0) -> np.ndarray:
@@ -116,19 +133,6 @@ def encode_all(model, images: Images, views: MaskedViews | None, device: torch.d
     with torch.no_grad():  # the model is in evaluation mode
         codes = torch.cat([model.encode(views(x, first) if views else x).float().cpu() for first, x in batches])
     return require_finite(codes, title)
-
-
-def codes_and_errors(model, images: Images | Tensor, device: torch.device, title: str) -> tuple[Tensor, Tensor]:
-    """Codes float32 [N, *latent_shape] and the reconstructions' mean squared errors float64 [N], both on the CPU.
-
-    Images are uint8 [N, S, S, C] or a float tensor [N, C, S, S] in [0, 1]; `UsageError` if codes are not finite.
-    """
-    codes, errors = [], []
-    with evaluation_mode(model):
-        for _, batch in chunks_of(images, device, title):
-            codes.append(model.encode(batch))
-            errors.append((model.decode(codes[-1]) - batch).cpu().double().square().mean(dim=(1, 2, 3)))
-    return require_finite(torch.cat(codes).float().cpu(), title), torch.cat(errors)
 
 
 def require_finite(codes: Tensor, title: str) -> Tensor:

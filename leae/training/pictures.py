@@ -1,5 +1,6 @@
 """Pictures: labelled rows of images under a title, and the curves of a run."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -45,7 +46,7 @@ def draw_grid(
     pen.text((8, 6), title, fill="black", font=font)
     for column, text in enumerate(columns or []):
         middle = margin + column * (tile + GAP) + tile // 2
-        pen.text((middle, head - LINE // 2), _cut(text, tile, font), fill="black", font=font, anchor="mm")
+        pen.text((middle, head - LINE // 2), cut(text, tile, font.getlength), fill="black", font=font, anchor="mm")
     top = head
     for label, images in rows.items():
         pen.text((8, top + tile // 2), label, fill="black", font=font, anchor="lm")
@@ -57,7 +58,7 @@ def draw_grid(
                 y, x, side = (scale * value for value in boxes[column])
                 pen.rectangle((left + x - 1, top + y - 1, left + x + side, top + y + side), outline=OUTLINE)
             if label in captions:
-                text = _cut(captions[label][column], tile, font)
+                text = cut(captions[label][column], tile, font.getlength)
                 pen.text((left + tile // 2, top + tile + LINE // 2), text, fill="black", font=font, anchor="mm")
         top += tile + GAP + LINE * (label in captions)
     return picture
@@ -72,12 +73,12 @@ def _width(text: str, font) -> int:
     return max(int(font.getlength(line)) for line in text.split("\n"))
 
 
-def _cut(text: str, width: int, font) -> str:
-    """The text on one line, its end left out where it is wider than so many pixels."""
+def cut(text: str, width: float, length: Callable[[str], float] = len) -> str:
+    """The text on one line, its end left out where it is longer than the width: in letters, or by another `length`."""
     text = " ".join(text.split())
-    if font.getlength(text) <= width:
+    if length(text) <= width:
         return text
-    return next(short for end in range(len(text), -1, -1) if font.getlength(short := text[:end] + "…") <= width)
+    return next(short for end in range(len(text), -1, -1) if length(short := text[:end] + "…") <= width)
 
 
 def draw_metrics(columns: list[str], rows: list[dict[str, str]], title: str) -> Figure:

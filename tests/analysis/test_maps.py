@@ -76,4 +76,4 @@ def test_a_map_shows_its_images_in_their_labels_colours_at_their_places():
         assert abs(int(picture[picture.shape[0] - int(y), int(x), 1]) - 255 * green) <= 1
     shown = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert shown == [" _none (2)", r" \$one\$ (2)"]
-    assert legend_text("a\nlong  name", 6) == " a long"
+    assert legend_text("a\nlong  name", 6) == " a lon…"

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from leae.analysis.page import GALLERY, enlarge, painted_mask, serve
-from leae.analysis.play import SAMPLES, SLIDERS, Player
+from leae.analysis.player import SAMPLES, SLIDERS, Player
 from leae.autoencoder import Autoencoder
 from leae.data.batches import to_float
 from leae.data.images import read_square

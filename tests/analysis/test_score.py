@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import io
 import os
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from leae.analysis.embed import embed_folder, image_names
+from leae.analysis.embed import Embedding, embed_folder, image_names
 from leae.analysis.score import distance_from, scores_of, write_scores
 from leae.analysis.trained import open_runs
 from leae.autoencoder import Autoencoder
@@ -54,13 +53,12 @@ def test_a_score_is_the_larger_of_two_deviations_from_held_out_images():
     assert (scores_of(same, same)["score"] == 0).all()
 
 
-def test_shares_are_those_of_held_out_images_below_and_the_highest_score_comes_first():
+def test_shares_are_those_of_held_out_images_below_and_the_highest_score_comes_first(tmp_path):
     scores = {"score": np.array([0.1, 0.9, 0.3]), "error": np.array([5.0, 6, 7])}
     held_out = {"score": np.array([0.4, 0.3, 0.2, 0.1]), "error": np.array([5.5, 6, 7, 8])}
-    file = io.StringIO(newline="")
-    write_scores(["c", "a", "b"], scores, held_out, np.array([True, False, False]), {"d": "unreadable"}, file)
-    file.seek(0)
-    rows = list(csv.DictReader(file))
+    found = Embedding(tmp_path, ["c", "a", "b"], np.zeros((3, 2)), scores["error"], [1, 2, 3], {"d": "unreadable"})
+    write_scores(tmp_path / "scores.csv", found, scores, held_out, np.array([True, False, False]))
+    rows = read_scores(tmp_path / "scores.csv")
     columns = ["file", "score", "score_above_held_out", "error", "error_above_held_out", "trained_on", "reason"]
     assert list(rows[0]) == columns
     assert [row["file"] for row in rows] == ["a", "b", "c", "d"]
@@ -93,7 +91,7 @@ def test_a_folder_of_which_nothing_can_be_used_is_refused(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     write_noise(tmp_path / "a small one.png", 1, (10, 30))
     with pytest.raises(UsageError, match="none of the 2 images can be used; a small one"):
-        embed_folder(tmp_path, image_names(tmp_path), Autoencoder(16, 3, 4, "pooled", 8, 4))
+        embed_folder(Autoencoder(16, 3, 4, "pooled", 8, 4), tmp_path, image_names(tmp_path))
 
 
 def test_scores_come_with_the_auroc_of_each_for_a_sub_folder_against_everything_else(trained, monkeypatch, capsys):

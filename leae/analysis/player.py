@@ -1,0 +1,73 @@
+"""What a run answers on the page of `leae play`: it fills in, changes and mixes pictures, and draws new ones."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from leae.analysis.latents import LatentSpace, class_difference, draw_fitted
+from leae.codes import mean_square_distance
+from leae.randomness import generator
+
+SLIDERS = 6  # attributes, or principal components
+SAMPLES = 6  # of either distribution
+
+
+class Player(LatentSpace):
+    """A run on the page. Codes are flat: float [N, D] on the CPU, and so are images, [N, C, S, S]."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.run.model.encode(images.to(self.device)).float().cpu().flatten(1)
+
+    @cached_property
+    def between(self) -> float:
+        """How far the codes of two training images are apart: the root of the mean square over all pairs."""
+        return mean_square_distance(self.training).sqrt().item()
+
+    def directions(self, attributes: list[str]) -> Tensor:
+        """A direction [D] for each slider: from the mean code without an attribute to that with it.
+
+        Without attributes they are the first principal components, each a standard deviation long.
+        """
+        codes, names = self.training, self.dataset.attribute_names
+        if attributes:
+            labels = [self.training_labels[:, names.index(name)] for name in attributes]
+            return torch.stack([class_difference(codes, label) for label in labels])
+        _, deviations, components = torch.pca_lowrank(codes, min(SLIDERS, *codes.shape), niter=4)
+        return (components * deviations / len(codes) ** 0.5).T
+
+    def fill(self, picture: Tensor, painted: Tensor) -> tuple[Tensor, str]:
+        """The reconstruction [1, C, S, S] of a picture whose painted pixels, bool [S, S], have its mean colour.
+
+        And what to say of it. Without paint it is that of the picture itself.
+        """
+        hidden = torch.where(painted, picture.mean(dim=(2, 3), keepdim=True), picture)
+        clean, code = self.encode(torch.cat([picture, hidden])).split(1)
+        answer = self.decode(code)
+        errors = (answer - picture).square().mean(dim=(0, 1))
+        if not painted.any():
+            return answer, f"PSNR {decibels(errors)}"
+        alone = (hidden - picture).square().mean(dim=(0, 1))[painted]
+        inside = f"{decibels(errors[painted])} inside the paint (the paint itself {decibels(alone)})"
+        shift = (code - clean).norm().item() / self.between
+        return answer, f"PSNR {inside}, {decibels(errors[~painted])} outside. Code shift {shift:.2f}"
+
+    def mix(self, pictures: Tensor, painted: Tensor) -> Tensor:
+        """The first of two pictures, but with the codes of the second at the painted positions of the map."""
+        first, second = self.encode(pictures).unflatten(1, self.run.model.latent_shape)
+        there = torch.nn.functional.adaptive_max_pool2d(painted[None].float(), first.shape[1:]) > 0
+        return self.decode(torch.where(there, second, first).flatten()[None])
+
+    def sample(self, fitted: bool, seed: int, spread: float) -> Tensor:
+        """Images decoded from codes of N(0, I), or of a Gaussian fitted to training codes, deviating so much more."""
+        training = self.training
+        if fitted:
+            mean = training.mean(dim=0)
+            return self.decode(mean + spread * (draw_fitted(training, SAMPLES, seed) - mean))
+        return self.decode(spread * torch.randn(SAMPLES, training.shape[1], generator=generator(seed, "samples")))
+
+
+def decibels(errors: Tensor) -> str:
+    """The PSNR of pixels with these squared errors."""
+    return f"{-10 * errors.mean().log10().item():.1f} dB" if len(errors) else "of nothing"
