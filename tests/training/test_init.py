@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from leae.autoencoder import Autoencoder
-from leae.checkpoints import find_weights, init_from_checkpoint, state_of, write_checkpoint
+from leae.checkpoints import state_of, write_checkpoint
 from leae.errors import UsageError
 from leae.judge import Judge
-from leae.training.run import Run
-from tests.conftest import TINY, assert_one_line, metrics_of, read_tensors, run_script
-from tests.training.test_checkpoints import SIZES, make_training
+from leae.training.run import Run, init_from_checkpoint
+from tests.conftest import TINY, assert_one_line, metrics_of, read_tensors, run_leae, run_script
+from tests.test_checkpoints import SIZES, make_training
 from tests.training.test_run import make_run
 
 DATA = [*TINY, "--faces", "144", "--held-out", "1000", "--batch-size", "16"]  # the trained runs'
@@ -51,31 +51,31 @@ def test_a_baseline_begins_from_a_self_taught_run(source, workplace, monkeypatch
 
 
 @pytest.mark.parametrize("live", [False, True])
-@pytest.mark.parametrize("ruler", ["whitened", "shared"])
+@pytest.mark.parametrize("norm", ["whitened", "shared"])
 @pytest.mark.parametrize("crop_ratios", [(1.0,), (0.5, 1.0)])
-def test_a_judge_of_the_same_kind_is_taken_over_and_else_the_encoder_copied(tmp_path, ruler, crop_ratios, live):
-    model, optimizer, judge = make_training()  # its ruler is "whitened", for whole images
+def test_a_judge_of_the_same_kind_is_taken_over_and_else_the_encoder_copied(tmp_path, norm, crop_ratios, live):
+    model, optimizer, judge = make_training()  # its norm is "whitened", for whole images
     judge.update(model.encoder)
     run = {"JUDGE_LIVE": False, "JUDGE_NORM": "whitened", "CROP_RATIOS": (1.0,)}
     write_checkpoint(tmp_path / "last.safetensors", model, 7, state_of(model, optimizer, judge), run=run)
     torch.manual_seed(1)
     new = Autoencoder(**SIZES, output="linear")
-    its_judge = Judge(new.encoder, norm=ruler, crop_ratios=crop_ratios, live=live)
-    settings = {"JUDGE_LIVE": live, "JUDGE_NORM": ruler, "CROP_RATIOS": crop_ratios}
+    its_judge = Judge(new.encoder, norm=norm, crop_ratios=crop_ratios, live=live)
+    settings = {"JUDGE_LIVE": live, "JUDGE_NORM": norm, "CROP_RATIOS": crop_ratios}
     assert init_from_checkpoint(tmp_path / "last.safetensors", new, its_judge, settings) == 7
     same = settings == run
     for name, tensor in model.state_dict().items():
         assert torch.equal(new.state_dict()[name], tensor)
     for name, tensor in (judge if same else model).encoder.state_dict().items():
         assert torch.equal(its_judge.encoder.state_dict()[name], tensor)
-    if ruler == "whitened":
+    if norm == "whitened":
         assert torch.equal(its_judge.whitenings[0].weight, judge.whitenings[0].weight) == same
 
 
 @pytest.mark.parametrize(
     ("sizes", "says"),
     [
-        ({"latent_dim": 8}, "LATENT_DIM is 8, and 4 in .*100.safetensors; it must be the same"),
+        ({"latent_dim": 8}, "LATENT_DIM is 8, and 4 in .*100.safetensors"),
         ({"hidden_dim": 8, "map_channels": 8}, "HIDDEN_DIM is 8, and 4"),
         ({"latent": "spatial"}, "LATENT is spatial, and pooled"),
         ({"image_channels": 1}, "image_channels is 1, and 3"),
@@ -89,34 +89,29 @@ def test_weights_that_do_not_fit_are_refused_with_both_sizes(tmp_path, sizes, sa
         init_from_checkpoint(tmp_path / "100.safetensors", Autoencoder(**{**SIZES, **sizes}), None, run)
 
 
-def test_a_folder_means_its_exported_model_or_its_last_kept_checkpoint(tmp_path):
-    for name in ("checkpoints/last", "checkpoints/100", "model"):
-        path = tmp_path / f"{name}.safetensors"
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-        assert find_weights(str(tmp_path)) == path
-
-
 def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_from_the_weights_again(workplace):
     model = make_training()[0]
     write_checkpoint(workplace / "file", model, 7, state_of(model))
-    run, new = make_run(INIT="file"), make_training(steps=0)[0]
+    run, new = make_run(INIT="file"), Autoencoder(**SIZES)
     run.lock.release()
-    Run.resume(run.folder, "self-teaching").begin(new)
+    Run.resume(run.folder, "self-teaching").load_initial_weights(new)
     assert torch.equal(new.decoder.head.weight, model.decoder.head.weight)
 
 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("--init source --resume source", "--init starts a new run, --resume continues one"),
-        ("--init source --model conv", "the model is ConvAutoencoder, and Autoencoder in source"),
+        ("--init source --resume source", "--init .*--resume"),
+        ("--init source --model conv", "ConvAutoencoder, .*Autoencoder in source"),
+        ("--resume exported", "exported .*--init exported"),
         ("--name .own", "NAME is '.own'"),
-        ("--name taken", "runs/taken exists; choose another --name, or resume it: --resume runs/taken"),
+        ("--name taken", "runs/taken .*--resume runs/taken"),
     ],
 )
 def test_what_cannot_be_begun_is_refused_in_one_line(source, workplace, monkeypatch, capsys, line, says):
     (workplace / "runs" / "taken").mkdir(parents=True)
-    sizes = TINY if "--init source" in line and "--resume" not in line and "conv" not in line else []
-    assert_one_line(monkeypatch, capsys, "main.py", *sizes, *line.split(), says=says)
+    if "exported" in line:
+        run_leae(monkeypatch, "export", "source", "exported")
+        capsys.readouterr()
+    assert_one_line(monkeypatch, capsys, "main.py", *line.split(), says=says)
     assert [path.name for path in (workplace / "runs").iterdir()] == ["taken"]
