@@ -1,66 +1,55 @@
-"""The one command for everything that is not training: what it lists, what it refuses, what it imports."""
+"""The one command for everything that is not training: what it lists, what it refuses."""
 
-import json
-import subprocess
-import sys
+import importlib
 
 import pytest
 
 from leae.__main__ import COMMANDS
-from tests.conftest import ROOT, assert_one_line, write_image
+from tests.conftest import assert_one_line, run_leae, run_script, write_image
 
 
-def test_help_and_lists_do_not_wait_for_torch(tmp_path):
-    helped = [
-        *(["leae", command] for command in COMMANDS),
-        *([str(ROOT / f"main{kind}.py")] for kind in ("", "_regular")),
-    ]
-    program = f"""
-import contextlib, io, json, runpy, sys
-for sys.argv in {[["leae"], ["leae", "runs"], *([*line, "--help"] for line in helped)]}:
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-        (runpy.run_path if "." in sys.argv[0] else runpy.run_module)(sys.argv[0], run_name="__main__")
-    sys.modules.pop("leae.training.help", None)
-    print(json.dumps(said.getvalue()))
-print("torch" in sys.modules)
-"""
-    how = {"cwd": tmp_path, "capture_output": True, "text": True, "check": True, "env": {"PYTHONPATH": str(ROOT)}}
-    *said, imported = subprocess.run([sys.executable, "-c", program], **how).stdout.splitlines()
-    assert imported == "False"
-    listed, runs, *helps = map(json.loads, said)
-    commands = dict(line.split(maxsplit=1) for line in listed.splitlines() if line.startswith("    "))
-    assert list(commands) == list(COMMANDS)
-    assert commands["compare"].startswith("One picture of what several runs make")
-    assert runs == "no runs in runs/ yet; uv run main.py makes one\n"
-    for line, text in zip(helped, helps, strict=True):
-        assert text.startswith(f"usage: {' '.join(line).rpartition('/')[2]} [-h]")
-        assert f"-m {' '.join(line)}" in text or line[0] != "leae"
+def test_commands_are_listed_with_the_first_line_of_their_help(monkeypatch, capsys):
+    run_leae(monkeypatch, "--help")
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+    expected = {name: importlib.import_module(module).__doc__.split("\n")[0] for name, module in COMMANDS.items()}
+    assert dict(lines) == expected
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "main.py", "main_regular.py"])
+def test_help_has_the_usage_and_an_example_of_it(monkeypatch, capsys, command):
+    script = command.endswith(".py")
+    with pytest.raises(SystemExit) as end:
+        (run_script if script else run_leae)(monkeypatch, command, "--help")
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: {command if script else f'leae {command}'} [-h]")
+    assert f"uv run {command}" in text if script else f"-m leae {command}" in text
 
 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("evalute --help", "there is no command evalute, did you mean evaluate.; choose one of prepare, compare, "),
-        ("evaluate RUN --csv table.txt", "--csv is table.txt; it must be a .csv file in a folder that exists"),
-        ("compare RUN --images 0", "--images is 0; it must be a whole number, at least 1"),
-        ("compare RUN --output nowhere/picture.png", "a .png file in a folder that exists"),
-        ("compare RUN --checkpoint 050", "no checkpoint 050; .*choose another --checkpoint: 000 or 020"),
-        ("compare RUN --mask-ratio 1", "MASK_RATIO is 1.0"),
-        ("compare runs/nobody-001", "runs here: runs/masked-001, runs/plain-001"),
-        ("evaluate RUN --label-share 0", "--label-share is 0.0; it must be above 0 and at most 1"),
-        ("evaluate RUN --train-images 5", "--train-images is 5; it must be a whole number, at least 100"),
-        ("latents RUN --images 51", "--images is 51; it must be at most 50"),
+        ("evalute --help", "evalute, .*evaluate.*prepare, compare, "),
+        ("compare RUN --imagse 5", "--imagse, .*--images"),
+        ("compare RUN --images 0", "--images is 0"),
+        ("compare RUN --output nowhere/picture.png", "nowhere/picture.png"),
+        ("compare RUN --checkpoint 050", "050.* 000 or 020"),
+        ("compare RUN --mask-ratio 1", "mask_ratio is 1.0"),
+        ("compare runs/nobody-001", "runs/nobody-001.*runs/masked-001, runs/plain-001"),
+        ("evaluate RUN --label-share 0", "--label-share is 0.0"),
+        ("evaluate RUN --train-images 5", "--train-images is 5"),
+        ("evaluate RUN --csv table.txt", "--csv is table.txt"),
+        ("latents RUN --images 51", "--images is 51"),
         ("latents RUN --seed -1", "--seed is -1"),
-        ("latents RUN --map isomap", "invalid choice: 'isomap'"),
-        ("latents RUN --attribute smilling", "is '?smilling'?; it must be one of Bald, .*did you mean Smiling"),
-        ("score RUN nowhere", "nowhere is not a folder"),
-        ("score RUN empty", "empty has no images"),
-        ("score RUN mine --positive ugly", "--positive is '?ugly'?; it must be one of bad, good"),
-        ("embed RUN valid", "the split is 'valid'; it must be one of train, test, or a folder"),
-        ("embed RUN test --output codes.txt", "--output is codes.txt; it must be a .npz or .csv file in a folder"),
-        ("export RUN mine", "mine has other files in it; choose a new folder, or an earlier export"),
-        ("export RUN new --license x:y", "--license is 'x:y'; it must be an identifier"),
+        ("latents RUN --map isomap", "'isomap'"),
+        ("latents RUN --attribute smilling", "smilling.*Bald.*Smiling"),
+        ("score RUN nowhere", "nowhere"),
+        ("score RUN empty", "empty"),
+        ("score RUN mine --positive ugly", "ugly.*bad, good"),
+        ("embed RUN valid", "'valid'.*train, test"),
+        ("embed RUN test --output codes.txt", "--output is codes.txt"),
+        ("export RUN mine", "mine"),
+        ("export RUN new --license x:y", "--license is 'x:y'"),
     ],
 )
 def test_what_is_refused_is_one_line_and_nothing_is_written(trained, monkeypatch, capsys, line, says):

@@ -7,7 +7,7 @@ import re
 import pytest
 from tqdm import tqdm
 
-from leae.errors import UsageError, require_in, run_command, say
+from leae.errors import UsageError, require_in, run_command
 
 
 def fail_with(error):
@@ -20,11 +20,11 @@ def fail_with(error):
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        (UsageError("EPOCHS is 0; it must be at least 1"), "EPOCHS is 0; it must be at least 1"),
-        (OSError(errno.ENOSPC, "No space left", "a/b.csv"), "a/b.csv: No space left; make room on the disk"),
-        (PermissionError(errno.EACCES, "Permission denied", b"c"), "c: Permission denied; change its permissions"),
-        (MemoryError("Unable to allocate 8 TiB"), "Unable to allocate 8 TiB; lower BATCH_SIZE, IMAGE_SIZE or HIDDEN"),
-        (RuntimeError("[…] DefaultCPUAllocator: can't allocate"), "can't allocate; lower BATCH_SIZE"),
+        (UsageError("EPOCHS is 0; it must be at least 1\nor more"), "EPOCHS is 0; it must be at least 1"),
+        (OSError(errno.ENOSPC, "No space left", "a/b.csv"), "a/b.csv: No space left; "),
+        (PermissionError(errno.EACCES, "Permission denied", b"c"), "c: Permission denied; "),
+        (MemoryError("Unable to allocate 8 TiB"), "Unable to allocate 8 TiB; "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate"), "can't allocate; "),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(monkeypatch, capsys, error, says):
@@ -32,10 +32,7 @@ def test_a_mistake_is_one_line_and_status_2(monkeypatch, capsys, error, says):
     with pytest.raises(SystemExit) as stop:
         run_command(fail_with(error))
     assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("main.py: ")
-    assert says in said
-    assert said.count("\n") == 1
+    assert re.fullmatch(f"main.py: .*{re.escape(says)}.*\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("shapes do not match"), OSError("no file named")])
@@ -58,7 +55,6 @@ def test_output_that_cannot_be_written_stops_nothing(monkeypatch, kind):
     def main():
         for _ in tqdm(range(3), mininterval=0):
             print("a line", flush=True)
-            say("another")
         went_on.append(True)
 
     monkeypatch.setattr("sys.stdout", stream)
@@ -67,21 +63,16 @@ def test_output_that_cannot_be_written_stops_nothing(monkeypatch, kind):
     assert went_on
 
 
-def test_a_line_wraps_at_words_on_a_terminal_alone(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "30")
-    line = "run: steps 0 to 640 of 64 images; to resume it: --resume runs/self-teaching-001"
-    say(line)
-    assert capsys.readouterr().out == f"{line}\n"
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    say(line)
-    wrapped = capsys.readouterr().out.splitlines()
-    assert " ".join(part.strip() for part in wrapped) == line
-    assert max(map(len, wrapped)) <= 30 < len(line)
+def test_what_the_terminals_encoding_lacks_is_written_escaped(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    run_command(lambda: print("λ: 64×64 pixels", flush=True))
+    assert written.getvalue() == rb"\u03bb: 64\xd764 pixels" + b"\n"
 
 
 def test_an_interval_has_the_ends_that_its_brackets_say():
     require_in("[0, 1)", RATE=1e-3, WARMUP=0)
     require_in("(0, 1]", NOISE=1)
     for interval, value in (("[0, 1)", -0.1), ("[0, 1)", 1), ("(0, 1]", 0), ("(0, 1]", 1.1), ("[0, inf)", True)):
-        with pytest.raises(UsageError, match=f"RATE is {value}; it must be a number in {re.escape(interval)}"):
+        with pytest.raises(UsageError, match=f"^RATE is {value}; .*{re.escape(interval)}"):
             require_in(interval, RATE=value)

@@ -1,39 +1,60 @@
-"""The house: imports point one way."""
+"""The house: imports point one way and in no circle, and the method knows no script."""
 
 import ast
+import re
 
 import pytest
 
+from leae.training.settings import RANGES
 from tests.conftest import ROOT
 
 BOTTOM = {"distributed", "errors", "files", "randomness"}
 FLOORS = ["bottom", "method", "data", "training", "analysis", "commands"]
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text("utf-8"))
+    for path in sorted((ROOT / "leae").rglob("*.py"))
+}
 
 
-def floor_of(module: str) -> int:
-    """How high a module stands: "leae.data.faces" on "data"; it may import from its own floor and below."""
+def floor_of(module: str) -> str:
+    """On which floor a module stands: "leae.data.faces" on "data"."""
     parts = module.split(".")[1:]
     if not parts or parts[0] == "__main__":
-        return FLOORS.index("commands")
+        return "commands"
     if parts[0] in FLOORS:
-        return FLOORS.index(parts[0])
-    return FLOORS.index("bottom" if parts[0] in BOTTOM else "method")
+        return parts[0]
+    return "bottom" if parts[0] in BOTTOM else "method"
 
 
-def imports_of(path) -> set[str]:
-    """The modules of leae that a file imports, wherever in it."""
+def imports_of(module: str) -> set[str]:
+    """The modules of this project that a module imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(SOURCES[module]):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{name.name}" for name in node.names}
-    return {name for name in found if name.split(".")[0] in ("leae", "main", "main_regular")}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{name.name}" for name in node.names}  # modules, or what is in one
+            found |= {name if name in SOURCES else node.module for name in names}
+    return {name for name in found if name in SOURCES or name.split(".")[0] in ("main", "main_regular", "tests")}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "leae").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_downwards_and_nothing_imports_a_script(path):
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    for name in imports_of(path):
-        assert name.startswith("leae."), f"{module} imports {name}"
-        assert floor_of(name) <= floor_of(module), f"{module} imports {name}, which stands above it"
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_point_downwards_and_to_no_script_or_test(module):
+    for name in imports_of(module):
+        assert name in SOURCES, f"{module} imports {name}"
+        assert FLOORS.index(floor_of(name)) <= FLOORS.index(floor_of(module)), f"{module} imports {name}, above it"
+
+
+@pytest.mark.parametrize("floor", FLOORS[:-1])
+def test_the_modules_of_a_floor_import_each_other_in_no_circle(floor):
+    left = {module: imports_of(module) for module in SOURCES if floor_of(module) == floor}
+    while free := [module for module, names in left.items() if not names & left.keys()]:
+        left = {module: names for module, names in left.items() if module not in free}
+    assert not left, f"circles among {sorted(left)}, or modules above them"
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if floor_of(module) == "method"])
+def test_the_method_names_no_constant_of_the_scripts(module):
+    texts = [node.value for node in ast.walk(SOURCES[module]) if isinstance(node, ast.Constant)]
+    words = {word for text in texts if isinstance(text, str) for word in re.findall(r"\b[A-Z_]+\b", text)}
+    assert not words & RANGES.keys()
