@@ -17,7 +17,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # whatever the suffix; Pillow h
 
 # Four bytes a pixel, some copies, a process a core: what fits the memory. Pillow would allow 179 million pixels.
 MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**33  # bytes
-MOST_PIXELS = MEMORY // (32 * os.cpu_count())
+MAX_PIXELS = MEMORY // (32 * os.cpu_count())
 Image.MAX_IMAGE_PIXELS = None
 
 # What Pillow, its decoders and zipfile raise for files that are damaged, hostile, encrypted or no images at all.
@@ -44,12 +44,12 @@ def read_square(file: Path | IO[bytes], size: int, crop: int | None = None) -> n
     with Image.open(file, formats=FORMATS) as image:
         if crop is None:
             image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder skip detail that goes anyway
-        if (pixels := image.width * image.height) > MOST_PIXELS:
-            raise ValueError(f"{pixels:,} pixels, more than the {MOST_PIXELS:,} that this machine's memory allows")
+        if (pixels := image.width * image.height) > MAX_PIXELS:
+            raise ValueError(f"{pixels:,} pixels, more than the {MAX_PIXELS:,} that this machine's memory allows")
         image = to_rgb(ImageOps.exif_transpose(image))
-    (width, height), least = image.size, crop or size
-    if min(width, height) < least:
-        raise UsageError(f"{width}×{height} pixels, smaller than {least}×{least}")
+    (width, height), shortest = image.size, crop or size
+    if min(width, height) < shortest:
+        raise UsageError(f"{width}×{height} pixels, smaller than {shortest}×{shortest}")
     side = crop or min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     box = (left, top, left + side, top + side)

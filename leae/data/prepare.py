@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import zlib
+from collections.abc import Sized
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -23,16 +24,16 @@ from tqdm import tqdm
 
 from leae.data import celeba
 from leae.data.batches import ImageFile
-from leae.data.sources import DATA, DATA_SETS, Source, find_source
+from leae.data.sources import CELEBA, CELEBA_CROP, DATA, DATA_SETS, Source, find_source
 from leae.errors import UsageError, require_whole
 from leae.files import atomic_write, digest, one_at_a_time, write_json
 
-LARGEST_IMAGE, MOST_FACES = 2048, 10**6  # pixels a side; rendered faces to train on
+MAX_IMAGE_SIZE, MAX_FACES = 2048, 10**6  # pixels a side; rendered faces to train on
 FORMAT = 3  # of the prepared folder; another number is prepared again
 BAD_SHARE = 0.01  # a larger share of unusable images is an error
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-CHUNK = 32  # images that a worker reads at a time
+READ_AT_A_TIME = 32  # images, by each process
 DEFAULTS = {True: {"image_size": 128, "faces": 50_000}, False: {"image_size": 64, "faces": 8_192}}  # main.py's, by GPU
 BLOCK = 2**22  # bytes of a file that are in memory while its checksum is computed
 
@@ -60,21 +61,23 @@ def open_dataset(
     """A data set by its name, prepared first if it is not, if its source has changed since, or if it is damaged.
 
     Of the processes that call this at once, the first prepares it and the others wait. The size may be at most
-    LARGEST_IMAGE, the count of faces MOST_FACES; see `find_source`. `identity` is that of the data set that a run was
+    MAX_IMAGE_SIZE, the count of faces MAX_FACES; see `find_source`. `identity` is that of the data set that a run was
     trained on: a prepared folder that has it is opened, and the source is not asked for. `UsageError` if the data set
     cannot be prepared, has fewer than `at_least` training images, or another identity than the one asked for.
     """
-    require_whole(1, LARGEST_IMAGE, image_size=image_size)
-    require_whole(1, MOST_FACES, face_count=face_count)
+    require_whole(1, MAX_IMAGE_SIZE, image_size=image_size)
+    require_whole(1, MAX_FACES, face_count=face_count)
     for folder in sorted((DATA / "prepared").glob("[!.]*")) if identity else ():
         manifest = _read_manifest(folder)
         if manifest and digest(manifest["checksums"]) == identity:
             with one_at_a_time(folder):
                 if _is_whole(folder, manifest):
-                    return _open(folder, manifest, name)
+                    return _open(folder, manifest, name, at_least)
     source = find_source(name, image_size, face_count)
-    if (count := len(source.splits["train"])) < at_least:
-        raise UsageError(f"{source.title}: {count:,} images to train on, fewer than a batch of {at_least:,}")
+    if not (source.splits["train"] and source.splits["test"]):
+        total = sum(map(len, source.splits.values()))
+        raise UsageError(f"{source.title}: {total} images make no train and test split; at least two are needed")
+    _require_enough(source.title, source.splits["train"], at_least)  # before anything is written
     folder = DATA / "prepared" / source.key
     with one_at_a_time(folder):
         manifest = _read_manifest(folder)
@@ -83,10 +86,16 @@ def open_dataset(
             manifest = None
         if manifest is None or not _is_whole(folder, manifest):
             manifest = _prepare(source, folder)
-        dataset = _open(folder, manifest, source.name)
+        dataset = _open(folder, manifest, source.name, at_least)
     if identity not in (None, dataset.identity):
         raise UsageError(f"{source.title}: has changed since the run was trained; bring it back or start a new run")
     return dataset
+
+
+def _require_enough(title: str, images: Sized, at_least: int) -> None:
+    """Refuse a data set that has fewer training images than it must have."""
+    if len(images) < at_least:
+        raise UsageError(f"{title}: {len(images):,} images to train on, fewer than a batch of {at_least:,}")
 
 
 def _read_manifest(folder: Path) -> dict | None:
@@ -124,9 +133,10 @@ def _checksum(path: Path) -> int:
     return checksum
 
 
-def _open(folder: Path, manifest: dict, name: str) -> Dataset:
+def _open(folder: Path, manifest: dict, name: str, at_least: int) -> Dataset:
     splits, names, identity = manifest["splits"], tuple(manifest["attribute_names"]), digest(manifest["checksums"])
     images = {split: ImageFile(folder / f"{split}.npy") for split in splits}
+    _require_enough(manifest["title"], images["train"], at_least)  # some may have been left out
     attributes = {split: np.load(folder / f"{split}-attributes.npy") for split in splits} if names else {}
     return Dataset(name, manifest["title"], identity, images, attributes, names)
 
@@ -134,8 +144,6 @@ def _open(folder: Path, manifest: dict, name: str) -> Dataset:
 def _prepare(source: Source, folder: Path) -> dict:
     """Read a source into a prepared folder, which appears only once it is complete; its manifest."""
     total = sum(map(len, source.splits.values()))
-    if not (source.splits["train"] and source.splits["test"]):
-        raise UsageError(f"{source.title}: {total} images make no train and test split; at least two are needed")
     temporary, bad = folder.with_name(f".{folder.name}.tmp"), []
     shutil.rmtree(temporary, ignore_errors=True)  # a process that was killed has left it
     temporary.mkdir(parents=True)
@@ -174,7 +182,7 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
     items, shape, rows = source.splits[split], (source.image_size, source.image_size, source.channels), []
     workers = CORES if len(items) >= SERIAL else 0
     generator = torch.Generator()  # PyTorch's own is left as it is
-    chunks = DataLoader(items, CHUNK, collate_fn=source.read, num_workers=workers, generator=generator)
+    chunks = DataLoader(items, READ_AT_A_TIME, collate_fn=source.read, num_workers=workers, generator=generator)
     # Written, not mapped: on a full disk a mapped file ends the process without a word.
     with atomic_write(folder / f"{split}.npy", "wb") as file:
         _write_header(file, (len(items), *shape))
@@ -215,11 +223,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    if options.dataset == "celeba":
-        with one_at_a_time(root := DATA / "celeba"):
-            if not celeba.has_celeba(root):  # another process may just have fetched it
-                celeba.fetch(root)
     chosen = DEFAULTS[torch.cuda.is_available()] | vars(options)
+    largest = CELEBA_CROP if options.dataset == "celeba" else MAX_IMAGE_SIZE
+    require_whole(1, largest, **{"--image-size": chosen["image_size"]})
+    require_whole(1, MAX_FACES, **{"--faces": chosen["faces"]})
+    if options.dataset == "celeba":
+        with one_at_a_time(CELEBA):
+            if not celeba.has_celeba(CELEBA):  # another process may just have fetched it
+                celeba.fetch(CELEBA)
     dataset = open_dataset(options.dataset, chosen["image_size"], chosen["faces"])
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.images.items())
     print(f"{dataset.title}: {counts}; {len(dataset.attribute_names)} attributes; prepared under {DATA / 'prepared'}")

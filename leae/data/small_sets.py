@@ -1,12 +1,8 @@
-"""The small data sets of the textbooks: MNIST, Fashion-MNIST, CIFAR-10, and the digits that scikit-learn ships.
-
-torchvision reads the first three, and downloads what is missing, in folders of its own.
-"""
+"""The small data sets of the textbooks: what torchvision reads, and the digits that scikit-learn ships."""
 
 import http.client
 import tarfile
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,69 +10,60 @@ from PIL import Image
 
 from leae.errors import UsageError
 
+# What torchvision and what it reads with raise when files are missing, damaged or cannot be had.
+NOT_READ = (OSError, RuntimeError, EOFError, AssertionError, ValueError, tarfile.TarError, http.client.HTTPException)
+
 
 @dataclass(frozen=True)
 class SmallSet:
-    """What is known of a set without reading it."""
+    """A data set in memory."""
 
-    title: str
-    channels: int
-    reader: str = ""  # torchvision's class
-    place: str = ""  # where that class expects the files that it downloads, below the data folder
-    files: str = ""  # what these are
+    images: dict[str, np.ndarray]  # uint8 [N, s, s, C] by split, "train" and "test"
+    labels: dict[str, np.ndarray]  # int [N], by split
+    classes: tuple[str, ...]  # their names
 
-
-_IDX = "the four files train-images-idx3-ubyte.gz, train-labels-…, t10k-images-… and t10k-labels-…"
-SMALL_SETS = {
-    # 60,000 + 10,000 images of 28×28 pixels, twice; 50,000 + 10,000 of 32×32; 1,618 + 179 of 8×8
-    "mnist": SmallSet("MNIST", 1, "MNIST", "MNIST/raw", _IDX),
-    "fashion-mnist": SmallSet("Fashion-MNIST", 1, "FashionMNIST", "FashionMNIST/raw", _IDX),
-    "cifar10": SmallSet("CIFAR-10", 3, "CIFAR10", "", "cifar-10-python.tar.gz"),
-    "digits": SmallSet("scikit-learn's digits", 1),
-}
-
-# What torchvision and what it reads with raise when files are missing, damaged or cannot be had.
-UNREADABLE = (OSError, RuntimeError, EOFError, AssertionError, ValueError, tarfile.TarError, http.client.HTTPException)
+    def read(self, size: int, items: list[tuple[str, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Images by split and number: for each uint8 [size, size, C], and its class as bool [number of classes]."""
+        one_hot = np.eye(len(self.classes), dtype=bool)
+        return [(fit(self.images[split][i], size), one_hot[self.labels[split][i]]) for split, i in items]
 
 
-@lru_cache(maxsize=1)
-def load(name: str, data: Path) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], tuple[str, ...]]:
-    """By split, "train" and "test", uint8 images [N, s, s, C] and int labels [N]; and the names of the classes.
+def load_torchvision(reader: str, data: Path, place: str, files: str) -> SmallSet:
+    """What a class of `torchvision.datasets` reads, by the class's name.
 
-    What lies in the folder `data` is read without asking the network; what is missing is downloaded. `UsageError` if
-    it cannot be downloaded, or is damaged; the message says what to put where.
+    What lies in the folder `place` below `data` is read without asking the network; what is missing is downloaded.
+    `UsageError` if it cannot be downloaded, or is damaged; the message says which `files` to put there.
     """
-    if name == "digits":
-        from sklearn.datasets import load_digits  # takes seconds to import, and only this set needs it
+    from torchvision import datasets  # takes seconds to import, and only these sets need it
 
-        digits = load_digits()
-        images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]  # 16 is white
-        cut = len(images) - len(images) // 10  # the last tenth is mostly by other writers than those of the first
-        parts = {"train": (images[:cut], digits.target[:cut]), "test": (images[cut:], digits.target[cut:])}
-        return parts, tuple(map(str, digits.target_names))
-    from torchvision import datasets  # likewise
-
-    small, parts = SMALL_SETS[name], {}
+    images, labels = {}, {}
     try:
         for split in ("train", "test"):
-            reader = getattr(datasets, small.reader)(data, train=split == "train", download=True)
-            images, labels = np.asarray(reader.data), np.asarray(reader.targets)
-            if images.shape[1] != images.shape[2] or len(images) != len(labels) or labels.max() >= len(reader.classes):
-                raise ValueError(f"{split} images of shape {images.shape} and {len(labels)} labels do not fit")
-            parts[split] = images.reshape(*images.shape[:3], small.channels), labels
-    except UNREADABLE as error:
+            found = getattr(datasets, reader)(data, train=split == "train", download=True)
+            pixels, numbers = np.asarray(found.data), np.asarray(found.targets)
+            if pixels.shape[1] != pixels.shape[2] or len(pixels) != len(numbers) or numbers.max() >= len(found.classes):
+                raise ValueError(f"{split} images of shape {pixels.shape} and {len(numbers)} labels do not fit")
+            images[split], labels[split] = pixels.reshape(*pixels.shape[:3], -1), numbers
+    except NOT_READ as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        where = f"can neither be read from {data / small.place} nor downloaded ({reason})"
-        advice = f"delete what is damaged or not the official file; then try again online, or put {small.files}"
-        raise UsageError(f"{small.title} {where}; {advice} into {data / small.place} by hand") from error
-    return parts, tuple(name.split(" - ")[0] for name in reader.classes)  # MNIST's are "0 - zero" and so on
+        where = f"can neither be read from {data / place} nor downloaded ({reason})"
+        advice = f"delete what is damaged or not the official file; then try again online, or put {files}"
+        raise UsageError(f"{reader} {where}; {advice} into {data / place} by hand") from error
+    return SmallSet(images, labels, tuple(name.split(" - ")[0] for name in found.classes))  # MNIST has "0 - zero"
 
 
-def read(name: str, data: Path, size: int, items: list[tuple[str, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Images by split and number: for each uint8 [size, size, C], and its class as bool [number of classes]."""
-    parts, classes = load(name, data)
-    one_hot = np.eye(len(classes), dtype=bool)
-    return [(fit(parts[split][0][i], size), one_hot[parts[split][1][i]]) for split, i in items]
+def load_digits() -> SmallSet:
+    """1,797 digits of 8×8 pixels, the last tenth of them for testing."""
+    from sklearn import datasets  # likewise
+
+    digits = datasets.load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]  # 16 is white
+    cut = len(images) - len(images) // 10  # the last tenth is mostly by other writers than those of the first
+    parts = {"train": slice(cut), "test": slice(cut, None)}
+    labels = {split: digits.target[part] for split, part in parts.items()}
+    return SmallSet(
+        {split: images[part] for split, part in parts.items()}, labels, tuple(map(str, digits.target_names))
+    )
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:

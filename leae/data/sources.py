@@ -12,10 +12,12 @@ import numpy as np
 
 from leae.data import celeba, faces, small_sets
 from leae.data.images import SUFFIXES, UNREADABLE, read_square, reason
+from leae.data.small_sets import SmallSet
 from leae.errors import UsageError, require
 from leae.files import digest, one_at_a_time
 
 DATA = Path("data")
+CELEBA = DATA / "celeba"
 CELEBA_CROP = 128  # side in pixels of the square cut out of CelebA's 178×218, whatever size it is scaled to
 TEST_EVERY = 10  # one image in so many is for testing where the source does not say
 FACE_SEED = 0
@@ -46,14 +48,13 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
     in CelebA's layout is read as such. Images will have `image_size` pixels a side, and `face_count` faces would be
     rendered for training. `UsageError` if there is no such data set, or a part is missing.
     """
-    root = DATA / "celeba"
     if name == "auto":
-        name = "celeba" if (found := celeba.has_celeba(root)) else "faces"
-        print(f"data: CelebA from {root}" if found else "data: no CelebA, so faces are rendered; to download it:")
+        name = "celeba" if (found := celeba.has_celeba(CELEBA)) else "faces"
+        print(f"data: CelebA from {CELEBA}" if found else "data: no CelebA, so faces are rendered; to download it:")
         if not found:
             print(f"    {celeba.COMMAND}")
     if name in DATA_SETS:
-        return DATA_SETS[name].find(image_size, face_count)
+        return DATA_SETS[name].find(name, image_size, face_count)
     if name and celeba.has_celeba(Path(name)):
         return replace(celeba_source(Path(name), image_size), name=name)  # "./digits" is a folder, "digits" is none
     if name and Path(name).is_dir():
@@ -62,39 +63,47 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
 
 
 def channels_of(name: str) -> int:
-    """How many channels the images of a data set have: 1 for the grey small sets, 3 for everything else."""
+    """How many channels the images of a data set have, one of DATA_SETS or any other, which is in colour."""
     return DATA_SETS[name].channels if name in DATA_SETS else 3
 
 
-def faces_source(size: int, count: int) -> Source:
+def find_faces(name: str, size: int, count: int) -> Source:
     """Rendered faces: `count` for training; for testing a tenth as many, but at least 4,096 or half of `count`."""
     test_count = max(1, count // TEST_EVERY, min(4096, count // 2))  # many, for the intervals of what is measured
     splits = {"train": list(range(count)), "test": list(range(FIRST_TEST_FACE, FIRST_TEST_FACE + test_count))}
     fingerprint, read = digest(faces.VERSION, FACE_SEED, count, test_count, size), partial(_render, size)
-    return Source("faces", f"faces-{count}-{size}", "rendered faces", size, fingerprint, splits, read, faces.ATTRIBUTES)
+    return Source(name, f"faces-{count}-{size}", "rendered faces", size, fingerprint, splits, read, faces.ATTRIBUTES)
 
 
 def _render(size: int, items: list[int]) -> list:
     return [faces.render_face(FACE_SEED, item, size) for item in items]
 
 
-def small_source(name: str, size: int, face_count: int) -> Source:
-    """MNIST, Fashion-MNIST, CIFAR-10 or scikit-learn's digits, downloaded where missing; see `small_sets`."""
-    small = small_sets.SMALL_SETS[name]
+def find_torchvision(reader: str, place: str, files: str, name: str, size: int, face_count: int) -> Source:
+    """What a class of torchvision's reads, downloaded where it is missing; see `small_sets.load_torchvision`."""
     with one_at_a_time(DATA / name):
-        parts, classes = small_sets.load(name, DATA)
-    splits = {split: [(split, number) for number in range(len(labels))] for split, (_, labels) in parts.items()}
-    fingerprint = digest(*(hashlib.sha256(array.tobytes()).hexdigest() for part in parts.values() for array in part))
-    read = partial(small_sets.read, name, DATA, size)
-    return Source(name, f"{name}-{size}", small.title, size, fingerprint, splits, read, classes, {}, small.channels)
+        return small_source(name, size, small_sets.load_torchvision(reader, DATA, place, files))
 
 
-def official_celeba(size: int, face_count: int) -> Source:
+def find_digits(name: str, size: int, face_count: int) -> Source:
+    """The digits that scikit-learn ships."""
+    return small_source(name, size, small_sets.load_digits())
+
+
+def small_source(name: str, size: int, small: SmallSet) -> Source:
+    """A set that fits in memory, with its classes as attributes."""
+    splits = {split: [(split, number) for number in range(len(labels))] for split, labels in small.labels.items()}
+    arrays = [array for split in splits for array in (small.images[split], small.labels[split])]
+    fingerprint = digest(*(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays))
+    title, channels, read = DATA_SETS[name].title, DATA_SETS[name].channels, partial(small.read, size)
+    return Source(name, f"{name}-{size}", title, size, fingerprint, splits, read, small.classes, {}, channels)
+
+
+def find_celeba(name: str, size: int, face_count: int) -> Source:
     """CelebA itself; `UsageError` if it is not there."""
-    root = DATA / "celeba"
-    if not celeba.has_celeba(root):
-        raise UsageError(f"there is no CelebA in {root}; run {celeba.COMMAND}, or put {celeba.BY_HAND} there")
-    return replace(celeba_source(root, size), name="celeba", key=f"celeba-{size}", title="CelebA")
+    if not celeba.has_celeba(CELEBA):
+        raise UsageError(f"there is no CelebA in {CELEBA}; run {celeba.COMMAND}, or put {celeba.BY_HAND} there")
+    return replace(celeba_source(CELEBA, size), name=name, key=f"celeba-{size}", title="CelebA")
 
 
 def celeba_source(root: Path, size: int) -> Source:
@@ -168,19 +177,22 @@ def _states(root: Path, paths: Iterable[Path]) -> list:
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """A data set that has a name."""
+class NamedSet:
+    """What is known of a data set that has a name before anything is read."""
 
     title: str
     channels: int  # of its images
-    find: Callable[[int, int], Source]  # for images of so many pixels a side, and so many rendered faces
+    find: Callable[[str, int, int], Source]  # its name, an image's side in pixels and a number of faces → the source
 
 
+IDX = "the four files train-images-idx3-ubyte.gz, train-labels-…, t10k-images-… and t10k-labels-…"
 DATA_SETS = {
-    "celeba": DataSet("CelebA", 3, official_celeba),
-    "faces": DataSet("rendered faces", 3, faces_source),
-    **{
-        name: DataSet(small.title, small.channels, partial(small_source, name))
-        for name, small in small_sets.SMALL_SETS.items()
-    },
+    "celeba": NamedSet("CelebA", 3, find_celeba),
+    "faces": NamedSet("rendered faces", 3, find_faces),
+    # Of torchvision: its class, where below data/ that expects the files that it downloads, and what these are.
+    # 60,000 + 10,000 images of 28×28 pixels, twice; 50,000 + 10,000 of 32×32; 1,618 + 179 of 8×8
+    "mnist": NamedSet("MNIST", 1, partial(find_torchvision, "MNIST", "MNIST/raw", IDX)),
+    "fashion-mnist": NamedSet("Fashion-MNIST", 1, partial(find_torchvision, "FashionMNIST", "FashionMNIST/raw", IDX)),
+    "cifar10": NamedSet("CIFAR-10", 3, partial(find_torchvision, "CIFAR10", "", "cifar-10-python.tar.gz")),
+    "digits": NamedSet("scikit-learn's digits", 1, find_digits),
 }

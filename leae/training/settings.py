@@ -13,7 +13,7 @@ from pathlib import Path
 
 from leae import conv_autoencoder
 from leae.autoencoder import LARGEST_SIZE, LATENTS, OUTPUTS
-from leae.data.prepare import LARGEST_IMAGE, MOST_FACES
+from leae.data.prepare import MAX_FACES, MAX_IMAGE_SIZE
 from leae.distributed import world_size
 from leae.errors import LARGEST_WHOLE, UsageError, require, require_choice, require_in, require_whole
 from leae.judge import NORMS
@@ -29,8 +29,8 @@ SIZE = (1, LARGEST_SIZE)
 # choices, or a type.
 RANGES = {
     "DATASET": str,
-    "IMAGE_SIZE": (8, LARGEST_IMAGE),
-    "FACES": (1, MOST_FACES),
+    "IMAGE_SIZE": (8, MAX_IMAGE_SIZE),
+    "FACES": (1, MAX_FACES),
     "HELD_OUT": WHOLE,
     "MODEL": ("residual", "conv"),
     "LATENT": LATENTS,

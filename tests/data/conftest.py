@@ -1,5 +1,6 @@
 """What the tests of data share: folders of images, and a small CelebA in every layout."""
 
+import shutil
 import zipfile
 
 from tests.conftest import number_of, write_image
@@ -45,28 +46,18 @@ def celeba_lists(kind="txt"):
     return {f"list_eval_partition.{kind}": partition, f"list_attr_celeba.{kind}": attributes}
 
 
-# The archive's name, and the folder in it: the official zip, a mirror's, and two whose names lead elsewhere.
-ZIPS = {
-    "zip": ("img_align_celeba.zip", "img_align_celeba"),
-    "mirror": ("archive.zip", "img_align_celeba/img_align_celeba"),
-    "climbing": ("img_align_celeba.zip", "../../../img_align_celeba"),
-    "absolute": ("img_align_celeba.zip", "/img_align_celeba"),
-}
-
-
 def write_celeba(root, layout="folder", kind="txt", size=(178, 218)):
-    """A small CelebA as people have it: a folder, a nested folder, or one of ZIPS; a mirror's has the lists inside."""
-    pictures = root / ("img_align_celeba/img_align_celeba" if layout == "nested" else "img_align_celeba")
+    """A small CelebA: the official "zip" or "folder", a mirror's archive ("mirror") or what is in it ("nested")."""
+    folder = "img_align_celeba/img_align_celeba" if layout in ("nested", "mirror") else "img_align_celeba"
     for number in range(20):
-        write_image(pictures / f"{number:06d}.jpg", number, size)
+        write_image(root / folder / f"{number:06d}.jpg", number, size)
     for name, text in celeba_lists(kind).items():
         (root / name).write_text(text)
-    if layout in ZIPS:
-        archive, folder = ZIPS[layout]
-        lists = root.glob("list_*") if layout == "mirror" else ()
-        with zipfile.ZipFile(root / archive, "w") as opened:
-            for path in [*sorted(pictures.iterdir()), *lists]:
-                opened.write(path, f"{folder}/{path.name}" if path.suffix == ".jpg" else path.name)
+    if layout in ("zip", "mirror"):
+        zipped = [*sorted((root / folder).iterdir()), *(root.glob("list_*") if layout == "mirror" else ())]
+        with zipfile.ZipFile(root / ("archive.zip" if layout == "mirror" else "img_align_celeba.zip"), "w") as archive:
+            for path in zipped:
+                archive.write(path, path.relative_to(root))
                 path.unlink()
-        pictures.rmdir()
+        shutil.rmtree(root / "img_align_celeba")
     return root

@@ -52,8 +52,8 @@ def test_processes_cut_their_own_rows_of_a_batch_which_they_share_evenly(monkeyp
         monkeypatch.setenv("RANK", rank)
         halves.append(seen(Batches(numbered(24), 6, 0, CPU), range(4)))
     assert [first + second for first, second in zip(*halves, strict=True)] == whole
-    for size, says in ((7, "a multiple of 2"), (26, "at most .* training images, 24"), (0, "at least 1")):
-        with pytest.raises(UsageError, match=f"BATCH_SIZE is {size}; it must be .*{says}"):
+    for size, limit in ((7, 2), (26, 24), (0, 1)):
+        with pytest.raises(UsageError, match=f"batch_size is {size}.* {limit}"):
             Batches(numbered(24), size, 0, CPU)
 
 
@@ -85,7 +85,7 @@ def test_images_in_a_file_are_those_of_the_array_and_one_that_becomes_shorter_is
     streamed, plain = Batches(file, 7, 0, CPU), Batches(images, 7, 0, CPU)
     assert all(torch.equal(streamed.at(step), plain.at(step)) for step in range(10))
     os.truncate("images.npy", 4000)
-    with pytest.raises(UsageError, match=r"images.npy was cut short"):
+    with pytest.raises(UsageError, match=r"images\.npy"):
         list(map(streamed.at, range(7)))
 
 

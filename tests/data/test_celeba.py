@@ -81,7 +81,7 @@ def test_celeba_is_fetched_from_its_mirror_and_prepared(processes, workplace):
     assert "CelebA: 12 train, 3 valid, 5 test; 2 attributes" in said
     assert_celeba(open_dataset("celeba", 64))
     kept = {path.name for path in (workplace / "data" / "celeba").iterdir()}
-    assert kept == {"img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt"}
+    assert kept == {"img_align_celeba.zip", "list_attr_celeba.csv", "list_eval_partition.csv"}
 
 
 def test_with_no_network_it_says_what_to_put_where(processes, workplace):

@@ -1,7 +1,7 @@
 """Rendered faces: repeatable, smooth at any size, and truthful about what they show."""
 
-import hashlib
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +16,18 @@ def faces():
     return np.stack(images), np.stack(attributes)
 
 
+def coarse(images):
+    """uint8 [N, 32, 32, 3] as 8×8 pixels, which hardly depend on how exactly edges are drawn."""
+    return images.reshape(-1, 8, 4, 8, 4, 3).mean(axis=(2, 4)).round().astype(np.uint8)
+
+
 def test_the_drawing_is_that_of_its_version_whatever_else_is_rendered(faces):
-    """Who changes the drawing also changes VERSION, so that faces are rendered again, and then this checksum."""
-    checksum = hashlib.sha256(b"".join(array[:300].tobytes() for array in faces)).hexdigest()
-    assert (VERSION, checksum) == (1, "75544d0290dca996db3d8f06bc80fb1245d64cbb93f5a88036cce7ac544f86bf")
+    """Who changes the drawing also changes VERSION, so that faces are rendered again, and then faces.npz."""
+    with np.load(Path(__file__).with_name("faces.npz")) as stored:  # the first 24, as above
+        assert stored["version"] == VERSION
+        difference = np.abs(coarse(faces[0][:24]).astype(int) - stored["images"])
+        assert difference.max() <= 6
+        assert np.array_equal(faces[1][:24], stored["attributes"])
     for alone, among in zip(render_face(0, 8, 32), faces, strict=True):
         assert np.array_equal(alone, among[8])
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import zlib
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leae.data import celeba, prepare
+from leae.data import prepare
 from leae.data.images import read_square
 from leae.data.prepare import open_dataset
 from leae.errors import UsageError
@@ -39,16 +40,20 @@ def claiming(width, height):
 # File name → content, and what happens: the colour that it is used with, or the reason for which it is skipped.
 FILM = {"save_all": True, "append_images": [flat(colour="blue")]}
 IMAGES = {
-    "truncated": ("a.jpg", stored("JPEG")[:-200], "Truncated"),
-    "a text": ("a.png", b"not an image", "unreadable: none of PNG"),
+    "truncated": ("a.jpg", stored("JPEG")[:-200], "a.jpg ("),
+    "a text": ("a.png", b"not an image", "a.png ("),
     "a JPEG called .PNG": ("a.PNG", stored("JPEG", quality=98), RED),
-    "PostScript called .jpg": ("a.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EOF\n", "none of PNG"),
+    "PostScript called .jpg": (
+        "a.jpg",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EOF\n",
+        "a.jpg (",
+    ),
     "animated WebP": ("a.webp", stored("WEBP", lossless=True, **FILM), RED),
-    "a decompression bomb": ("a.png", claiming(60_000, 60_000), "3,600,000,000 pixels"),
+    "a decompression bomb": ("a.png", claiming(60_000, 60_000), "3,600,000,000"),
     "a newline in its name": ("two\nlines.png", stored(), RED),
-    "a newline in a bad one's name": ("two\nlines.png", b"", r"'two\nlines.png' (unreadable"),
+    "a newline in a bad one's name": ("two\nlines.png", b"", r"'two\nlines.png' ("),
     "a name that is no text": (b"\xff\xfe.png", stored(), RED),
-    "a bad one whose name is no text": (b"\xff\xfe.png", b"", r"'\udcff\udcfe.png' (unreadable"),
+    "a bad one whose name is no text": (b"\xff\xfe.png", b"", r"'\udcff\udcfe.png' ("),
 }
 
 
@@ -65,7 +70,6 @@ def test_an_image_is_used_or_skipped_with_its_name(workplace, monkeypatch, capsy
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     if isinstance(outcome, str):
         assert len(warnings) == 1
-        assert "1 of 10 images cannot be used: " in warnings[0]
         assert outcome in warnings[0]
     else:
         assert warnings == []
@@ -121,14 +125,6 @@ def test_scaling_down_averages():
     assert np.abs(square[2:-2, 2:-2].astype(int) - 127).max() < 6
 
 
-@pytest.mark.parametrize("layout", ["climbing", "absolute"])
-def test_a_zip_with_names_that_lead_elsewhere_is_read_and_nothing_is_written_there(workplace, layout):
-    write_celeba(workplace / "data" / "celeba", layout)
-    assert count_of(open_dataset("celeba", 64)) == 20
-    assert not list(workplace.rglob("*.jpg"))
-    assert not any((parent / "img_align_celeba").exists() for parent in workplace.parents)  # the root is one of them
-
-
 def lie(field, number, size):
     """Another number in the directory's entry of the first member."""
 
@@ -139,15 +135,16 @@ def lie(field, number, size):
     return change
 
 
-UNREADABLE, USED = "000000.jpg (unreadable: ", "used"
+USED, SKIPPED, REFUSED = "used", "000000.jpg (", r"img_align_celeba\.zip"
 ZIPS = {
-    "cut off": (lambda content: content[:-500], "cannot be read as a zip"),
-    "an image damaged": (lambda content: content.replace(b"\xff\xd9", b"\0\0", 1), UNREADABLE),
+    "cut off": (lambda content: content[:-500], REFUSED),
+    "an image damaged": (lambda content: content.replace(b"\xff\xd9", b"\0\0", 1), SKIPPED),
     "a size of 2 GB": (lie(24, 2**31, 4), USED),  # its bytes are all there
-    "a size too small": (lie(24, 100, 4), UNREADABLE),
-    "another compression": (lie(10, 99, 2), UNREADABLE),
-    "encrypted": (lie(8, 1, 2), UNREADABLE),
-    "a place beyond its end": (lie(42, 2**31, 4), UNREADABLE),
+    "a size too small": (lie(24, 100, 4), SKIPPED),
+    "another compression": (lie(10, 99, 2), SKIPPED),
+    "encrypted": (lie(8, 1, 2), SKIPPED),
+    "a place beyond its end": (lie(42, 2**31, 4), SKIPPED),
+    "names that lead out": (lambda content: content.replace(b"img_align_celeba/", b"../align_celebas/"), REFUSED),
 }
 
 
@@ -156,14 +153,15 @@ def test_a_zip_that_is_damaged_or_lies_is_refused_or_its_image_skipped(workplace
     monkeypatch.setattr(prepare, "BAD_SHARE", 0.1)
     path = write_celeba(workplace / "data" / "celeba", "zip") / "img_align_celeba.zip"
     path.write_bytes(change(path.read_bytes()))
-    if outcome in (USED, UNREADABLE):
-        dataset, numbers = open_dataset("celeba", 64), range(outcome == UNREADABLE, 12)
+    if outcome != REFUSED:
+        dataset, numbers = open_dataset("celeba", 64), range(outcome == SKIPPED, 12)
         assert numbers_of(dataset)["train"] == list(numbers)
         assert dataset.attributes["train"].tolist() == [attributes_of(number) for number in numbers]
-        assert (UNREADABLE in capsys.readouterr().err) == (outcome == UNREADABLE)
+        assert (SKIPPED in capsys.readouterr().err) == (outcome == SKIPPED)
     else:
         with pytest.raises(UsageError, match=outcome):
             open_dataset("celeba", 64)
+    assert not list(workplace.rglob("*.jpg"))  # nothing is unpacked
 
 
 def replaced(old, new):
@@ -174,42 +172,34 @@ def added(line):
     return lambda text: text + line
 
 
-NAMELESS = b"".join(b"%06d.jpg 1\n" % number for number in range(20))
 ROW, SIGNS = b"000004.jpg 0\n", b"000004.jpg  1  -1\n"
 PARTITION, ATTRIBUTES, CSV = "list_eval_partition.txt", "list_attr_celeba.txt", "list_eval_partition.csv"
-LISTS = {  # what is done to which list, and what is said, or how many images there are
+LISTS = {  # what is done to which list, and what of it the refusal names, or how many images there are
     "a row missing": (PARTITION, replaced(ROW, b""), 19),
-    "a row too many": (PARTITION, added(b"000099.jpg 0\n"), r"21 images, of which 1 are not in .*, .* 000099.jpg"),
-    "a row doubled": (PARTITION, added(ROW), "line 21: .* expected a file name that occurs once"),
-    "another split": (PARTITION, replaced(ROW, b"000004.jpg 7\n"), "line 5: '000004.jpg 7'; expected .* 0, 1, 2"),
-    "empty": (PARTITION, lambda text: b"", "list_eval_partition.txt cannot be used: no .jpg files"),
+    "a row too many": (PARTITION, added(b"000099.jpg 0\n"), r"000099\.jpg"),
+    "a row doubled": (PARTITION, added(ROW), r"000004\.jpg 0"),
+    "another split": (PARTITION, replaced(ROW, b"000004.jpg 7\n"), r"000004\.jpg 7.* 0, 1, 2"),
+    "empty": (PARTITION, lambda text: b"", ""),
     "lines that end as on Windows": (PARTITION, replaced(b"\n", b"\r\n"), 20),
     "empty lines": (PARTITION, replaced(b"\n", b"\n\n"), 20),
     "a byte-order mark": (PARTITION, replaced(b"000000", b"\xef\xbb\xbf000000"), 20),
-    "attributes without names": (ATTRIBUTES, lambda text: NAMELESS, "must name its columns, each differently"),
-    "attributes of one name": (
-        ATTRIBUTES,
-        replaced(b"Smiling", b"Eyeglasses"),
-        "must name its columns, each differently",
-    ),
-    "an attribute row missing": (ATTRIBUTES, replaced(SIGNS, b""), "no row for 1 images, .* 000004.jpg"),
+    "an attribute row missing": (ATTRIBUTES, replaced(SIGNS, b""), r"000004\.jpg"),
     "an attribute row too many": (ATTRIBUTES, added(b"000099.jpg 1 1\n"), 20),
-    "an attribute row too short": (ATTRIBUTES, replaced(SIGNS, b"000004.jpg -1\n"), "jpg -1.*then 2 out of 1, -1"),
-    "more than a list can have": (PARTITION, added(b" " * 10**6), "more than 1,000,000 bytes"),
+    "an attribute row too short": (ATTRIBUTES, replaced(SIGNS, b"000004.jpg -1\n"), r"000004\.jpg -1.* 2 "),
+    "attributes without names": (ATTRIBUTES, replaced(b"Smiling Eyeglasses", b""), r"000000\.jpg"),
     "csv with a mark": (CSV, replaced(b"image_id", b"\xef\xbb\xbfimage_id"), 20),
-    "csv with a quote left open": (CSV, replaced(b"000004", b'"0'), "line"),
-    "csv of one endless field": (CSV, added(b"x" * 200_000), "field limit"),
+    "csv with a quote left open": (CSV, replaced(b"000004", b'"0'), ""),
+    "csv of one endless field": (CSV, added(b"x" * 200_000), ""),
 }
 
 
 @pytest.mark.parametrize(("name", "change", "outcome"), LISTS.values(), ids=LISTS)
-def test_a_list_is_used_or_refused_with_what_is_wrong(workplace, monkeypatch, name, change, outcome):
-    monkeypatch.setattr(celeba, "MOST_BYTES", 10**6)
+def test_a_list_is_used_or_refused_with_what_is_wrong(workplace, name, change, outcome):
     path = write_celeba(workplace / "data" / "celeba", kind=name[-3:]) / name
     path.write_bytes(change(path.read_bytes()))
     if isinstance(outcome, int):
         assert count_of(open_dataset("celeba", 64)) == outcome
     else:
-        with pytest.raises(UsageError, match=outcome) as refusal:
+        with pytest.raises(UsageError, match=f"{re.escape(name)}.*{outcome}") as refusal:
             open_dataset("celeba", 64)
         assert "\n" not in str(refusal.value)
