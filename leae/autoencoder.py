@@ -63,11 +63,6 @@ class BaseAutoencoder(nn.Module):
         """
         return self.encoder.norm(self.project(images))
 
-    def encode_views(self, *views: Tensor) -> tuple[Tensor, ...]:
-        """`encode` of each view, in order: one pass through the convolutions, then the batch norm of each by itself."""
-        codes = self.project(torch.cat(views)).split([len(view) for view in views])
-        return tuple(self.encoder.norm(code) for code in codes)
-
     def project(self, images: Tensor) -> Tensor:
         """`encode` before the encoder's `norm`."""
         if images.shape[1:] != self.image_shape:
@@ -79,12 +74,6 @@ class BaseAutoencoder(nn.Module):
         """Images from codes: [N, *latent_shape] → float [N, C, S, S] in [0, 1]."""
         raw = at_least_float32(self.decoder(latent))
         return torch.sigmoid(raw) if self.output == "sigmoid" else ((raw + 1) / 2).clamp(0, 1)
-
-    def decode_views(self, *latents: Tensor) -> tuple[Tensor, ...]:
-        """`decode` of each latent, in order, in one pass (no decoder has a batch norm to keep apart)."""
-        if len(latents) == 1:  # splitting would change the layout of its gradient, and so the last bit of a run
-            return (self.decode(*latents),)
-        return self.decode(torch.cat(latents)).split([len(latent) for latent in latents])
 
     def forward(self, images: Tensor) -> Tensor:
         """Reconstructions of images: [N, C, S, S] → [N, C, S, S], both in [0, 1]."""

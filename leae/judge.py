@@ -56,11 +56,11 @@ class Judge(nn.Module):
         training mode, it folds `real` into its moving average before it computes W. No gradient flows to `real`,
         neither from its own codes nor from those that are normalised with its statistics.
         """
-        norm = self.encoder.norm
-        codes = self.encoder.project(torch.cat(views)).split([len(view) for view in views])
+        project, norm = self.encoder.project, self.encoder.norm
         with torch.no_grad():
-            projected = self.encoder.project(real)
+            projected = project(real)
             target = normalise(projected, projected, norm)
+        codes = [project(view) for view in views]
         codes = [normalise(code, code if self.norm == "own" else projected, norm) for code in codes]
         if self.norm != "whitened":
             return target, codes

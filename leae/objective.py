@@ -62,11 +62,11 @@ class SelfTeachingObjective:
     ) -> dict[str, Tensor]:
         """The loss of one batch, or of this process's rows of it, and every term of it by name.
 
-        The model is E and D: `model.encode_views(*views)` gives the codes [n, D] or [n, D, H, W] of each view
-        [n, C, S, S], normalised by its own batch statistics; `model.decode_views(*codes)` gives images in [0, 1]. The
-        judge is T. `x` are images, float [N, C, S, S] in [0, 1], at least two of each view. The generator, on their
-        device, draws masks, boxes and SIGReg's directions. `step` optimizer steps came before: for schedules. A mask
-        that hides no pixel of images of this size, or a crop below 2×2 pixels, is a ValueError.
+        The model is E and D: its `encode` maps images [n, C, S, S] to codes [n, D] or [n, D, H, W], normalised by the
+        statistics of this batch, its `decode` maps codes to images in [0, 1]. The judge is T. `x` are images, float
+        [N, C, S, S] in [0, 1], at least two of each view. The generator, on their device, draws masks, boxes and
+        SIGReg's directions. `step` optimizer steps came before: for schedules. A mask that hides no pixel of images of
+        this size, or a crop below 2×2 pixels, is a ValueError.
 
         Scalars come back by name: "loss" to take the gradient of, its two parts "latent" and "sigreg" (λ included), and
         the terms that "latent" is the mean of: "consistency" (symmetric), "clean_crop_0.15", "masked_crop_0.15".
@@ -74,8 +74,8 @@ class SelfTeachingObjective:
         crop_ratios = self.crop_ratios  # a schedule goes here: `self.crop_ratios if step < 10_000 else (1.0,)`, say
         symmetric, rows = self.kind == "symmetric", OBJECTIVES[self.kind]
         views = x[rows[0]], *(mask_squares(x[part], self.mask_ratio, generator) for part in rows[1:])
-        z = model.encode_views(*views)  # z_clean, z_masked
-        reconstructions = model.decode_views(*z)  # x_clean, x_masked
+        z = [model.encode(view) for view in views]  # z_clean, z_masked, each normalised by its own statistics
+        reconstructions = [model.decode(code) for code in z]  # x_clean, x_masked
 
         # What the judge sees of x and of its reconstructions at each crop ratio; consistency wants the whole image.
         judged = {}
