@@ -1,17 +1,25 @@
-"""Time a training step, and the same step without speed-ups.
+"""Time the training step of main.py: eager and compiled, in float32 and, where the device has it, in bfloat16.
 
     uv run -m leae bench                                every setting
     uv run -m leae bench --only cpu --steps 20          one setting, more steps
+    uv run -m leae bench --compile                      without a GPU: compiled steps as well, a minute's wait for each
 
-Plain steps (`leae.analysis.plain`: every view its own pass, contiguous float32 memory, unfused AdamW, every loss read
-back) and main.py's steps, both with main.py's constants, are timed in turns: what slows the machine slows both.
+The settings are main.py's constants and the published ones. Columns: the median rate in images/s, and the range; what
+share that is of the rate of a large matrix product in the same precision; the most memory in use, of a GPU or of this
+process; how long the first step took, in which compiling happens (sooner where PyTorch's cache has what it needs); and,
+on a GPU, how often the host waits for it in a step.
 """
 
 import argparse
+import ctypes
+import gc
+import platform
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,16 +33,8 @@ from leae.errors import require_whole
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
 from leae.randomness import generator
-from leae.training.device import (
-    autocast,
-    compile_if_it_works,
-    device_name,
-    find_device,
-    has_bfloat16,
-    keep_freed_memory,
-)
-from leae.training.settings import script_constants
-from tests.reference import reference_objective
+from leae.training.device import autocast, compile_if_it_works, device_name, find_device, has_bfloat16
+from leae.training.settings import Parser, script_constants
 
 SCRIPT = Path(__file__).parents[2] / "main.py"
 DATA_IMAGES = 4096  # random images that batches are cut from
@@ -49,43 +49,38 @@ SETTINGS = {
     "latent512": ("published, latent 512", True, {**PUBLISHED, "LATENT_DIM": 512}),
     "spatial": ("published, spatial latent 32", True, {**PUBLISHED, "LATENT": "spatial", "SPATIAL_DIM": 32}),
 }
+# The columns of a setting's table, and their widths.
+HEADS = {"": 18, "images/s": 8, "range": 18, "of product": 10, "memory": 10, "first step": 10, "waits": 5}
 
 
-class Contestant:
-    """A model in training, by main.py's constants, whose steps are plain, or fast as main.py's."""
+class Training:
+    """A model in training as main.py trains it, by main.py's constants."""
 
-    def __init__(self, constants: dict, batches: Batches, plain: bool, precision: str = "float32"):
+    def __init__(self, constants: dict, batches: Batches, precision: str):
         torch.manual_seed(0)
         c = SimpleNamespace(**constants)
-        self.batches, self.plain, self.precision, self.steps = batches, plain, precision, 0
-        self.device = batches.device
+        self.batches, self.device, self.precision, self.steps = batches, batches.device, precision, 0
         latent_dim = c.LATENT_DIM if c.LATENT == "pooled" else c.SPATIAL_DIM
-        model = Autoencoder(c.IMAGE_SIZE, 3, c.HIDDEN_DIM, c.LATENT, latent_dim, c.MAP_CHANNELS).to(self.device)
-        self.model = model if plain else model.to(memory_format=torch.channels_last)
-        self.objective = SelfTeachingObjective(c.IMAGE_SIZE, c.OBJECTIVE, c.MASK_RATIO, c.CROP_RATIOS, c.SIGREG_WEIGHT)
+        model = Autoencoder(c.IMAGE_SIZE, 3, c.HIDDEN_DIM, c.LATENT, latent_dim, c.MAP_CHANNELS)
+        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.objective = SelfTeachingObjective(c.OBJECTIVE, c.MASK_RATIO, c.CROP_RATIOS, c.SIGREG_WEIGHT)
         self.judge = Judge(self.model.encoder, c.JUDGE_DECAY, c.JUDGE_NORM, c.WHITENING_EPSILON, c.CROP_RATIOS)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), c.LEARNING_RATE, fused=not plain, foreach=False)
+        options = {"weight_decay": c.WEIGHT_DECAY, "fused": True}
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), c.LEARNING_RATE, **options)
+
+    def compile(self) -> bool:
+        """Compile what main.py compiles; whether that works here."""
+        return compile_if_it_works(self.model.encoder, self.model.decoder, self.judge.encoder)
 
     def step(self) -> None:
-        """The next step, with the settings of PyTorch and the C library as they are by default, or as the scripts'."""
-        if self.device.type == "cuda":
-            torch.set_float32_matmul_precision("highest" if self.plain else "high")
-            torch.backends.cudnn.benchmark = not self.plain
-        else:
-            keep_freed_memory(not self.plain)
         images, draws = self.batches.at(self.steps), generator(0, "step", self.steps, self.device)
         self.steps += 1
-        if self.plain:
-            terms = reference_objective(self.objective, self.model, self.judge, images.contiguous(), draws)
-        else:
-            with autocast(self.device, self.precision):
-                terms = self.objective(self.model, self.judge, images, draws)
+        with autocast(self.device, self.precision):
+            terms = self.objective(self.model, self.judge, images, draws)
         self.optimizer.zero_grad()
         terms["loss"].backward()
         self.optimizer.step()
         self.judge.update(self.model.encoder)
-        if self.plain:
-            torch.stack(list(terms.values())).tolist()  # every loss is read back
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
@@ -111,72 +106,101 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
     return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
-def matrix_product_rate(device: torch.device) -> tuple[float, str]:
-    """The best rate in FLOP/s of a large square matrix product, in the precision that steps are computed in."""
-    size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
-    first, second = torch.randn(2, size, size, device=device, dtype=dtype)
-    best = min(seconds_of(lambda: first @ second, device) for _ in range(12))
-    return 2 * size**3 / best, f"{size}×{size} {str(dtype).removeprefix('torch.')}"
+def host_waits(work: Callable[[], object]) -> int:
+    """How often the host waits for the GPU during a piece of work, as far as PyTorch notices."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            work()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("called a synchronizing CUDA operation" in str(warning.message) for warning in caught)
 
 
-def flop_per_image(contestant: Contestant) -> float:
+def matrix_product_rate(device: torch.device, precision: str) -> float:
+    """The best rate in FLOP/s of a large square matrix product; a GPU computes float32 in TF32, as in a step."""
+    size = 8192 if device.type == "cuda" else 2048
+    first, second = torch.randn(2, size, size, device=device).to(getattr(torch, precision))
+    return 2 * size**3 / min(seconds_of(lambda: first @ second, device) for _ in range(12))
+
+
+def flop_per_image(training: Training) -> float:
     """Floating-point operations of the convolutions and matrix products of a step, forward and backward, per image."""
     with FlopCounterMode(display=False) as counter:
-        contestant.step()
-    return counter.get_total_flops() / contestant.batches.batch_size
+        training.step()
+    return counter.get_total_flops() / training.batches.batch_size
 
 
-def compare(title: str, constants: dict, batch_size: int, steps: int, device: torch.device, rate: float) -> None:
-    """Time a setting and print what came out."""
-    size = constants["IMAGE_SIZE"]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # images are read from a file, as in a run
-        path = Path(folder) / "images.npy"
-        np.save(path, np.random.default_rng(0).integers(0, 256, (DATA_IMAGES, size, size, 3), dtype=np.uint8))
-        batches = Batches(ImageFile(path), batch_size, 0, device)
-    fast = {"fast": "bfloat16" if device.type == "cuda" else "float32"}
-    if device.type == "cpu" and has_bfloat16(device):
-        fast["bf16"] = "bfloat16"
-    contestants = [Contestant(constants, batches, plain=True)]
-    contestants += [Contestant(constants, batches, False, precision) for precision in fast.values()]
-    flop = [flop_per_image(contestant) for contestant in contestants]  # before it is compiled
-    if device.type == "cuda":
-        real = contestants[1]
-        compile_if_it_works(real.model.encoder, real.model.decoder, real.judge.encoder)
-        for contestant in 3 * contestants:  # algorithms are tried out
-            contestant.step()
-    peaks = [peak_memory(contestant.step, device) for contestant in contestants]
-    rounds = [[seconds_of(contestant.step, device) for contestant in contestants] for _ in range(steps)]
-    cutting = [seconds_of(lambda step=step: batches.at(step), device) for step in range(max(steps, 5))]
+def forget() -> None:
+    """Free what earlier trainings have left, so that it does not count as memory of the next."""
+    torch.compiler.reset()  # every program is compiled anew
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":  # which keeps freed memory; see `keep_freed_memory`
+        ctypes.CDLL(None).malloc_trim(0)
 
-    print(f"\n{title}: {size}×{size}, {batch_size} images a step")
-    speeds = batch_size / np.array(rounds).T  # [contestant, step]
-    medians = np.median(speeds, axis=1)
-    for name, speed, median, peak, work in zip(("plain", *fast), speeds, medians, peaks, flop, strict=True):
-        memory = f"{peak / 2**30:5.2f} GiB at most" if peak else "memory not measured"
+
+def row_of(*texts: str) -> str:
+    """A line of a setting's table."""
+    first, *others = (text.rjust(width) for text, width in zip(texts, HEADS.values(), strict=True))
+    return "  ".join(("", first.strip().ljust(HEADS[""]), *others)).rstrip()
+
+
+def time_setting(title: str, constants: dict, batches: Batches, steps: int, compiling: bool, rates: dict) -> None:
+    """Time the steps of a setting in each precision, and print a table; `rates` are those of matrix products."""
+    size, batch_size, device, medians = constants["IMAGE_SIZE"], batches.batch_size, batches.device, []
+    flop = flop_per_image(Training(constants, batches, "float32"))
+    print(f"\n{title}: {size}×{size}, {batch_size} images a step, {flop / 1e9:.1f} GFLOP an image")
+    print(row_of(*HEADS))
+    for precision, compiled in product(rates, (False, True) if compiling else (False,)):
+        forget()
+        training = Training(constants, batches, precision)
+        if compiled and not training.compile():
+            continue
+        first = seconds_of(training.step, device)
+        peak = peak_memory(training.step, device)
+        waits = host_waits(training.step) if device.type == "cuda" else None
+        speeds = batch_size / np.array([seconds_of(training.step, device) for _ in range(steps)])
+        medians.append(np.median(speeds))
         print(
-            f"  {name:5s}  {median:8.1f} images/s ({speed.min():.1f} to {speed.max():.1f}), {memory}, "
-            f"{work / 1e9:5.1f} GFLOP an image, {work * median / rate:.0%} of the product's rate"
+            row_of(
+                f"{precision}{', compiled' if compiled else ''}",
+                f"{medians[-1]:.1f}",
+                f"{speeds.min():.1f} to {speeds.max():.1f}",
+                f"{flop * medians[-1] / rates[precision]:.0%}",
+                f"{peak / 2**30:.2f} GiB" if peak else "unknown",
+                f"{first:.1f} s",
+                "" if waits is None else str(waits),
+            )
         )
-    ratios = " and ".join(f"{median / medians[0]:.2f}" for median in medians[1:])
-    print(f"  ratio  {ratios}; data: {np.median(cutting) * medians[1] / batch_size:.1%} of a fast step")
+    cutting = np.median([seconds_of(lambda step=step: batches.at(step), device) for step in range(max(steps, 5))])
+    print(f"  data: {cutting * max(medians) / batch_size:.1%} of the fastest step")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     parser.add_argument("--only", choices=SETTINGS, help="one of the settings instead of all")
     parser.add_argument("--steps", type=int, help="steps that are timed of each kind [10, on a GPU 50]")
+    parser.add_argument("--compile", action="store_true", help="time compiled steps without a GPU, too")
     parser.add_argument("--device", default="auto", help="cuda, mps, cpu, or the first available [%(default)s]")
 
 
 def main(options: argparse.Namespace) -> None:
     device = find_device(options.device)
-    steps = (50 if device.type == "cuda" else 10) if options.steps is None else options.steps
+    on_gpu = device.type == "cuda"
+    steps = (50 if on_gpu else 10) if options.steps is None else options.steps
     require_whole(1, **{"--steps": steps})
-    rate, product = matrix_product_rate(device)
-    print(f"{device_name(device)}; torch {torch.__version__}; {product} matrix product: {rate / 1e12:.3g} TFLOP/s")
-    if not has_bfloat16(device):
-        print("bfloat16 is not timed: this device has no instructions for it")
+    rates = {"float32": matrix_product_rate(device, "float32")}
+    if has_bfloat16(device):
+        rates["bfloat16"] = matrix_product_rate(device, "bfloat16")
+    said = " and ".join(f"{rate / 1e12:.3g} TFLOP/s in {precision}" for precision, rate in rates.items())
+    print(f"{device_name(device)}; torch {torch.__version__}\nmatrix product: {said}")
     for name in SETTINGS if options.only is None else [options.only]:
         title, gpu, differing = SETTINGS[name]
         constants = script_constants(SCRIPT, gpu) | differing
-        batch_size = CPU_BATCH if gpu and device.type == "cpu" else constants["BATCH_SIZE"]
-        compare(title, constants, batch_size, steps, device, rate)
+        batch_size = CPU_BATCH if gpu and not on_gpu else constants["BATCH_SIZE"]
+        images = (DATA_IMAGES, constants["IMAGE_SIZE"], constants["IMAGE_SIZE"], 3)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # images come from a file, as in a run
+            path = Path(folder) / "images.npy"
+            np.save(path, np.random.default_rng(0).integers(0, 256, images, dtype=np.uint8))
+            batches = Batches(ImageFile(path), batch_size, 0, device)
+            time_setting(title, constants, batches, steps, options.compile or on_gpu, rates)

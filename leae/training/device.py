@@ -71,22 +71,23 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=coarse)
 
 
-def compile_if_it_works(*encoders_and_decoders: nn.Module) -> None:
+def compile_if_it_works(*encoders_and_decoders: nn.Module) -> bool:
     """Compile the convolutional parts of modules that have a `project`, or a `forward` alone, in place, for training.
 
     In evaluation they stay as they are: its few batches of other sizes would not pay for compiling them. Where
-    PyTorch's compiler does not work (no Triton, no C++ compiler), that is said and nothing is compiled.
+    PyTorch's compiler does not work (no Triton, no C++ compiler), nothing is compiled, which is said and returned.
     """
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=next(encoders_and_decoders[0].parameters()).device))
     except (RuntimeError, ImportError, OSError) as error:
         print(f"torch.compile does not work here ({first_line(error)}); going on without it")
-        return
+        return False
     for module in dict.fromkeys(encoders_and_decoders):  # a live judge's encoder is the model's
         name = "project" if hasattr(module, "project") else "forward"
         plain = getattr(module, name)
         compiled = torch.compile(plain, dynamic=False)  # a step has few shapes, each worth a program of its own
         setattr(module, name, lambda x, m=module, c=compiled, p=plain: c(x) if m.training else p(x))
+    return True
 
 
 def device_name(device: torch.device) -> str:
