@@ -86,10 +86,11 @@ def _find_images(root: Path) -> tuple[Path | None, list[str]]:
 
 def _find_list(root: Path, archive: Path | None, name: str) -> Path | zipfile.Path:
     """The file that a list is in, below the folder or in the zip."""
-    places = [root, zipfile.Path(archive)] if archive else [root]
-    for file in (place / f"{name}.{end}" for place in places for end in ("txt", "csv")):
-        if file.is_file():
-            return file
+    for place in (root, archive) if archive else (root,):
+        inside = zipfile.Path(place) if place == archive else place
+        for file in (inside / f"{name}.txt", inside / f"{name}.csv"):
+            if file.is_file():
+                return file
     raise UsageError(f"{root} lacks {name}.txt or .csv; put it beside {IMAGES}")
 
 
