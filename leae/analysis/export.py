@@ -3,9 +3,9 @@
     uv run -m leae export runs/self-teaching-001 path/to/folder
     uv run --extra onnx -m leae export runs/self-teaching-001 path/to/folder --onnx
 
-`leae.load("path/to/folder")` reads it, and `leae.load("owner/name")` once it is on a hub; where the run's
-data are, the other commands accept it for the run. --onnx adds encoder.onnx,
-images float32 [N, C, S, S] in [0, 1] to codes, and decoder.onnx, codes to images, for any N.
+`leae.load("path/to/folder")` reads it, and `leae.load("owner/name")` once it is on a hub; where the run's data are, the
+other commands accept it for the run, whose settings.json it has. --onnx adds encoder.onnx, images float32 [N, C, S, S]
+in [0, 1] to codes, and decoder.onnx, codes to images, for any N.
 """
 
 import argparse
@@ -23,11 +23,44 @@ from leae.autoencoder import BaseAutoencoder
 from leae.checkpoints import CONFIG, SETTINGS, WEIGHTS, state_of, write_checkpoint
 from leae.distributed import FunctionOf
 from leae.errors import UsageError, require
-from leae.files import atomic_write
+from leae.files import as_utf8, atomic_write, write_json
 from leae.training.device import find_device
 from leae.training.settings import Parser
 
-OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png")
+OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png")  # files that not every export has
+
+# The model card; hubs read the YAML on top.
+CARD = """\
+---
+license: {license}
+library_name: leae
+pipeline_tag: image-feature-extraction
+tags:
+- autoencoder
+- self-supervised
+- representation-learning
+---
+
+# {name}
+
+An autoencoder ({method}), step {step:,}. It maps images of {image_shape} to
+codes of {latent_shape} numbers, {compression:.0f}× compression, and back. It was trained on {data}, whose own
+terms apply as well.
+
+    import leae
+    model = leae.load("path/to/this/folder")            # or "owner/name", where a hub has it
+    codes = leae.embed(model, "path/to/images")         # numpy, float32 [N, {code_sizes}]
+{picture}
+## Figures on held-out images
+
+{figures}
+## How it was trained
+
+    {command}
+
+Device: {device}. Versions: {versions}. Data, as a digest: {identity}.
+"""
+PICTURE = "\n![held-out images and what the model makes of them](grid.png)\n"
 
 
 def write_onnx(model: BaseAutoencoder, folder: Path) -> None:
@@ -45,62 +78,49 @@ def write_onnx(model: BaseAutoencoder, folder: Path) -> None:
 
 def held_out_figures(run: TrainedRun) -> str:
     """Tables in Markdown of what was measured last of this checkpoint, in training and by `evaluate`."""
-    logged, evaluated = (run.run.folder / name for name in ("metrics.csv", "evaluation.json"))
+    logged, evaluated = (run.folder / name for name in ("metrics.csv", "evaluation.json"))
     tables = {}
     for row in run.run.read_metrics() if logged.exists() else ():
         if row["split"] != "train" and int(row["step"]) == run.step:
             measured = {name: float(value) for name, value in row.items() if name not in ("split", "step", "epoch")}
-            tables["in training"] = (row["split"], measured)
+            tables[f"in training, split {row['split']}"] = measured
     if evaluated.exists():
         try:
             content = json.loads(evaluated.read_text(encoding="utf-8"))
             if content["step"] == run.step:
-                figures = {name: row[0] for name, row in content["figures"].items() if row[0] is not None}
-                tables["evaluate"] = ("test", figures)
+                measured = {name: row[0] for name, row in content["figures"].items() if row[0] is not None}
+                tables["evaluate, split test"] = measured
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f"{evaluated} is damaged; evaluate the run again, or delete it") from error
-    text = ""
-    for name, (split, measured) in tables.items():
+    texts = []
+    for title, measured in tables.items():
         rows = "".join(f"| {figure} | {value:.4g} |\n" for figure, value in measured.items())
-        text += f"| {name}, split {split} | |\n|---|---|\n{rows}\n"
-    return text or "None were measured.\n\n"
+        texts.append(f"| {title} | |\n|---|---|\n{rows}")
+    return "\n".join(texts) or "None were measured.\n"
 
 
 def model_card(run: TrainedRun, license: str, grid: bool) -> str:
-    """The model card, with YAML on top as hubs read it."""
+    """CARD with what it says of a run's model; `grid` is whether grid.png lies beside it."""
     model, content = run.model, run.run.content
-    (channels, size, _), shape = model.image_shape, " × ".join(map(str, model.latent_shape))
     script, *options = content.get("command") or ["unknown"]
-    versions = ", ".join(f"{name} {version}" for name, version in content.get("versions", {}).items())
-    picture = "\n![held-out images and what the model makes of them](grid.png)\n" if grid else ""
-    return f"""---
-license: {license}
-library_name: leae
-pipeline_tag: image-feature-extraction
-tags:
-- autoencoder
-- self-supervised
-- representation-learning
----
-
-# {run.run.folder.resolve().name}
-
-An autoencoder ({run.method}), step {run.step:,}. It maps images of {channels} × {size} × {size} to codes
-of {shape} numbers, {model.compression:.0f}× compression, and back. It was trained on {run.run.data["title"]}, whose own
-terms apply as well.
-
-    import leae
-    model = leae.load("path/to/this/folder")            # or "owner/name", where a hub has it
-    codes = leae.embed(model, "path/to/images")         # numpy, float32 [N, {shape.replace(" ×", ",")}]
-{picture}
-## Figures on held-out images
-
-{held_out_figures(run)}## How it was trained
-
-    {shlex.join([Path(script).name, *options])}
-
-Device: {content.get("device")}. Versions: {versions}. Data, as a digest: {run.run.identity}.
-"""
+    sizes = [str(size) for size in model.latent_shape]
+    return CARD.format(
+        license=license,
+        name=run.folder.resolve().name,
+        method=run.method,
+        step=run.step,
+        image_shape=" × ".join(map(str, model.image_shape)),
+        latent_shape=" × ".join(sizes),
+        code_sizes=", ".join(sizes),
+        compression=model.compression,
+        data=run.data["title"],
+        picture=PICTURE if grid else "",
+        figures=held_out_figures(run),
+        command=shlex.join([Path(script).name, *options]),
+        device=content.get("device"),
+        versions=", ".join(f"{name} {version}" for name, version in content.get("versions", {}).items()),
+        identity=run.data["identity"],
+    )
 
 
 def add_arguments(parser: Parser) -> None:
@@ -120,8 +140,9 @@ def main(options: argparse.Namespace) -> None:
     require(installed or not options.onnx, "--onnx", True, "left out, or run with uv run --extra onnx, which has onnx")
     [run] = open_runs(options.runs, options.checkpoint, find_device(options.device))
     model = run.model.cpu()
-    grids = [run.run.folder / "grids" / f"{name}-{run.step:06d}.png" for name in ("test", "valid")]
-    text = model_card(run, options.license, any(path.is_file() for path in grids))
+    grids = [run.folder / "grids" / f"{name}-{run.step:06d}.png" for name in ("test", "valid")]
+    grid = next((path for path in grids if path.is_file()), None)
+    card = model_card(run, options.license, grid is not None)
     about = {"library": "leae", "class": type(model).__name__, "settings": model.settings, "step": run.step}
     shapes = {"image_shape": model.image_shape, "latent_shape": model.latent_shape}
 
@@ -129,14 +150,12 @@ def main(options: argparse.Namespace) -> None:
     for name in OPTIONAL:  # an earlier export's
         (folder / name).unlink(missing_ok=True)
     write_checkpoint(folder / WEIGHTS, model, run.step, state_of(model))
-    for name, content in ((CONFIG, {**about, **shapes}), (SETTINGS, run.run.content)):
-        with atomic_write(folder / name) as file:
-            json.dump(content, file, indent=2)
+    write_json(folder / CONFIG, {**about, **shapes})
+    write_json(folder / SETTINGS, run.run.content)
     if options.onnx:
         write_onnx(model, folder)
-    for path in grids:
-        if path.is_file():
-            shutil.copyfile(path, folder / "grid.png")
-    with atomic_write(folder / "README.md", "wb") as file:
-        file.write(text.encode("utf-8", "backslashreplace"))  # file names need not be UTF-8
+    if grid:
+        shutil.copyfile(grid, folder / "grid.png")
+    with atomic_write(folder / "README.md") as file:
+        file.write(as_utf8(card))
     print(f"exported: {', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}")

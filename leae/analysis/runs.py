@@ -10,8 +10,9 @@ import argparse
 import math
 from pathlib import Path
 
-from leae.training.run import CHANGEABLE, RUNS, read_metrics, read_settings
-from leae.training.settings import script_constants
+from leae.training.pictures import cut
+from leae.training.run import CHANGEABLE, RUNS, Run
+from leae.training.settings import Parser, script_constants
 
 SCRIPTS = Path(__file__).parents[2]
 SHOWN = ("DATASET", "NAME", "RESUME", *CHANGEABLE)  # elsewhere in the table, or of no effect on a number
@@ -20,12 +21,14 @@ SHOWN_PSNR = ("psnr_clean", "psnr_masked", "psnr_noisy")
 WIDTH = 100  # of the whole table
 
 
-def differences(kind: str, settings: dict) -> str:
+def differences(run: Run) -> str:
     """The constants that differ from those of the script that made a run, with a GPU or without: where fewer do."""
-    script = SCRIPTS / ("main.py" if kind == "self-teaching" else "main_regular.py")
-    told = {*SHOWN, "OBJECTIVE"} if settings.get("OBJECTIVE") == kind else SHOWN
+    script = SCRIPTS / ("main.py" if run.kind == "self-teaching" else "main_regular.py")
+    told = {*SHOWN, "OBJECTIVE"} if run.settings.get("OBJECTIVE") == run.kind else SHOWN
     ours = [{k: v for k, v in script_constants(script, gpu).items() if k not in told} for gpu in (True, False)]
-    found = [[f"{k}={settings[k]}" for k, v in defaults.items() if settings.get(k, v) != v] for defaults in ours]
+    found = [
+        [f"{k}={run.settings[k]}" for k, v in defaults.items() if run.settings.get(k, v) != v] for defaults in ours
+    ]
     return " ".join(text.replace(" ", "") for text in min(found, key=len))
 
 
@@ -39,16 +42,16 @@ def steps_of(settings: dict, rows: list[dict[str, str]]) -> str:
 
 def describe(folder: Path) -> list[str]:
     """The lines of a run's folder; a `UsageError` or another error, which says why, if it is damaged."""
-    content = read_settings(folder)
-    rows = read_metrics(folder)[1] if (folder / "metrics.csv").exists() else []
+    run = Run.read(folder)
+    rows = run.read_metrics() if (folder / "metrics.csv").exists() else []
     measured = [row for row in rows if row["split"] != "train"] or [{}]
     psnr = " ".join(f"{float(value):.2f}" for name, value in measured[-1].items() if name in SHOWN_PSNR)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     size = f"{size / 1e9:.1f} GB" if size > 1e9 else f"{size / 1e6:.1f} MB"
-    data, steps = Path(content["data"]["name"]).name, steps_of(content["settings"], rows)
-    row = row_of(folder.name, content["kind"], data, steps, psnr, str(content["started"])[:10], size)
-    differing = differences(content["kind"], content["settings"])
-    return [row, cut(f"    {differing}", WIDTH)] if differing else [row]
+    data, begun = Path(run.data["name"]).name, str(run.content["started"])[:10]
+    lines = [row_of(folder.name, run.kind, data, steps_of(run.settings, rows), psnr, begun, size)]
+    differing = differences(run)
+    return [*lines, "    " + cut(differing, WIDTH - 4)] if differing else lines
 
 
 def row_of(*texts: str) -> str:
@@ -56,13 +59,7 @@ def row_of(*texts: str) -> str:
     return "  ".join(cut(text, width).ljust(width) for text, width in zip(texts, HEADS.values(), strict=True)).rstrip()
 
 
-def cut(text: str, width: int) -> str:
-    """A text in one line of at most this width."""
-    text = text.replace("\n", "\\n")
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """There are none."""
 
 
