@@ -5,17 +5,14 @@
     uv run -m leae ablate --only masked plain --seeds 5
     uv run -m leae ablate --image-size 64 --steps 2000
 
-Existing runs with the same constants are reused, stopped ones are resumed. A run's figures are kept in its folder. The
-table and the picture are runs/ablation.md, .csv and .png.
+Existing runs with the same constants are reused, stopped ones are resumed. Each is evaluated as by `leae evaluate`,
+unless its evaluation.json has these figures. The table and the picture are runs/ablation.md, .csv and .png.
 """
 
 import argparse
-import csv
-import json
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -24,20 +21,25 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from leae.analysis.measure import Measured, Sample, measure
-from leae.analysis.table import Column, text_of
-from leae.analysis.trained import open_runs
+from leae.analysis.evaluate import HELD_OUT_IMAGES, LABEL_SHARE, TRAIN_IMAGES, evaluate, read_evaluation
+from leae.analysis.measure import Measured, Sample
+from leae.analysis.table import CSV_HEAD, INCIDENTAL, SUMMARY, Column, csv_rows, markdown, star, text_of
+from leae.analysis.trained import TrainedRun, open_runs
 from leae.errors import UsageError, require, require_whole
-from leae.files import atomic_write
+from leae.files import atomic_write, write_csv
 from leae.training.device import find_device
 from leae.training.pictures import save_picture
-from leae.training.run import CHANGEABLE, RUNS, Run
+from leae.training.run import RUNS, Run
 from leae.training.settings import Parser, arguments_of, script_constants
 
 SOURCE = Path(__file__).parents[2]
 MAIN, REGULAR = "main.py", "main_regular.py"
+MASK_RATIO = 0.35  # of the views that all variants are evaluated on
 SAME_TIME = 3.125  # baseline steps that take as long as one self-teaching step, at 32×32 on a CPU
 ALTERNATING_SAME_TIME = 1.67  # the same of the alternating objective
+
+PUBLISHED = {"JUDGE_DECAY": 0.0, "JUDGE_NORM": "own", "CROP_RATIOS": (0.15,), "SIGREG_WEIGHT": 0.03}
+PUBLISHED |= {"SCHEDULE": "constant", "WARMUP": 0.0, "LEARNING_RATE": 1e-3}
 
 # By name: the script, how many times --steps, and the constants that differ from the script's. All are compared with
 # the first one.
@@ -48,12 +50,12 @@ VARIANTS = {
     "live judge": (MAIN, 1, {"JUDGE_LIVE": True}),
     "judge frozen within a step": (MAIN, 1, {"JUDGE_DECAY": 0.0}),
     "judge decay 0.999": (MAIN, 1, {"JUDGE_DECAY": 0.999}),
-    "ruler own": (MAIN, 1, {"JUDGE_NORM": "own"}),
-    "ruler shared": (MAIN, 1, {"JUDGE_NORM": "shared"}),
-    "ruler whitened, ε 0.3": (MAIN, 1, {"WHITENING_EPSILON": 0.3}),
+    "norm own": (MAIN, 1, {"JUDGE_NORM": "own"}),
+    "norm shared": (MAIN, 1, {"JUDGE_NORM": "shared"}),
+    "norm whitened, ε 0.3": (MAIN, 1, {"WHITENING_EPSILON": 0.3}),
     "half the rate": (MAIN, 1, {"LEARNING_RATE": 1e-3}),
-    "half the rate, ruler own": (MAIN, 1, {"LEARNING_RATE": 1e-3, "JUDGE_NORM": "own"}),
-    "half the rate, ruler shared": (MAIN, 1, {"LEARNING_RATE": 1e-3, "JUDGE_NORM": "shared"}),
+    "half the rate, norm own": (MAIN, 1, {"LEARNING_RATE": 1e-3, "JUDGE_NORM": "own"}),
+    "half the rate, norm shared": (MAIN, 1, {"LEARNING_RATE": 1e-3, "JUDGE_NORM": "shared"}),
     "λ 0": (MAIN, 1, {"SIGREG_WEIGHT": 0.0}),
     "λ 0.03": (MAIN, 1, {"SIGREG_WEIGHT": 0.03}),
     "λ 0.3": (MAIN, 1, {"SIGREG_WEIGHT": 0.3}),
@@ -61,8 +63,8 @@ VARIANTS = {
     "mask ratio 0.6": (MAIN, 1, {"MASK_RATIO": 0.6}),
     "no masked view (crop objective)": (MAIN, 1, {"OBJECTIVE": "crop"}),
     "alternating, same time": (MAIN, ALTERNATING_SAME_TIME, {"OBJECTIVE": "alternating"}),
-    "ruler shared, λ 0.03": (MAIN, 1, {"JUDGE_NORM": "shared", "SIGREG_WEIGHT": 0.03}),
-    "published": (MAIN, 1, {"JUDGE_NORM": "own", "JUDGE_DECAY": 0.0, "CROP_RATIOS": (0.15,), "SIGREG_WEIGHT": 0.03}),
+    "norm shared, λ 0.03": (MAIN, 1, {"JUDGE_NORM": "shared", "SIGREG_WEIGHT": 0.03}),
+    "as published": (MAIN, 1, PUBLISHED),
     "masked": (REGULAR, 1, {}),
     "masked, same time": (REGULAR, SAME_TIME, {}),
     "masked, SIGReg λ 0.001": (REGULAR, 1, {"SIGREG_WEIGHT": 0.001}),
@@ -70,20 +72,7 @@ VARIANTS = {
     "plain": (REGULAR, 1, {"OBJECTIVE": "plain"}),
     "plain, same time": (REGULAR, SAME_TIME, {"OBJECTIVE": "plain"}),
 }
-FIGURES = {  # of the table, by their names in `evaluate`
-    "psnr_clean": ("PSNR (dB), clean", ".2f"),
-    "psnr_masked": ("PSNR (dB), masked", ".2f"),
-    "psnr_square_masked": ("PSNR (dB) in the square, masked", ".2f"),
-    "linear_clean_auroc": ("AUROC, clean", ".3f"),
-    "linear_masked_auroc": ("AUROC, masked", ".3f"),
-    "few_clean_auroc": ("AUROC by few labels, clean", ".3f"),
-    "neighbours_clean_balanced_accuracy": ("neighbours, clean", ".3f"),
-    "neighbours_masked_balanced_accuracy": ("neighbours, masked", ".3f"),
-    "sigreg": ("SIGReg statistic", ".1f"),
-    "effective_rank": ("effective rank", ".1f"),
-}
 SPEED = {MAIN: 195, REGULAR: 610}  # images a second at 32×32 on one core of a 2.5 GHz Xeon
-FREE = {"RESUME", "NAME", *CHANGEABLE}  # constants that do not distinguish runs
 
 
 def defaults_of(variant: str) -> dict:
@@ -101,12 +90,19 @@ def wanted(variant: str, seed: int, options: argparse.Namespace) -> dict:
     return constants | sizes | {"SEED": seed, "DEVICE": options.device} | differing
 
 
+def experiment_of(constants: dict) -> dict:
+    return {name: value for name, value in constants.items() if name not in INCIDENTAL}
+
+
 def find_run(constants: dict, defaults: dict) -> Run | None:
-    """The run in runs/ with these constants, finished or not; a constant that it lacks counts as the default."""
+    """The run in runs/ with these constants of its script, finished or not.
+
+    One that the run lacks counts as the script's default; a run with one that the script lacks is another version's.
+    """
     for path in sorted(RUNS.glob("*/settings.json")):
-        with suppress(UsageError):  # another version's, or damaged
+        with suppress(UsageError):  # it is damaged
             run = Run.read(path.parent)
-            if all((defaults | run.settings)[name] == value for name, value in constants.items() if name not in FREE):
+            if experiment_of(defaults | run.settings) == experiment_of(constants):
                 return run
     return None
 
@@ -135,61 +131,39 @@ def train(variant: str, constants: dict, run: Run | None) -> Run:
     return find_run(constants, defaults)
 
 
-def measured(run: Run, sample: Sample, device: torch.device) -> Measured:
-    """What `evaluate` measures of a run, from measured.json in its folder or, where that is of something else, anew."""
-    [trained], path = open_runs([str(run.folder)], "100", device), run.folder / "measured.json"
-    of = [trained.step, run.identity, len(sample.train), len(sample.test), sample.views.mask_ratio]
-    one = Measured(trained.name, trained.model, trained)
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["of"] == of:
-            one.values = {name: np.array([value]) for name, value in content["values"].items()}
-    if not one.values:
-        measure(one, sample, None, device)
-        with atomic_write(path) as file:
-            json.dump({"of": of, "values": {name: float(values[0]) for name, values in one.values.items()}}, file)
-    one.model, one.run = None, replace(trained, model=None)  # which take memory
-    return one
+def measured(run: TrainedRun, sample: Sample, device: torch.device) -> Measured:
+    """The figures in a run's evaluation.json, without their intervals over images; evaluates it if there are none."""
+    figures = read_evaluation(run, sample)
+    if figures is None:
+        evaluate([Measured(run.name, run.model, run)], sample, device)
+        figures = read_evaluation(run, sample)
+    return Measured(run.name, None, values={name: np.array([value]) for name, value in figures.items()})
 
 
-def markdown(columns: list[Column]) -> str:
-    """The table: a row for each variant, its figures' means over seeds ± half of their 95 % intervals.
+def table(columns: list[Column]) -> str:
+    """In Markdown a row for each variant, with its figures' means over seeds ± half of their 95 % intervals.
 
-    A star marks a paired difference to the first variant whose interval excludes zero.
+    A star marks a paired difference from the first variant whose interval excludes zero.
     """
-    rows = [["", "seeds", *(title for title, _ in FIGURES.values())], ["---"] + ["--:"] * (1 + len(FIGURES))]
-    for column in columns:
-        cells = []
-        for name, (_, form) in FIGURES.items():
-            difference = column.difference_from(columns[0], name) if column is not columns[0] else None
-            mark = "*" * (difference is not None and difference.excludes_zero)
-            cells.append(text_of(column.estimate(name), form, mark).strip())
-        rows.append([column.title, str(len(column.models)), *cells])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def write_csv(columns: list[Column], path: Path) -> None:
-    """Each variant's figures, and their differences to the first one's, with the ends of their 95 % intervals."""
-    with atomic_write(path) as file:
-        writer = csv.writer(file)
-        writer.writerow(["variant", "figure", "value", "low", "high", "difference", "low", "high"])
-        for column, name in product(columns, FIGURES):
-            estimates = [column.estimate(name), column.difference_from(columns[0], name)]
-            writer.writerow([column.title, name, *(text for one in estimates if one for text in one.texts)])
+    by_figure = [[column.title for column in columns], [str(len(column.models)) for column in columns]]
+    for name, (_, form) in SUMMARY.items():
+        marks = [star(column.difference_from(columns[0], name)) for column in columns]
+        by_figure.append([text_of(c.estimate(name), form, m) for c, m in zip(columns, marks, strict=True)])
+    return markdown(["", "seeds", *(title for title, _ in SUMMARY.values())], zip(*by_figure, strict=True))
 
 
 def draw(columns: list[Column], title: str) -> Figure:
     """Every figure of every variant with its interval, beside the first variant's."""
     figure = Figure(figsize=(18, 2 + 0.55 * len(columns)), layout="constrained")
-    panels, names = figure.subplots(2, 5, sharey=True), [column.title for column in columns]
-    for axes, (name, (label, _)) in zip(panels.flat, FIGURES.items(), strict=True):
+    panels, titles = figure.subplots(2, 5, sharey=True), [column.title for column in columns]
+    for axes, (name, (title_of, _)) in zip(panels.flat, SUMMARY.items(), strict=True):
         estimates = [column.estimate(name) for column in columns]
-        values = np.array([[one.value, one.low, one.high] if one else 3 * [np.nan] for one in estimates]).T
+        values = np.array([one or 3 * [np.nan] for one in estimates]).T  # value, low and high of each variant
         axes.axvspan(values[1, 0], values[2, 0], color="C0", alpha=0.15, linewidth=0)
-        axes.errorbar(values[0], names, xerr=np.nan_to_num(abs(values[1:] - values[0])), fmt="o", capsize=3)
-        axes.set(title=label)
+        axes.errorbar(values[0], titles, xerr=np.nan_to_num(abs(values[1:] - values[0])), fmt="o", capsize=3)
+        axes.set(title=title_of)
         axes.margins(y=0.5 / len(columns))
-        if name == "sigreg":
+        if name == "sigreg_statistic":
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
@@ -230,19 +204,20 @@ def main(options: argparse.Namespace) -> None:
     if options.dry_run:
         return
 
-    sample, columns = None, {variant: {} for variant in chosen}
+    sample, by_seed = None, {variant: {} for variant in chosen}
+    title = f"{options.dataset} at {options.image_size}×{options.image_size}, {options.steps:,} steps, by seeds"
     for (variant, seed), run in runs.items():
         if not is_finished(run):
             run = train(variant, wanted(variant, seed, options), run)
+        [trained] = open_runs([str(run.folder)], "100", device)
         if sample is None:
-            [first] = open_runs([str(run.folder)], "100", device)
-            sample = Sample(first.open_data(), 10_000, 20_000, 0.05, first.views(0.35))
-            sample.weights = sample.weights[:1]  # intervals are those over seeds
-        columns[variant][seed] = measured(run, sample, device)
-        title = f"{options.dataset} at {options.image_size}×{options.image_size}, {options.steps:,} steps, by seeds"
-        table = [Column((name,), of) for name, of in columns.items() if of]
+            views = trained.views(MASK_RATIO)
+            sample = Sample(trained.open_data(), views, TRAIN_IMAGES, HELD_OUT_IMAGES, LABEL_SHARE)
+        by_seed[variant][seed] = measured(trained, sample, device)
+        columns = [Column(name, models) for name, models in by_seed.items() if models]
         with atomic_write(RUNS / "ablation.md") as file:
-            file.write(f"{title}\n\n{markdown(table)}")
-    write_csv(table, RUNS / "ablation.csv")
-    save_picture(draw(table, title), RUNS / "ablation.png")
-    print(f"{markdown(table)}\ntable and picture: {RUNS / 'ablation.md'}, .csv and .png")
+            file.write(f"{title}\n\n{table(columns)}")
+    rows = [row for column in columns for row in csv_rows(column, columns[0], SUMMARY)]
+    write_csv(RUNS / "ablation.csv", CSV_HEAD, rows)
+    save_picture(draw(columns, title), RUNS / "ablation.png")
+    print(f"{table(columns)}\ntable and picture: {RUNS / 'ablation.md'}, .csv and .png")

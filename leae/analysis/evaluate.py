@@ -15,26 +15,66 @@ the first column. Each run's folder gets its figures in evaluation.json.
 import argparse
 import json
 import math
-from dataclasses import astuple
+from contextlib import suppress
 from pathlib import Path
 
-from leae.analysis.curves import AXES, draw_curves, measure_curves, training_minutes, write_curves
+import torch
+
+from leae.analysis.curves import measure_curves, require_curves, write_curves
 from leae.analysis.measure import Measured, PerceptualFigures, Sample, measure, with_baselines
-from leae.analysis.table import columns_of, over_images, print_table, table, write_csv, write_markdown
-from leae.analysis.trained import add_run_arguments, find_checkpoint, open_runs, require_file
+from leae.analysis.table import CSV_HEAD, columns_of, csv_rows, markdown, over_images, print_table, rows_of, table
+from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, require_file
 from leae.errors import require, require_whole
-from leae.files import atomic_write
+from leae.files import atomic_write, write_csv, write_json
 from leae.training.device import find_device
-from leae.training.pictures import save_picture
-from leae.training.run import CHECKPOINTS, RUNS, versions
+from leae.training.run import RUNS, versions
 from leae.training.settings import Parser
+
+TRAIN_IMAGES = 10_000  # to which probes are fitted
+HELD_OUT_IMAGES = 20_000  # of the split "test"
+LABEL_SHARE = 0.05  # of the training images' labels, for probes by few labels
+EVALUATION = "evaluation.json"  # in a run's folder
+
+
+def evaluate(
+    models: list[Measured], sample: Sample, device: torch.device, perceptual: PerceptualFigures | None = None
+) -> None:
+    """Measure models; those that are runs get evaluation.json, with the figures of the baselines among the models."""
+    for model in sorted(models, key=lambda model: model.pca is not None):  # what others have to beat comes first
+        measure(model, sample, device, perceptual)
+    beside = {model.name: figures_of(model) for model in models if model.run is None}
+    for model in models:
+        if run := model.run:
+            about = {"run": run.folder.name, "checkpoint": run.checkpoint, "step": run.step, "data": run.data}
+            content = {**about, "options": sample.options, **figures_of(model), "beside": beside}
+            write_json(run.folder / EVALUATION, {**content, "versions": versions()})
+
+
+def figures_of(model: Measured) -> dict:
+    """Every figure with the ends of its interval, null where undefined, and those of the probes by attribute."""
+    estimates = {name: over_images(values) for name, values in model.values.items()}
+    figures = {name: [x if math.isfinite(x) else None for x in estimate] for name, estimate in estimates.items()}
+    return {"figures": figures, "attributes": model.attributes}
+
+
+def read_evaluation(run: TrainedRun, sample: Sample) -> dict[str, float] | None:
+    """The figures in a run's evaluation.json, NaN where undefined; None if there are none of this step and sample."""
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        content = json.loads((run.folder / EVALUATION).read_text(encoding="utf-8"))
+        found = content["step"], content["data"]["identity"], content["options"]
+        if found == (run.step, run.data["identity"], sample.options):
+            figures = {name: value for name, (value, *_) in content["figures"].items()}
+            return {name: math.nan if value is None else float(value) for name, value in figures.items()}
+    return None
 
 
 def add_arguments(parser: Parser) -> None:
     add_run_arguments(parser, nargs="+")
-    parser.add_argument("--train-images", type=int, default=10_000, help="to fit probes to [%(default)s]")
-    parser.add_argument("--held-out", type=int, default=20_000, help="images of the test split [%(default)s]")
-    parser.add_argument("--label-share", type=float, default=0.05, help="of labels, for few-label probes [%(default)s]")
+    parser.add_argument("--train-images", type=int, default=TRAIN_IMAGES, help="to fit probes to [%(default)s]")
+    parser.add_argument("--held-out", type=int, default=HELD_OUT_IMAGES, help="images of the test split [%(default)s]")
+    parser.add_argument(
+        "--label-share", type=float, default=LABEL_SHARE, help="of labels, for few-label probes [%(default)s]"
+    )
     parser.add_argument("--perceptual", action="store_true", help="LPIPS and FID as well")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table there, with interval bounds")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table there")
@@ -42,13 +82,6 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--checkpoints", choices=["all"], help=besides)
     curves = "learning curves as CSV; the pictures go beside it [%(default)s]"
     parser.add_argument("--output", type=Path, default=RUNS / "curves.csv", help=curves)
-
-
-def figures_of(one: Measured) -> dict:
-    """Every figure with the ends of its interval, null where undefined, and those of the probes by attribute."""
-    estimates = {name: astuple(over_images(values)) for name, values in one.values.items()}
-    figures = {name: [x if math.isfinite(x) else None for x in estimate] for name, estimate in estimates.items()}
-    return {"figures": figures, "attributes": one.attributes}
 
 
 def main(options: argparse.Namespace) -> None:
@@ -60,43 +93,27 @@ def main(options: argparse.Namespace) -> None:
     runs = open_runs(options.runs, options.checkpoint, device)
     if options.checkpoints:
         require_file(options.output, "--output", ".csv")
-        for run in runs:  # what is missing is said now, not after hours of work
-            training_minutes(run.run, run.step)
-            for name in CHECKPOINTS:
-                find_checkpoint(run.run, name)
+        require_curves(runs)
     views = runs[0].views(options.mask_ratio)
     perceptual = PerceptualFigures(device) if options.perceptual else None
     dataset = runs[0].open_data()
 
-    sample = Sample(dataset, options.train_images, options.held_out, options.label_share, views)
+    sample = Sample(dataset, views, options.train_images, options.held_out, options.label_share)
     counts = f"{len(sample.train):,} training and {len(sample.test):,} held-out images"
     title = f"{dataset.title}: {counts}; mask ratio {views.mask_ratio:g}"
     print(title)
     models = with_baselines(runs, sample.train, device)
-    for model in sorted(models, key=lambda model: model.pca is not None):  # what others have to beat comes first
-        measure(model, sample, perceptual, device)
+    evaluate(models, sample, device, perceptual)
     columns = columns_of(models)
-    lines = table(columns, sample)
-    print_table(columns, lines)
+    rows = table(columns, sample)
+    print_table(columns, rows)
     if options.csv:
-        write_csv(columns, lines, options.csv)
+        names = [name for _, name, _ in rows_of(columns, sample) if name]
+        write_csv(options.csv, CSV_HEAD, [row for column in columns for row in csv_rows(column, columns[0], names)])
     if options.markdown:
-        write_markdown(columns, lines, options.markdown)
-
-    beside = {model.name: figures_of(model) for model in models if model.run is None}
-    for model, run in zip(models, runs, strict=False):
-        folder = run.run.folder
-        about = {"run": folder.name, "checkpoint": run.checkpoint, "step": run.step, "data": run.run.data}
-        measured = {"mask_ratio": views.mask_ratio, "train_images": len(sample.train), "held_out": len(sample.test)}
-        about["options"] = {**measured, "label_share": options.label_share}
-        content = {**about, **figures_of(model), "beside": beside, "versions": versions()}
-        with atomic_write(folder / "evaluation.json") as file:
-            json.dump(content, file, indent=2)
-    print(f"figures: evaluation.json in {', '.join(str(run.run.folder) for run in runs)}")
+        with atomic_write(options.markdown) as file:
+            file.write(markdown(["", *(column.title for column in columns)], rows))
+    print(f"figures: {EVALUATION} in {', '.join(str(run.folder) for run in runs)}")
     if options.checkpoints:
-        curves = measure_curves(options.runs, sample, device)
-        write_curves(curves, options.output)
-        pictures = [options.output.with_name(f"{options.output.stem}-{axis}.png") for axis in AXES]
-        for axis, picture in zip(AXES, pictures, strict=True):
-            save_picture(draw_curves(curves, axis, title), picture)
-        print(f"curves: {options.output}, {' and '.join(map(str, pictures))}")
+        written = write_curves(measure_curves(options.runs, sample, device), options.output, title)
+        print(f"curves: {', '.join(map(str, written))}")

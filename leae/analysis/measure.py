@@ -23,7 +23,8 @@ from leae.training.evaluation import MaskedViews, mean_image, psnr
 VIEWS = ("clean", "masked")
 SCORES = ("auroc", "balanced_accuracy")
 CHANCE = 0.5  # of both of them
-METHODS = {"linear": SCORES, "few": SCORES, "neighbours": SCORES[1:]}  # whose votes are too few for a ranking
+# Probes, and the scores of each; the neighbours' votes are too few for a ranking.
+METHODS = {"linear": SCORES, "few": SCORES, "neighbours": SCORES[1:]}
 
 
 def mean_inside(values: Tensor, inside: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ class PerceptualFigures:
     def __call__(self, model, images, views, device, title) -> dict[str, float]:
         """Takes what `reconstruction_figures` does: "lpips" and "fid", each with "_clean" and "_masked" behind it."""
         figures = {}
-        for view in ("clean", "masked"):
+        for view in VIEWS:
             for first, batch in chunks_of(images, device, title):
                 reconstruction = model(views(batch, first) if view == "masked" else batch).expand(-1, 3, -1, -1)
                 original = batch.expand(-1, 3, -1, -1)  # the networks take colours
@@ -120,15 +121,29 @@ class PerceptualFigures:
         return figures
 
 
+def latent_figures(clean: Tensor, masked: Tensor) -> dict[str, float]:
+    """The health of codes [N, *latent_shape] of clean views, and how far those of masked views are from them."""
+    statistic, gaussian, _ = sigreg_statistics(clean)
+    return {
+        "latent_size": clean[0].numel(),
+        "sigreg_statistic": statistic,
+        "sigreg_statistic_gaussian": gaussian,
+        "effective_rank": effective_rank(clean),
+        "dimensions": clean.shape[1],
+        "dead_dimensions": dead_dimensions(clean),
+        "drift": drift(clean, masked),
+    }
+
+
 @dataclass
 class Measured:
     """A model, and what is measured of it."""
 
     name: str
-    model: Callable[[Tensor], Tensor]  # reconstructs images; has `encode` where it has codes; in evaluation mode
+    model: Callable[[Tensor], Tensor] | None  # reconstructs images; has `encode` if it has codes; in evaluation mode
     run: TrainedRun | None = None  # that it is of; None for a baseline
     pca: "Measured | None" = None  # that its probes have to beat
-    reconstructs: bool = True  # which no untrained encoder does
+    reconstructs: bool = True  # False for an untrained model, of which only the encoder is a baseline
     # Figures by name, such as "linear_clean_auroc": float64 [1 + RESAMPLES], or [1] if they are not resampled.
     values: dict[str, np.ndarray] = field(default_factory=dict)
     attributes: dict[str, dict[str, float]] = field(default_factory=dict)  # a probe's figure of each attribute
@@ -137,9 +152,9 @@ class Measured:
 class Sample:
     """What every model is measured on: images, their masks, and those A of their attributes that can be probed."""
 
-    def __init__(self, dataset: Dataset, train: int, test: int, label_share: float, views: MaskedViews):
+    def __init__(self, dataset: Dataset, views: MaskedViews, train: int, test: int, label_share: float):
         self.train, self.test = dataset.images["train"][:train], dataset.images["test"][:test]  # uint8 [N, S, S, C]
-        self.views = views
+        self.views, self.label_share = views, label_share
         counts = {"train": len(self.train), "test": len(self.test)}
         labels = [dataset.attributes.get(split, np.zeros((n, 0), bool))[:n] for split, n in counts.items()]
         probed = probes.probed_attributes(*labels)
@@ -149,6 +164,12 @@ class Sample:
         self.few = order[: max(1, round(label_share * len(order)))]  # indices of training images
         self.probed_by_few = probes.probed_attributes(self.train_labels[self.few])  # bool [A], which have enough
         self.weights = probes.resample_weights(len(self.test))
+
+    @property
+    def options(self) -> dict[str, float]:
+        """What figures depend on besides the model and the data set."""
+        counts = {"train_images": len(self.train), "held_out": len(self.test)}
+        return {"mask_ratio": self.views.mask_ratio, **counts, "label_share": self.label_share}
 
 
 class PixelPCA:
@@ -190,40 +211,6 @@ def with_baselines(runs: list[TrainedRun], train: np.ndarray, device: torch.devi
     return [*models, *untrained.values(), *pcas.values(), chance]
 
 
-def measure(one: Measured, sample: Sample, perceptual: PerceptualFigures | None, device: torch.device) -> None:
-    """Fill in a model's figures, after those of its PCA; LPIPS and FID where they are wanted."""
-    name, model, views = one.name, one.model, sample.views
-    if one.reconstructs:
-        with torch.no_grad():
-            title = f"{name}: reconstruction"
-            one.values |= reconstruction_figures(model, sample.test, views, sample.weights, device, title)
-            if perceptual:
-                figures = perceptual(model, sample.test, views, device, f"{name}: LPIPS and FID")
-                one.values |= {figure: np.array([value]) for figure, value in figures.items()}
-    if not hasattr(model, "encode"):
-        scores = [f"{method}_{view}_{score}" for method, of in METHODS.items() for view in VIEWS for score in of]
-        one.values |= {score: np.array([CHANCE]) for score in scores}
-        return
-    clean, masked = (encode_all(model, sample.test, v, device, f"{name}: held-out codes") for v in (None, views))
-    if one.run:
-        statistic, gaussian, _ = sigreg_statistics(clean)
-        latent = {
-            "latent_size": clean[0].numel(),
-            "sigreg": statistic,
-            "sigreg_gaussian": gaussian,
-            "effective_rank": effective_rank(clean),
-            "dimensions": clean.shape[1],
-            "dead_dimensions": dead_dimensions(clean),
-            "drift": drift(clean, masked),
-        }
-        one.values |= {figure: np.array([value], float) for figure, value in latent.items()}
-    if not len(sample.attributes):
-        return
-    for view, shown, codes in (("clean", None, clean), ("masked", views, masked)):
-        fitted = encode_all(model, sample.train, shown, device, f"{name}: training codes")
-        probe(one, view, fitted.flatten(1).numpy(), codes.flatten(1).numpy(), sample)
-
-
 def probe(one: Measured, view: str, train: np.ndarray, test: np.ndarray, sample: Sample) -> None:
     """Fill in what a model's codes of one view, float [N, D] and [M, D], tell of the sample's attributes."""
     title, labels, few, enough = f"{one.name}: {view}", sample.train_labels, sample.few, sample.probed_by_few
@@ -242,3 +229,27 @@ def probe(one: Measured, view: str, train: np.ndarray, test: np.ndarray, sample:
             name = f"{method}_{view}_{score}"
             one.values[name] = np.nanmean(values, axis=1)  # without the attributes that lack a class in a resample
             one.attributes[name] = dict(zip(sample.attributes[attributes].tolist(), values[0].tolist(), strict=True))
+
+
+def measure(one: Measured, sample: Sample, device: torch.device, perceptual: PerceptualFigures | None = None) -> None:
+    """Fill in a model's figures, after those of its PCA; LPIPS and FID where they are wanted."""
+    name, model, views = one.name, one.model, sample.views
+    if one.reconstructs:
+        with torch.no_grad():
+            title = f"{name}: reconstruction"
+            one.values |= reconstruction_figures(model, sample.test, views, sample.weights, device, title)
+            if perceptual:
+                figures = perceptual(model, sample.test, views, device, f"{name}: LPIPS and FID")
+                one.values |= {figure: np.array([value]) for figure, value in figures.items()}
+    if not hasattr(model, "encode"):
+        scores = [f"{method}_{view}_{score}" for method, of in METHODS.items() for view in VIEWS for score in of]
+        one.values |= {score: np.array([CHANCE]) for score in scores}
+        return
+    shown = dict(zip(VIEWS, (None, views), strict=True))
+    codes = {view: encode_all(model, sample.test, of, device, f"{name}: held-out codes") for view, of in shown.items()}
+    if one.run:
+        figures = latent_figures(codes["clean"], codes["masked"])
+        one.values |= {figure: np.array([value], float) for figure, value in figures.items()}
+    for view, of in shown.items() if len(sample.attributes) else ():
+        train = encode_all(model, sample.train, of, device, f"{name}: training codes")
+        probe(one, view, train.flatten(1).numpy(), codes[view].flatten(1).numpy(), sample)

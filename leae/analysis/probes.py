@@ -94,10 +94,3 @@ def balanced_accuracy(decisions: np.ndarray, labels: np.ndarray, weights: np.nda
         sensitivity = (weights @ (decisions & labels)) / (weights @ labels)
         specificity = (weights @ (~decisions & ~labels)) / (weights @ ~labels)
     return (sensitivity + specificity) / 2
-
-
-def interval(resampled: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of what the resamples gave: of [1 + RESAMPLES], the first of which is no resample; NaN of [1]."""
-    with np.errstate(invalid="ignore"):  # of figures that are not finite
-        low, high = np.percentile(resampled[1:], [2.5, 97.5]) if len(resampled) > 1 else (np.nan, np.nan)
-    return float(low), float(high)

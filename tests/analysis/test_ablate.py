@@ -2,7 +2,10 @@
 
 import csv
 import json
+import re
+import shlex
 import shutil
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,19 +13,12 @@ import pytest
 from scipy import stats
 
 from leae.analysis import ablate
-from leae.training.settings import parse_command_line
+from leae.training.settings import parse_command_line, script_constants
 from tests.conftest import ROOT, assert_one_line, run_leae, run_script
 from tests.data.conftest import write_folder
 
-TINY = {
-    "HIDDEN_DIM": 4,
-    "MAP_CHANNELS": 4,
-    "LATENT_DIM": 4,
-    "BATCH_SIZE": 8,
-    "HELD_OUT": 20,
-    "GRID_IMAGES": 2,
-}
-VARIANTS = {"ours": ("main.py", 1, TINY), "theirs": ("main_regular.py", 2, {**TINY, "OBJECTIVE": "plain"})}
+SIZES = {"HIDDEN_DIM": 4, "MAP_CHANNELS": 4, "LATENT_DIM": 4, "BATCH_SIZE": 8, "HELD_OUT": 20, "GRID_IMAGES": 2}
+VARIANTS = {"ours": ("main.py", 1, SIZES), "theirs": ("main_regular.py", 2, {**SIZES, "OBJECTIVE": "plain"})}
 SIZE = ["--dataset", "pictures/", "--image-size", "16", "--steps", "2", "--seeds", "2", "--device", "cpu"]
 
 
@@ -43,31 +39,62 @@ def test_missing_runs_are_made_stopped_ones_resumed_and_differences_are_paired(w
     assert not (workplace / "runs").exists()
     run_leae(monkeypatch, "ablate", *SIZE)
     assert len(lines) == 4
-    kept = [path.read_bytes() for path in sorted(workplace.glob("runs/*/measured.json"))]
+    paths = sorted(workplace.glob("runs/*/evaluation.json"))
+    kept = [path.read_bytes() for path in paths]
     (workplace / "runs/plain-001/checkpoints/100.safetensors").unlink()  # as if it had been stopped
+    other = json.loads(kept[0]) | {"options": {"mask_ratio": 0.5}}  # as if evaluated with other options
+    paths[0].write_text(json.dumps(other))
+    marked = json.loads(kept[-1])
+    marked["figures"]["psnr_clean"][0] += 1  # which shows that this one is not measured again
+    paths[-1].write_text(json.dumps(marked))
     run_leae(monkeypatch, "ablate", *SIZE)
     assert len(lines) == 5
     assert lines[-1][1:] == ["--resume", "runs/plain-001", "--device", "cpu"]
-    assert [path.read_bytes() for path in sorted(workplace.glob("runs/*/measured.json"))] == kept
+    assert [path.read_bytes() for path in paths[:-1]] == kept[:-1]
+    assert json.loads(paths[-1].read_text()) == marked
     assert (workplace / "runs/ablation.png").stat().st_size > 10_000
 
     values = {}
-    for path in sorted(workplace.glob("runs/*/measured.json")):
-        figures = json.loads(path.read_text())["values"]
-        values.setdefault(path.parent.name[:-4], []).append(figures["psnr_clean"])
+    for path in paths:
+        figures = json.loads(path.read_text())["figures"]
+        values.setdefault(path.parent.name[:-4], []).append(figures["psnr_clean"][0])
     paired = stats.ttest_rel(values["plain"], values["self-teaching"]).confidence_interval(0.95)
     with (workplace / "runs/ablation.csv").open(newline="") as file:
-        rows = {(row[0], row[1]): row[2:] for row in csv.reader(file)}
-    value, _, _, difference, low, high = map(float, rows["theirs", "psnr_clean"])
-    assert value == pytest.approx(np.mean(values["plain"]), rel=1e-4)
-    assert difference == pytest.approx(np.mean(np.subtract(values["plain"], values["self-teaching"])), rel=1e-3)
-    assert (low, high) == pytest.approx((paired.low, paired.high), rel=1e-3)
-    assert ablate.find_run({"DATASET": "pictures/", "SEED": 1}, {}).settings["SEED"] == 1
-    assert ablate.find_run({"DATASET": "digits", "SEED": 1}, {}) is None  # a run on other data is another run
-    new = {"DATASET": "pictures/", "SEED": 1, "INVENTED_LATER": 2}
-    assert ablate.find_run(new, {"INVENTED_LATER": 2}).settings["SEED"] == 1
-    assert ablate.find_run(new, {"INVENTED_LATER": 1}) is None
+        rows = {(row["column"], row["figure"]): row for row in csv.DictReader(file)}
+    row = {name: float(text) for name, text in rows["theirs", "psnr_clean"].items() if name.startswith(("val", "diff"))}
+    assert row["value"] == pytest.approx(np.mean(values["plain"]), rel=1e-4)
+    assert row["difference"] == pytest.approx(np.mean(np.subtract(values["plain"], values["self-teaching"])), rel=1e-3)
+    assert (row["difference low"], row["difference high"]) == pytest.approx((paired.low, paired.high), rel=1e-3)
+    head, _, ours, theirs = (workplace / "runs/ablation.md").read_text(encoding="utf-8").splitlines()[2:]
+    cells = dict(zip(head.split(" | "), theirs.split(" | "), strict=True))
+    assert ours.startswith("| ours | 2 |")
+    assert cells["PSNR (dB), clean"].startswith(f"{row['value']:.2f}±")
+    assert cells["PSNR (dB), clean"].endswith("*") == (paired.low > 0 or paired.high < 0)
     shutil.rmtree(workplace / "runs")
+
+
+def test_a_run_is_found_by_all_that_makes_its_experiment(workplace):
+    defaults = ablate.defaults_of("masked")
+    made = defaults | {"NAME": "mine", "DEVICE": "cpu", "SEED": 1}
+    del made["NOISE"], made["RESUME"]  # as if one had been invented later
+    content = {"kind": "masked", "settings": made, "data": dict.fromkeys(("name", "title", "identity"), "")}
+    path = workplace / "runs/mine/settings.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(content))
+    assert ablate.find_run(defaults | {"SEED": 1}, defaults).folder == path.parent.relative_to(workplace)
+    for other in ({"SEED": 2}, {"SEED": 1, "DATASET": "digits"}, {"SEED": 1, "NOISE": 0.5}):
+        assert ablate.find_run(defaults | other, defaults) is None
+    path.write_text(json.dumps(content | {"settings": made | {"JUDGE_RULER": "own"}}))  # of an earlier version
+    assert ablate.find_run(defaults | {"SEED": 1}, defaults) is None
+
+
+def test_the_published_variant_is_the_readmes_command_on_a_gpu(monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    [line] = re.findall(r"uv run (main\.py .*--judge-decay.*)", text)
+    defaults = script_constants(ROOT / "main.py", gpu=True)
+    monkeypatch.setattr(sys, "argv", shlex.split(line))
+    chosen = parse_command_line({"__file__": ROOT / "main.py", "__doc__": "", **defaults})
+    assert defaults | chosen == defaults | ablate.PUBLISHED | {"DATASET": "celeba"}
 
 
 def test_a_run_makes_its_steps_however_few_images_there_are():
@@ -78,20 +105,20 @@ def test_a_run_makes_its_steps_however_few_images_there_are():
 
 
 def test_what_cannot_be_ablated_is_one_line(workplace, monkeypatch, capsys):
-    assert_one_line(
-        monkeypatch, capsys, "ablate", "--only", "masks", says="--only is 'masks'; it must be one of self-teaching"
-    )
+    assert_one_line(monkeypatch, capsys, "ablate", "--only", "masks", says="--only is 'masks'")
     failing = SimpleNamespace(run=lambda *_, **options: SimpleNamespace(returncode=2))
     monkeypatch.setattr(ablate, "subprocess", failing)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stop:
         run_leae(monkeypatch, "ablate", "--only", "masked", "--steps", "1")
-    assert "masked: the run did not finish" in capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "ablate: masked" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("variant", ablate.VARIANTS)
-def test_the_command_line_of_every_variant_is_one_that_its_script_takes(variant):
+def test_the_command_line_of_every_variant_is_one_that_its_script_takes(variant, monkeypatch):
     script, _, differing = ablate.VARIANTS[variant]
     defaults = ablate.defaults_of(variant)
     line = [part for name, value in differing.items() for part in ablate.arguments_of(name, value)]
-    assert parse_command_line({"__file__": ROOT / script, "__doc__": "", **defaults}, line) == differing
+    monkeypatch.setattr(sys, "argv", [script, *line])
+    assert parse_command_line({"__file__": ROOT / script, "__doc__": "", **defaults}) == differing
     assert all(defaults[name] != value for name, value in differing.items())

@@ -20,7 +20,7 @@ def test_runs_are_opened_at_the_checkpoint_that_is_asked_for(trained):
         assert [(run.name, run.step) for run in runs] == [("self-teaching-001", step), ("masked-001", step)]
         expected = leae.load(f"{RUNS[0]}/checkpoints/{checkpoint}.safetensors").state_dict()
         assert all(torch.equal(value, expected[key]) for key, value in runs[0].model.state_dict().items())
-    method = "self-teaching, symmetric, whitened ruler"
+    method = "self-teaching, symmetric, whitened norm"
     assert [run.method for run in runs] == [method, "masked"]
     assert runs[0].title == f"self-teaching-001 ({method}), step 9; latent size 8, 96× compression"
 

@@ -1,12 +1,12 @@
-"""Which runs share a column, and its intervals against scipy's and against what they promise."""
+"""Which runs share a column, its intervals against scipy's and against what they promise, and the Markdown."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from leae.analysis.measure import Measured
-from leae.analysis.probes import interval, resample_weights
-from leae.analysis.table import Column, columns_of, over_seeds
+from leae.analysis.probes import resample_weights
+from leae.analysis.table import Column, columns_of, markdown, over_images, over_seeds, star, text_of
 from leae.analysis.trained import TrainedRun
 from leae.training.run import Run
 
@@ -18,7 +18,7 @@ def measured(values, name="", kind="", **settings):
 
 
 def column(values):
-    return Column(("1",), {seed: measured(value) for seed, value in enumerate(values)})
+    return Column("1", {seed: measured(value) for seed, value in enumerate(values)})
 
 
 def test_seeds_have_students_interval_and_differences_are_paired_by_them():
@@ -29,12 +29,14 @@ def test_seeds_have_students_interval_and_differences_are_paired_by_them():
         (column(one).difference_from(column(other), "psnr"), stats.ttest_rel(one, other)),
         # By the seeds of both.
         (column([*one, 9, 9]).difference_from(column(other), "psnr"), stats.ttest_rel(one, other)),
-        (column(one).difference_from(Column(("PCA",), {None: measured(2)}), "psnr"), stats.ttest_1samp(one - 2, 0)),
+        (column(one).difference_from(Column("PCA", {None: measured(2)}), "psnr"), stats.ttest_1samp(one - 2, 0)),
     ):
         low, high = reference.confidence_interval(0.95)
         assert (estimate.low, estimate.high) == pytest.approx((low, high))
         assert estimate.value == pytest.approx((low + high) / 2)
+        assert star(estimate) == "*" * bool(low > 0 or high < 0)
     assert np.isnan(column([128, 128]).estimate("psnr").low)
+    assert column([128, 128]).difference_from(column([64, 64]), "psnr") is None
     assert column(one).difference_from(column(other), "ssim") is None
 
 
@@ -47,15 +49,21 @@ def test_the_interval_over_three_seeds_covers_the_truth_in_95_of_100_cases():
 def test_without_common_seeds_a_difference_is_that_of_the_means_on_the_same_resamples():
     images = np.random.default_rng(0).standard_normal((3, 50)) + 5 * np.arange(50)  # the same images are hard for all
     first, second, third = images @ resample_weights(50).T / 50
-    pair = Column(("1",), {0: measured(first), 1: measured(second)})
-    difference = Column(("2",), {1: measured(third)}).difference_from(pair, "psnr")
+    pair = Column("1", {0: measured(first), 1: measured(second)})
+    difference = Column("2", {1: measured(third)}).difference_from(pair, "psnr")
     expected = third - (first + second) / 2
     assert difference.value == pytest.approx(expected[0])
-    assert (difference.low, difference.high) == pytest.approx(interval(expected))
-    assert difference.high - difference.low < 1 < np.diff(interval(third)).item()
+    assert (difference.low, difference.high) == pytest.approx(np.quantile(expected[1:], (0.025, 0.975)))
+    assert difference.high - difference.low < 1 < np.diff(over_images(third)[1:]).item()
 
 
-def test_runs_that_differ_in_seed_alone_share_a_column_headed_by_the_constants_that_distinguish_it():
+def test_the_interval_over_images_is_that_of_a_known_distribution():
+    _, low, high = over_images(resample_weights(400) @ np.random.default_rng(0).standard_normal(400) / 400)
+    assert high - low == pytest.approx(2 * 1.96 / 400**0.5, rel=0.1)
+    assert np.isnan(over_images(np.array([1.0]))[1:]).all()
+
+
+def test_runs_that_differ_in_seed_alone_share_a_column_named_by_the_constants_that_distinguish_it():
     teaching = {"OBJECTIVE": "symmetric", "JUDGE_NORM": "own", "LEARNING_RATE": 0.1, "FACES": 64, "LATENT": "pooled"}
     same = {"SEED": 1, "LOG_EVERY": 5, "DEVICE": "cuda", "FACES": 65, "SPATIAL_DIM": 9}  # changes nothing of its column
     masked = {"OBJECTIVE": "masked", "LEARNING_RATE": 0.1, "SEED": 0}
@@ -68,11 +76,22 @@ def test_runs_that_differ_in_seed_alone_share_a_column_headed_by_the_constants_t
         measured(0, "PCA 8"),
     ]
     columns = columns_of(models)
-    assert [one.head for one in columns] == [
-        ("1", "self-teaching", "JUDGE_NORM=own", "2 seeds"),
-        ("2", "masked", "b-1"),
-        ("3", "self-teaching", "JUDGE_NORM=shared"),
-        ("4", "masked", "b-2"),
-        ("PCA 8",),
+    assert [one.title for one in columns] == [
+        "1 self-teaching, JUDGE_NORM=own, 2 seeds",
+        "2 masked, b-1",
+        "3 self-teaching, JUDGE_NORM=shared",
+        "4 masked, b-2",
+        "PCA 8",
     ]
     assert columns[0].by_seed == {0: models[0], 1: models[2]}
+
+
+def test_markdown_has_a_bold_line_for_a_heading_and_stars_behind_the_intervals():
+    cells = [text_of(column([19, 20, 21]).estimate("psnr"), ".2f", "*"), text_of(None, ".2f", "")]
+    half = stats.t.ppf(0.975, 2) / 3**0.5
+    assert markdown(["", "a", "b"], [["quality"], [""], ["  PSNR", *cells]]).splitlines() == [
+        "|  | a | b |",
+        "| --- | --: | --: |",
+        "| **quality** |  |  |",
+        f"| &emsp;PSNR | 20.00±{half:.2f}* |  |",
+    ]

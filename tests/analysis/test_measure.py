@@ -1,4 +1,4 @@
-"""Reconstruction metrics against independent computations on images with known distortions."""
+"""Figures against independent computations on images with known distortions, and the baselines beside the runs."""
 
 import math
 
@@ -7,11 +7,26 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from leae.analysis.measure import PerceptualFigures, gradient_energy, reconstruction_figures, ssim
+import leae
+from leae.analysis.measure import (
+    Measured,
+    PerceptualFigures,
+    PixelPCA,
+    Sample,
+    gradient_energy,
+    probe,
+    reconstruction_figures,
+    ssim,
+    with_baselines,
+)
+from leae.analysis.table import Column
+from leae.analysis.trained import open_runs
+from leae.data.batches import to_float
+from leae.data.prepare import Dataset
 from leae.errors import UsageError
 from leae.masking import fill_squares, inside_squares, mask_side
 from leae.training.evaluation import MaskedViews
-from tests.conftest import CPU
+from tests.conftest import CPU, RUNS
 
 
 def squares(count, side=12, size=32):
@@ -79,15 +94,48 @@ def test_a_square_of_one_pixel_has_no_sharpness():
 
 
 def test_perceptual_metrics_say_what_they_lack(monkeypatch):
-    lacks = {
-        OSError("no route to host"): "no route to host\\); go online once",
-        ModuleNotFoundError("FID"): "--extra perceptual",
-    }
-    for error, says in lacks.items():
+    for error in (OSError("no route to host"), ModuleNotFoundError("torch-fidelity")):
 
         def fail(*arguments, error=error, **options):
             raise error
 
         monkeypatch.setattr("torchmetrics.image.fid.FrechetInceptionDistance.__init__", fail)
-        with pytest.raises(UsageError, match=says):
+        with pytest.raises(UsageError, match=f"{error}.*--extra perceptual"):
             PerceptualFigures(CPU)
+
+
+def test_beside_the_runs_stand_one_untrained_encoder_and_one_pca_a_shape_and_chance(trained):
+    runs = open_runs([*RUNS, "runs/variational-001"], "100", CPU)
+    train = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), dtype=np.uint8)
+    columns = with_baselines(runs, train, CPU)
+    assert [column.name for column in columns] == [*(run.name for run in runs), "untrained", "PCA 8", "chance"]
+    assert {column.pca.name for column in columns[:4]} == {"PCA 8"}
+    untrained, initial = columns[3].model, leae.load(f"{RUNS[0]}/checkpoints/000.safetensors")
+    assert [p.shape for p in untrained.parameters()] == [p.shape for p in initial.parameters()]
+
+
+def test_pca_is_the_best_linear_reconstruction_of_its_training_images():
+    draws = np.random.default_rng(0)
+    scenes = draws.standard_normal((40, 5)) @ draws.standard_normal((5, 192)) + draws.standard_normal((40, 192)) / 9
+    train = (128 + 15 * scenes).clip(0, 255).astype(np.uint8).reshape(40, 8, 8, 3)
+    pca, images = PixelPCA(train, 5), to_float(train)
+    pixels = images.flatten(1).double()
+    left, singular, right = torch.linalg.svd(pixels - pixels.mean(0), full_matrices=False)
+    best = (left[:, :5] * singular[:5]) @ right[:5] + pixels.mean(0)
+    torch.testing.assert_close(pca(images).double(), best.view(images.shape).clamp(0, 1), rtol=0, atol=1e-4)
+    assert pca.encode(images).shape == (40, 5)
+
+
+def test_codes_that_tell_an_attribute_beat_a_pca_that_does_not():
+    draws = np.random.default_rng(0)
+    labels = {split: draws.random((300, 1)) < 0.5 for split in ("train", "test")}
+    images = {split: np.zeros((300, 8, 8, 3), np.uint8) for split in labels}
+    sample = Sample(Dataset("noise", "noise", "", images, labels, ("Planted",)), MaskedViews(8, 0.35), 300, 300, 0.5)
+    noise = {split: draws.standard_normal((300, 4)) for split in labels}
+    pca = Measured("PCA 4", None)
+    for column, planted in ((pca, 0), (Measured("", None, pca=pca), 1), (Measured("", None, pca=pca), 0)):
+        probe(column, "clean", *(noise[split] + planted * labels[split] for split in labels), sample)
+        for method in ("linear", "few", "neighbours"):
+            name = f"{method}_clean_balanced_accuracy"
+            assert column is pca or Column("", {None: column}).misses_pca(name) == (planted == 0)
+            assert list(column.attributes[name]) == ["Planted"]
