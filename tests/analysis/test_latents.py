@@ -1,6 +1,7 @@
 """The latents command: what its pictures show, against plain computations, and what it refuses."""
 
 import argparse
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from leae.analysis import latents
 from leae.analysis.latents import WALK, LatentSpace, pictures
@@ -162,6 +165,36 @@ def test_samples_are_decoded_and_their_title_tells_how_gaussian_the_codes_are(sp
         assert said == pytest.approx(sigreg_statistics(space.run.model.encode(images_of(space)))[:2], rel=0.05)
     assert ("means" in drawn["said"]) == space.run.model.variational
     assert ("far from it" in drawn["said"]) == (said[0] > latents.FAR * said[1])
+
+
+def test_separation_ranks_codes_along_the_direction_of_others():
+    labels = torch.arange(600) % 3 == 0
+    codes = gaussian(600, 4) + labels[:, None] * torch.tensor([1.0, 0, 0, 0])
+    fitted, judged = codes[::2].double().numpy(), codes[1::2].double().numpy()
+    have, fitted_have = labels[1::2].numpy(), labels[::2].numpy()
+    ranked = judged @ (fitted[fitted_have].mean(0) - fitted[~fitted_have].mean(0))
+    pairs = ranked[have][:, None] - ranked[~have][None]  # the AUROC is the share of pairs in the right order
+    assert latents.separation(codes, labels) == pytest.approx((pairs > 0).mean(), abs=1e-4)
+
+
+def test_noise_is_not_separated_though_it_has_as_many_dimensions_as_samples():
+    assert latents.separation(gaussian(800, 800), torch.arange(800) % 4 < 2) == pytest.approx(0.5, abs=0.1)
+    assert math.isnan(latents.separation(gaussian(800, 3), torch.arange(800) == 5))  # one half has none of it
+
+
+@given(st.integers(2, 40), st.integers(1, 5), st.integers(0, 100))
+def test_neighbours_are_those_of_a_brute_force_search_without_the_query(count, dimensions, seed):
+    codes = 1000 + gaussian(count, dimensions, seed=seed)  # far from the origin, near each other
+    codes[-1] = codes[0]  # a twin, at distance 0
+    queries, wanted = torch.arange(0, count, 2), min(4, count - 1)
+    distances, indices = latents.nearest_others(codes, queries, wanted)
+    exact = codes.double().numpy()
+    for query, found, said in zip(queries.tolist(), indices.tolist(), distances.numpy(), strict=True):
+        every = np.linalg.norm(exact - exact[query], axis=1)
+        assert query not in found
+        assert len(set(found)) == wanted
+        np.testing.assert_allclose(said, np.sort(np.delete(every, query))[:wanted], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(every[found], said, atol=1e-3)
 
 
 def test_codes_of_the_fitted_gaussian_have_the_training_codes_mean_and_covariance():
