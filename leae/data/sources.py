@@ -117,7 +117,7 @@ def celeba_source(root: Path, size: int) -> Source:
 
 
 def folder_source(root: Path, size: int) -> Source:
-    """Any folder of images, searched recursively; every tenth in the order of a hash of its name is for testing.
+    """Any folder of images, searched recursively; see `split_names` for which are for testing.
 
     What is hidden, by a dot before its name, is left out. `UsageError` if there are no images; OSError where a folder
     cannot be read.
@@ -125,11 +125,21 @@ def folder_source(root: Path, size: int) -> Source:
     paths = [path for path in visible_files(root) if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not paths:
         raise UsageError(f"{root} has no images; expected files that end in {', '.join(SUFFIXES)}, at any depth")
-    # The order of the hashes is arbitrary but fixed, so that neighbouring names do not fall into one split.
-    names = sorted((path.relative_to(root).as_posix() for path in paths), key=digest)
-    splits = {"train": sorted(set(names) - set(names[::TEST_EVERY])), "test": sorted(names[::TEST_EVERY])}
-    fingerprint, read = digest(_states(root, paths)), partial(read_images, root, size, None)
+    splits = split_names(path.relative_to(root).as_posix() for path in paths)
+    fingerprint, read = digest(_states(root, paths), splits["test"]), partial(read_images, root, size, None)
     return Source(str(root), _folder_key(root, size), f"images in {root}", size, fingerprint, splits, read)
+
+
+def split_names(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names for training and for testing, sorted: for testing those whose hash is in the lowest tenth of all hashes.
+
+    So each name alone decides, and what is added later moves no other. Only where this would leave a split empty, the
+    name with the lowest hash is for testing, or the one with the highest for training.
+    """
+    names = sorted(names, key=digest)
+    count = sum(int(digest(name), 16) < 2**256 // TEST_EVERY for name in names)
+    count = min(max(count, 1), len(names) - 1)
+    return {"train": sorted(names[count:]), "test": sorted(names[:count])}
 
 
 def visible_files(root: Path) -> Iterator[Path]:

@@ -2,26 +2,45 @@
 
 import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from leae.data.faces import ATTRIBUTES, render_face
 from leae.data.prepare import open_dataset
-from leae.data.sources import FIRST_TEST_FACE, channels_of, folder_source
+from leae.data.sources import FIRST_TEST_FACE, channels_of, split_names
 from leae.errors import UsageError
 from tests.conftest import write_image
 from tests.data.conftest import assert_celeba, count_of, numbers_of, write_celeba, write_folder
 
 
-def test_a_folder_is_searched_recursively_and_split_once_and_for_all(workplace):
+def test_a_folder_is_searched_recursively_and_split_by_its_names(workplace):
     write_folder(workplace / "pictures", 60)
     numbers = numbers_of(open_dataset("pictures", 16))
-    assert (len(numbers["train"]), len(numbers["test"])) == (54, 6)
     assert sorted(numbers["train"] + numbers["test"]) == list(range(60))
-    assert numbers["test"] != list(range(6))
-    again = folder_source(workplace / "pictures", 16)
-    assert [int(name[-7:-4]) for name in again.splits["test"]] == numbers["test"]
+    names = [path.relative_to("pictures").as_posix() for path in Path("pictures").rglob("*.png")]
+    for split, expected in split_names(names).items():
+        assert numbers[split] == [int(name[-7:-4]) for name in expected]
+
+
+def test_a_name_alone_decides_whether_it_is_tested_on_one_in_ten_is():
+    names = [f"{number}.png" for number in range(10_000)]
+    splits = {split: set(members) for split, members in split_names(names).items()}
+    assert abs(len(splits["test"]) - 1000) < 120  # four standard errors
+    for some in (names[:500], names[::2], names[::-1]):
+        for split, members in split_names(some).items():
+            assert set(members) == splits[split] & set(some)
+
+
+def test_of_two_images_or_more_one_is_in_each_split_and_it_does_not_change_with_their_order():
+    names = [f"{number}.png" for number in range(300)]
+    splits = split_names(names)
+    for some in (splits["train"][:2], splits["test"][:2], splits["train"][:40], splits["test"][:20]):
+        train, test = split_names(some).values()
+        assert min(len(train), len(test)) == 1
+        assert sorted(train + test) == sorted(some)
+        assert split_names(some[::-1]) == {"train": train, "test": test}
 
 
 def test_a_folder_with_the_name_of_a_data_set_is_known_by_its_path(workplace):
