@@ -25,6 +25,7 @@ from leae.distributed import FunctionOf
 from leae.errors import UsageError, require
 from leae.files import as_utf8, atomic_write, write_json
 from leae.training.device import find_device
+from leae.training.run import read_metrics, read_settings
 from leae.training.settings import Parser
 
 OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png")  # files that not every export has
@@ -43,13 +44,13 @@ tags:
 
 # {name}
 
-An autoencoder ({method}), step {step:,}. It maps images of {image_shape} to
-codes of {latent_shape} numbers, {compression:.0f}× compression, and back. It was trained on {data}, whose own
-terms apply as well.
+An autoencoder ({run.method}), step {run.step:,}. It maps images of {images} to
+codes of {codes} numbers, {run.model.compression:.0f}× compression, and back. It was
+trained on {run.data[title]}, whose own terms apply as well.
 
     import leae
     model = leae.load("path/to/this/folder")            # or "owner/name", where a hub has it
-    codes = leae.embed(model, "path/to/images")         # numpy, float32 [N, {code_sizes}]
+    codes = leae.embed(model, "path/to/images")         # numpy, float32 [N, {columns}]
 {picture}
 ## Figures on held-out images
 
@@ -58,7 +59,7 @@ terms apply as well.
 
     {command}
 
-Device: {device}. Versions: {versions}. Data, as a digest: {identity}.
+Device: {device}. Versions: {versions}. Data, as a digest: {run.data[identity]}.
 """
 PICTURE = "\n![held-out images and what the model makes of them](grid.png)\n"
 
@@ -80,7 +81,7 @@ def held_out_figures(run: TrainedRun) -> str:
     """Tables in Markdown of what was measured last of this checkpoint, in training and by `evaluate`."""
     logged, evaluated = (run.folder / name for name in ("metrics.csv", "evaluation.json"))
     tables = {}
-    for row in run.run.read_metrics() if logged.exists() else ():
+    for row in read_metrics(run.folder)[1] if logged.exists() else ():
         if row["split"] != "train" and int(row["step"]) == run.step:
             measured = {name: float(value) for name, value in row.items() if name not in ("split", "step", "epoch")}
             tables[f"in training, split {row['split']}"] = measured
@@ -101,25 +102,20 @@ def held_out_figures(run: TrainedRun) -> str:
 
 def model_card(run: TrainedRun, license: str, grid: bool) -> str:
     """CARD with what it says of a run's model; `grid` is whether grid.png lies beside it."""
-    model, content = run.model, run.run.content
+    content, sizes = read_settings(run.folder), [str(size) for size in run.model.latent_shape]
     script, *options = content.get("command") or ["unknown"]
-    sizes = [str(size) for size in model.latent_shape]
     return CARD.format(
+        run=run,
         license=license,
         name=run.folder.resolve().name,
-        method=run.method,
-        step=run.step,
-        image_shape=" × ".join(map(str, model.image_shape)),
-        latent_shape=" × ".join(sizes),
-        code_sizes=", ".join(sizes),
-        compression=model.compression,
-        data=run.data["title"],
+        images=" × ".join(map(str, run.model.image_shape)),
+        codes=" × ".join(sizes),
+        columns=", ".join(sizes),
         picture=PICTURE if grid else "",
         figures=held_out_figures(run),
         command=shlex.join([Path(script).name, *options]),
         device=content.get("device"),
         versions=", ".join(f"{name} {version}" for name, version in content.get("versions", {}).items()),
-        identity=run.data["identity"],
     )
 
 
@@ -151,7 +147,7 @@ def main(options: argparse.Namespace) -> None:
         (folder / name).unlink(missing_ok=True)
     write_checkpoint(folder / WEIGHTS, model, run.step, state_of(model))
     write_json(folder / CONFIG, {**about, **shapes})
-    write_json(folder / SETTINGS, run.run.content)
+    write_json(folder / SETTINGS, read_settings(run.folder))
     if options.onnx:
         write_onnx(model, folder)
     if grid:

@@ -302,7 +302,7 @@ def main(options: argparse.Namespace) -> None:
     if (count := len(dataset.images["test"])) < FEWEST_IMAGES:
         raise UsageError(f"{dataset.title} has {count} held-out images; these pictures need at least {FEWEST_IMAGES}")
     space, drawn = LatentSpace(run, dataset, options.seed, device), []
-    folder = run.run.folder / "latents"
+    folder = run.folder / "latents"
     folder.mkdir(exist_ok=True)
     for name, picture in tqdm(pictures(space, options), desc="drawing", leave=False, dynamic_ncols=True):
         save_picture(picture, folder / name)

@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import zip_longest
 from pathlib import Path
 
 import gradio as gr
@@ -95,33 +94,31 @@ def build_page(players: list[Player]) -> gr.Blocks:
     plain = {"show_label": False, "format": "png", "buttons": [], "interactive": False}
     quick = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
 
-    def show(value: np.ndarray) -> gr.Image:
+    def show(value: np.ndarray | None = None) -> gr.Image:
         return gr.Image(value, container=False, elem_classes="picture", **plain)
 
     def listen(tab: gr.Tab, triggers: list, function: Callable, inputs: list, outputs: list) -> None:
-        """At these events, while the tab is open, call a function that returns a list of the outputs.
-
-        When the tab is opened it is called, too.
-        """
+        """When the tab is opened, and at these events while it is open, a function returns a list of the outputs."""
 
         def answer(label: str, *values):
             answers = function(*values) if label == tab.label else [gr.skip()] * len(outputs)
             return answers if len(outputs) > 1 else answers[0]  # Gradio takes a single one bare
 
-        gr.on([opened.change, *triggers], answer, [opened, *inputs], outputs, **quick)
+        tab.select(lambda: tab.label, None, opened, **quick)
+        gr.on([page.load, opened.change, *triggers], answer, [opened, *inputs], outputs, **quick)
 
-    def columns(these: list[Player], values: list, said: list[str] | None = None, above: tuple[str, ...] = ()):
-        """A column for each run: its name, pictures, each with what stands above it, and what is said of them."""
+    def columns(these: list[Player], headings: tuple[str, ...] = ("",), text: bool = False) -> list:
+        """A column for each run: its name, a picture below each heading and, if asked for, a text below them."""
         outputs = []
         with gr.Row():
-            for number, player in enumerate(these):
+            for player in these:
                 with gr.Column(min_width=280):
                     gr.Markdown(f"**{player.run.name}**<br>{player.run.method}, {player.run.size}")
-                    for label, value in zip_longest(above, values[number :: len(these)], fillvalue=""):
-                        if label:
-                            gr.Markdown(label)
-                        outputs.append(show(value))
-                    outputs += [gr.Markdown(said[number])] if said else []
+                    for heading in headings:
+                        if heading:
+                            gr.Markdown(heading)
+                        outputs.append(show())
+                    outputs += [gr.Markdown()] if text else []
         return outputs
 
     def read_paint(event: gr.EventData):
@@ -184,13 +181,11 @@ def build_page(players: list[Player]) -> gr.Blocks:
                     with gr.Column(min_width=300):
                         mask, masked = painter()
                     with gr.Column(scale=max(2, len(players)), min_width=300):
-                        answers = fill("", start[0])
-                        filled = columns(players, answers[::2], answers[1::2])
+                        filled = columns(players, text=True)
             with gr.Tab("Morph") as morphs:
                 gr.Markdown(f"Interpolation between the codes of A and B: one picture, and below {STEPS} steps.")
                 share = gr.Slider(0, 1, 0.5, step=0.01, label="from A (0) to B (1)")
-                values = morph(0.5, *start)
-                morphed = columns(players, values[::2] + values[1::2])
+                morphed = columns(players, ("", ""))
             with gr.Tab("Attributes" if attributes else "Components") as walks:
                 unit = "the difference between the mean codes of training pictures with and without the attribute"
                 gr.Markdown(f"Change picture A: +1 adds {unit if attributes else 'a standard deviation'} to its code.")
@@ -198,7 +193,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
                     names = [name.replace("_", " ") for name in sliders]
                     amounts = [gr.Slider(-3, 3, 0, step=0.1, label=name, min_width=340) for name in names]
                 reset = gr.Button("reset", size="sm", elem_classes="small")
-                walked = columns(players, walk(start[0], *[0.0] * len(sliders)))
+                walked = columns(players)
             if spatial:
                 with gr.Tab("Brush codes") as mixes:
                     gr.Markdown("Paint on A: there, the code becomes B's. For models with a spatial latent.")
@@ -206,14 +201,14 @@ def build_page(players: list[Player]) -> gr.Blocks:
                         with gr.Column(min_width=300):
                             brush, brushed = painter()
                         with gr.Column(scale=max(2, len(spatial)), min_width=300):
-                            mixed = columns(spatial, mix("", *start))
+                            mixed = columns(spatial)
             with gr.Tab("Samples") as samples:
                 gr.Markdown(SAMPLED)
                 with gr.Row():
                     spread = gr.Slider(0, 2, 1, step=0.05, label="spread (× the standard deviation)", scale=4)
                     draw = gr.Button("draw again", size="sm", elem_classes="small")
-                values, seed = sample(0, 1.0), gr.State(0)
-                sampled = columns(players, values[::2] + values[1::2], above=("N(0, I)", "training codes' Gaussian"))
+                seed = gr.State(0)
+                sampled = columns(players, ("N(0, I)", "training codes' Gaussian"))
 
         def choose(slot, event: gr.SelectData):
             return take(slot, images[event.index][None])
@@ -236,8 +231,6 @@ def build_page(players: list[Player]) -> gr.Blocks:
         photo.change(upload, [which, photo], taken, **quick)
         for canvas, painted in [(mask, masked), (brush, brushed)] if spatial else [(mask, masked)]:
             first.change(lambda picture: (data_url(picture), ""), first, [canvas, painted], **quick)
-        for tab in [masks, morphs, walks, samples, *([mixes] if spatial else [])]:
-            tab.select(lambda label=tab.label: label, None, opened, **quick)
         listen(masks, [masked.change, first.change], fill, [masked, first], filled)
         listen(morphs, [share.change, first.change, second.change], morph, [share, first, second], morphed)
         listen(walks, [first.change, *(amount.change for amount in amounts)], walk, [first, *amounts], walked)

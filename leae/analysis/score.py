@@ -149,7 +149,7 @@ def main(options: argparse.Namespace) -> None:
         expected = f"one of {', '.join(map(as_utf8, folders))}" if folders else "left out: there is no sub-folder"
         require(positive in folders, "--positive", positive, expected)
     dataset = run.open_data()
-    output = options.output or run.run.folder / "latents" / f"scores-{options.folder.resolve().name}"
+    output = options.output or run.folder / "latents" / f"scores-{options.folder.resolve().name}"
     output.mkdir(parents=True, exist_ok=True)
 
     space = LatentSpace(run, dataset, 0, device)
