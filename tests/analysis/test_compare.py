@@ -23,7 +23,7 @@ def test_rows_are_the_runs_reconstructions_of_the_same_views(trained):
         for run, of_masked, of_clean in zip(runs, reconstructions[::2], reconstructions[1::2], strict=True):
             torch.testing.assert_close(of_masked, run.model(masked))
             torch.testing.assert_close(of_clean, run.model(images))
-            assert f"{run.name}\n{run.method}\nlatent size 8, 96×, step 9\nfrom the masked view" in rows
+            assert f"{run.name}\n{run.method}\n{run.size}, step 9\nfrom the masked view" in rows
 
 
 def test_the_picture_has_every_row_and_depends_on_the_seed_alone(trained, monkeypatch):

@@ -1,6 +1,7 @@
 """Codes in files and from Python, against what the model says of the same images."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -32,9 +33,8 @@ def test_a_folders_codes_are_to_the_bit_those_of_its_images(trained, tmp_path, m
     names = folder_of_images(tmp_path / "mine")
     run_leae(monkeypatch, "embed", RUN, str(tmp_path / "mine"), "--output", "codes.npz")
     said = capsys.readouterr()
-    assert "codes of 5 images, [8] each: codes.npz" in said.out
-    assert "warning: 'broken.jpg' is left out: unreadable" in said.err
-    assert "warning: 'small.png' is left out: 10×30 pixels, smaller than 16×16" in said.err
+    assert re.search(r"5 images, \[8\] .*codes.npz", said.out)
+    assert re.search(r"'broken.jpg'.*\n.*'small.png'.*10×30 .*16×16", said.err)
     model, found = leae.load(RUN), np.load("codes.npz", allow_pickle=False)
     images = to_float(np.stack([read_square(tmp_path / "mine" / name, 16) for name in names]))
     with torch.no_grad():
@@ -75,9 +75,9 @@ def test_arrays_of_bytes_and_of_floats_have_the_same_codes_without_gradients():
     floats = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     for others in (floats, floats.numpy(), floats.double()):
         np.testing.assert_allclose(leae.embed(model, others), codes, atol=1e-6)
-    with pytest.raises(UsageError, match="at least 1"):
+    with pytest.raises(UsageError, match="the number of images is 0"):
         leae.embed(model, images[:0])
-    with pytest.raises(UsageError, match="this model takes"):
+    with pytest.raises(UsageError, match=r"8, 16"):
         leae.embed(model, images[:, :8])
 
 

@@ -198,12 +198,12 @@ def test_a_port_in_use_and_a_missing_extra_are_one_line(players, workplace, monk
         taken.listen()
         port = taken.getsockname()[1]
         with (
-            pytest.raises(UsageError, match=f"port {port} .* choose another --port"),
+            pytest.raises(UsageError, match=f"port {port} .*--port"),
             serve(players, "127.0.0.1", port),
         ):
             pass
     monkeypatch.setattr("leae.analysis.play.find_spec", lambda name: None)
-    assert_one_line(monkeypatch, capsys, "play", "runs/none", says="run uv run --extra play -m leae play")
+    assert_one_line(monkeypatch, capsys, "play", "runs/none", says="gradio.* uv run --extra play")
 
 
 def test_without_attributes_sliders_are_principal_components_and_forged_paint_is_none(players):

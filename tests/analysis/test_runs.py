@@ -38,5 +38,5 @@ def test_a_run_by_the_constants_differs_in_nothing(workplace, trained_place, mon
         path.write_text(json.dumps(content | {"settings": script_constants(ROOT / "main.py", gpu)}))
         table = listed(monkeypatch, capsys)
         assert table["self-teaching-001"].endswith(" MB")
-    assert table["empty:"] == "empty: runs/empty is not a run's folder (no settings.json of a run)"
-    assert re.match(r"masked-001: runs/masked-001/metrics.csv is damaged \(.*'ten'\)", table["masked-001:"])
+    assert "runs/empty is not a run's folder" in table["empty:"]
+    assert re.search(r"runs/masked-001/metrics.csv .*'ten'", table["masked-001:"])
