@@ -13,7 +13,6 @@ import argparse
 import subprocess
 import sys
 from contextlib import suppress
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -188,19 +187,20 @@ def main(options: argparse.Namespace) -> None:
     chosen = options.only or list(VARIANTS)
     for name in chosen:
         require(name in VARIANTS, "--only", name, f"one of {'; '.join(VARIANTS)}")
-    device, minutes, runs = find_device(options.device), 0.0, {}
-    for variant, seed in product(chosen, range(options.seeds)):
-        constants = wanted(variant, seed, options)
-        runs[variant, seed] = run = find_run(constants, defaults_of(variant))
-        if not is_finished(run):
-            minutes += minutes_of(constants, VARIANTS[variant][0])
-    missing = sum(not is_finished(run) for run in runs.values())
-    print(f"{len(runs)} runs, {missing} of them to be trained: {minutes:,.0f} minutes on one core of a 2.5 GHz Xeon")
+    device, runs, plan, minutes = find_device(options.device), {}, [], 0.0
     for variant in chosen:
         script, times, differing = VARIANTS[variant]
+        constants = [wanted(variant, seed, options) for seed in range(options.seeds)]
+        found = [find_run(one, defaults_of(variant)) for one in constants]
+        runs |= {(variant, seed): run for seed, run in enumerate(found)}
+        there = sum(map(is_finished, found))
+        minutes += (options.seeds - there) * minutes_of(constants[0], script)
         told = ", ".join(f"{name} {value}" for name, value in differing.items()) or "its defaults"
-        there = sum(is_finished(runs[variant, seed]) for seed in range(options.seeds))
-        print(f"  {variant:32} {there} of {options.seeds} there; {script}, {times * options.steps:,.0f} steps, {told}")
+        text = f"{there} of {options.seeds} there; {script}, {times * options.steps:,.0f} steps, {told}"
+        plan.append(f"  {variant:32} {text}")
+    missing = sum(not is_finished(run) for run in runs.values())
+    print(f"{len(runs)} runs, {missing} of them to be trained: {minutes:,.0f} minutes on one core of a 2.5 GHz Xeon")
+    print("\n".join(plan))
     if options.dry_run:
         return
 

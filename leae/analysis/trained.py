@@ -14,7 +14,7 @@ from leae.data.prepare import Dataset, open_dataset
 from leae.errors import UsageError
 from leae.randomness import generator
 from leae.training.evaluation import MaskedViews
-from leae.training.run import CHECKPOINTS, Run
+from leae.training.run import CHECKPOINTS, read_settings
 from leae.training.settings import Parser
 
 # Settings without which a run cannot be analysed.
@@ -26,36 +26,20 @@ TRAINING_CODES = 8_192  # that stand for the codes of all training images
 class TrainedRun:
     """A run's model at one of its checkpoints."""
 
-    run: Run  # its folder and settings
+    folder: Path
+    kind: str  # "self-teaching", or the baseline's objective
+    settings: dict  # its constants by name
+    data: dict[str, str]  # name, title and identity of its data set
     name: str  # in tables: the folder's name, or its path where another run has the same name
     checkpoint: str  # "100", say
     step: int  # how many optimizer steps the model has had
     model: BaseAutoencoder  # in evaluation mode
 
     @property
-    def folder(self) -> Path:
-        return self.run.folder
-
-    @property
-    def kind(self) -> str:
-        """ "self-teaching", or the baseline's objective."""
-        return self.run.kind
-
-    @property
-    def settings(self) -> dict:
-        """Its constants by name."""
-        return self.run.settings
-
-    @property
-    def data(self) -> dict[str, str]:
-        """Name, title and identity of its data set."""
-        return self.run.data
-
-    @property
     def method(self) -> str:
         """What it was trained for."""
-        settings = self.settings
-        judge = f", {settings['OBJECTIVE']}, {settings['JUDGE_NORM']} norm" if "JUDGE_NORM" in settings else ""
+        of = self.settings
+        judge = f", {of['OBJECTIVE']}, {of['JUDGE_NORM']} norm" if "JUDGE_NORM" in of else ""
         return self.kind + judge
 
     @property
@@ -98,12 +82,14 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
     for folder, name, place in zip(folders, names, places, strict=True):
         if places.count(place) > 1:
             raise UsageError(f"{folder} is given twice; name every run once")
-        run = Run.read(folder)
-        missing = [setting for setting in NEEDED if setting not in run.settings]
+        content = read_settings(Path(folder))
+        missing = [setting for setting in NEEDED if setting not in content["settings"]]
         if missing:
             raise UsageError(f"{folder}/settings.json has no {missing[0]}; train it again with this version of leae")
-        model, step = load_checkpoint(find_checkpoint(run.folder, checkpoint), device)
-        runs.append(TrainedRun(run, name if names.count(name) == 1 else str(folder), checkpoint, step, model))
+        model, step = load_checkpoint(find_checkpoint(Path(folder), checkpoint), device)
+        about = {key: content[key] for key in ("kind", "settings", "data")}
+        name = name if names.count(name) == 1 else str(folder)
+        runs.append(TrainedRun(Path(folder), **about, name=name, checkpoint=checkpoint, step=step, model=model))
     if len({(run.data["identity"], run.model.image_shape) for run in runs}) > 1:
         data = [f"{run.data['title']} ({run.data['identity'][:6]}), {run.model.image_shape}" for run in runs]
         said = ", ".join(f"{run.folder} was trained on {what}" for run, what in zip(runs, data, strict=True))

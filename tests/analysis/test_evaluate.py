@@ -17,7 +17,6 @@ from leae.analysis import curves, evaluate
 from leae.analysis.table import columns_of
 from leae.analysis.trained import TrainedRun
 from leae.errors import UsageError
-from leae.training.run import Run
 from tests.conftest import RUNS, run_leae
 
 
@@ -82,13 +81,15 @@ def test_figures_of_runs_are_printed_and_kept(trained, monkeypatch, capsys, othe
 
 
 def test_the_time_of_training_is_that_of_its_steps_at_their_usual_rate(tmp_path):
-    metrics, trained = tmp_path / "metrics.csv", Run({"BATCH_SIZE": 30}, folder=tmp_path)
+    def minutes_of(step):
+        return curves.training_minutes(TrainedRun(tmp_path, "", {"BATCH_SIZE": 30}, {}, "", "", step, None))
+
+    metrics = tmp_path / "metrics.csv"
     metrics.write_text("split,step,epoch,images_per_second\ntest,0,0,\ntrain,1,1,5\ntrain,2,1,5.1\ntrain,3,1,0.1\n")
-    minutes = [curves.training_minutes(TrainedRun(trained, "", "", step, None)) for step in (0, 5, 20)]
-    assert minutes == pytest.approx([0, 0.5, 2])
+    assert [minutes_of(step) for step in (0, 5, 20)] == pytest.approx([0, 0.5, 2])
     metrics.write_text("split,step,epoch\ntest,0,0\n")
     with pytest.raises(UsageError, match="images_per_second"):
-        curves.training_minutes(TrainedRun(trained, "", "", 1, None))
+        minutes_of(1)
 
 
 def test_what_is_undefined_is_an_empty_cell_and_null(trained, monkeypatch, capsys, other_data):

@@ -1,5 +1,7 @@
 """Which runs share a column, its intervals against scipy's and against what they promise, and the Markdown."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -8,12 +10,11 @@ from leae.analysis.measure import Measured
 from leae.analysis.probes import resample_weights
 from leae.analysis.table import Column, columns_of, markdown, over_images, over_seeds, star, text_of
 from leae.analysis.trained import TrainedRun
-from leae.training.run import Run
 
 
 def measured(values, name="", kind="", **settings):
     """A run of these settings, or a baseline, and its "psnr"."""
-    run = TrainedRun(Run(settings, kind), name, "100", 1, None) if settings else None
+    run = TrainedRun(Path(name), kind, settings, {}, name, "100", 1, None) if settings else None
     return Measured(name, None, run, values={"psnr": np.atleast_1d(values).astype(float)})
 
 
