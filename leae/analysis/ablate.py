@@ -89,10 +89,6 @@ def wanted(variant: str, seed: int, options: argparse.Namespace) -> dict:
     return constants | sizes | {"SEED": seed, "DEVICE": options.device} | differing
 
 
-def experiment_of(constants: dict) -> dict:
-    return {name: value for name, value in constants.items() if name not in INCIDENTAL}
-
-
 def find_run(constants: dict, defaults: dict) -> Run | None:
     """The run in runs/ with these constants of its script, finished or not.
 
@@ -101,7 +97,8 @@ def find_run(constants: dict, defaults: dict) -> Run | None:
     for path in sorted(RUNS.glob("*/settings.json")):
         with suppress(UsageError):  # it is damaged
             run = Run.read(path.parent)
-            if experiment_of(defaults | run.settings) == experiment_of(constants):
+            settings, compared = defaults | run.settings, constants.keys() - set(INCIDENTAL)
+            if settings.keys() == constants.keys() and all(settings[name] == constants[name] for name in compared):
                 return run
     return None
 
