@@ -72,7 +72,8 @@ def find_faces(name: str, size: int, count: int) -> Source:
     test_count = max(1, count // TEST_EVERY, min(4096, count // 2))  # many, for the intervals of what is measured
     splits = {"train": list(range(count)), "test": list(range(FIRST_TEST_FACE, FIRST_TEST_FACE + test_count))}
     fingerprint, read = digest(faces.VERSION, FACE_SEED, count, test_count, size), partial(_render, size)
-    return Source(name, f"faces-{count}-{size}", "rendered faces", size, fingerprint, splits, read, faces.ATTRIBUTES)
+    key, title = f"faces-{count}-{size}", DATA_SETS[name].title
+    return Source(name, key, title, size, fingerprint, splits, read, faces.ATTRIBUTES)
 
 
 def _render(size: int, items: list[int]) -> list:
@@ -103,7 +104,7 @@ def find_celeba(name: str, size: int, face_count: int) -> Source:
     """CelebA itself; `UsageError` if it is not there."""
     if not celeba.has_celeba(CELEBA):
         raise UsageError(f"there is no CelebA in {CELEBA}; run {celeba.COMMAND}, or put {celeba.BY_HAND} there")
-    return replace(celeba_source(CELEBA, size), name=name, key=f"celeba-{size}", title="CelebA")
+    return replace(celeba_source(CELEBA, size), name=name, key=f"celeba-{size}", title=DATA_SETS[name].title)
 
 
 def celeba_source(root: Path, size: int) -> Source:
