@@ -8,8 +8,8 @@
 
 Runs that differ in SEED alone share a column: means over seeds, with their intervals. All runs are given the same
 held-out images and the same masks. Beside them stand the untrained encoder of the same shape, PCA of the pixels to as
-many dimensions, and chance, which answers every image with the training set's mean image. Below are the differences to
-the first column. Each run's folder gets its figures in evaluation.json.
+many dimensions, and chance, which answers every image with the training set's mean image. Below are the differences
+from the first column. Each run's folder gets its figures in evaluation.json.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import torch
 
 from leae.analysis.curves import measure_curves, require_curves, write_curves
 from leae.analysis.measure import Measured, PerceptualFigures, Sample, measure, with_baselines
-from leae.analysis.table import CSV_HEAD, columns_of, csv_rows, markdown, over_images, print_table, rows_of, table
+from leae.analysis.table import CSV_HEAD, columns_of, csv_rows, markdown, over_images, print_table, table
 from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, require_file
 from leae.errors import require, require_whole
 from leae.files import atomic_write, write_csv, write_json
@@ -72,11 +72,9 @@ def add_arguments(parser: Parser) -> None:
     add_run_arguments(parser, nargs="+")
     parser.add_argument("--train-images", type=int, default=TRAIN_IMAGES, help="to fit probes to [%(default)s]")
     parser.add_argument("--held-out", type=int, default=HELD_OUT_IMAGES, help="images of the test split [%(default)s]")
-    parser.add_argument(
-        "--label-share", type=float, default=LABEL_SHARE, help="of labels, for few-label probes [%(default)s]"
-    )
+    parser.add_argument("--label-share", type=float, default=LABEL_SHARE, help="for probes by few labels [%(default)s]")
     parser.add_argument("--perceptual", action="store_true", help="LPIPS and FID as well")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the table there, with interval bounds")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write figures and intervals there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table there")
     besides = "also draw learning curves; fewer --train-images make this faster"
     parser.add_argument("--checkpoints", choices=["all"], help=besides)
@@ -108,8 +106,8 @@ def main(options: argparse.Namespace) -> None:
     rows = table(columns, sample)
     print_table(columns, rows)
     if options.csv:
-        names = [name for _, name, _ in rows_of(columns, sample) if name]
-        write_csv(options.csv, CSV_HEAD, [row for column in columns for row in csv_rows(column, columns[0], names)])
+        figures = models[0].values
+        write_csv(options.csv, CSV_HEAD, [row for column in columns for row in csv_rows(column, columns[0], figures)])
     if options.markdown:
         with atomic_write(options.markdown) as file:
             file.write(markdown(["", *(column.title for column in columns)], rows))

@@ -28,8 +28,8 @@ RECONSTRUCTION = {
     "lpips": ("LPIPS of {} images", ".3f"),
     "fid": ("FID of {} images", ".1f"),
 }
-PROBES = {"linear": "linear probes", "few": "linear probes", "neighbours": "nearest neighbours"}
-SCORES = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
+PROBE_TITLES = {"linear": "linear probes", "few": "linear probes", "neighbours": "nearest neighbours"}
+SCORE_TITLES = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
 LATENT = {
     "latent_size": ("latent size", ".0f"),
     "sigreg_statistic": ("SIGReg statistic", ".1f"),
@@ -177,8 +177,8 @@ def rows_of(columns: list[Column], sample: Sample) -> list[tuple[str, str, str]]
     for method, scores in METHODS.items():
         pairs = [(score, view) for score in scores for view in VIEWS]
         if f"{method}_clean_{scores[0]}" in columns[0].models[0].values:
-            rows.append((PROBES[method] + few * (method == "few"), "", ""))
-            rows += [(f"  {SCORES[score]}, {view}", f"{method}_{view}_{score}", ".3f") for score, view in pairs]
+            rows.append((PROBE_TITLES[method] + few * (method == "few"), "", ""))
+            rows += [(f"  {SCORE_TITLES[score]}, {view}", f"{method}_{view}_{score}", ".3f") for score, view in pairs]
     rows += [("", "", ""), ("latent, of clean held-out images", "", "")]
     rows += [(label, name, form) for name, (label, form) in LATENT.items()]
     return [row for row in rows if not row[1] or row[1] in columns[0].models[0].values]
