@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 import leae.__main__
 from leae.training.run import Run
-from tests.processes import ForkServer, draw_no_metrics
+from tests.processes import Processes, draw_no_metrics
 
 ROOT, CPU = Path(__file__).parent.parent, torch.device("cpu")
 RUNS = ["runs/self-teaching-001", "runs/masked-001"]  # of `trained_place`
@@ -58,11 +58,11 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def processes() -> Iterator[ForkServer]:
+def processes() -> Iterator[Processes]:
     """Starts real processes that run the scripts, within milliseconds each."""
-    server = ForkServer()
-    yield server
-    server.close()
+    started = Processes()
+    yield started
+    started.close()
 
 
 @pytest.fixture
