@@ -5,9 +5,9 @@
     uv run -m leae bench --compile                      without a GPU: compiled steps as well, a minute's wait for each
 
 The settings are main.py's constants and the published ones. Columns: the median rate in images/s, and the range; what
-share that is of the rate of a large matrix product in the same precision; the most memory in use, of a GPU or of this
-process; how long the first step took, in which compiling happens (sooner where PyTorch's cache has what it needs); and,
-on a GPU, how often the host waits for it in a step.
+share that is of the rate of a large matrix product in the same precision (above 100 % on CPUs whose convolutions are
+the faster ones); the most memory in use, of a GPU or of this process; how long the first step took, in which compiling
+happens (sooner where PyTorch's cache has what it needs); and, on a GPU, how often the host waits for it in a step.
 """
 
 import argparse
