@@ -3,7 +3,7 @@
     img_align_celeba.zip, or the folder img_align_celeba    the images; a mirror's archive is a .zip of any name, and
                                                             has the folder nested in itself
     list_eval_partition.txt or .csv     which image belongs to train (0), valid (1), test (2)
-    list_attr_celeba.txt or .csv        forty attributes of every image, 1 or -1
+    list_attr_celeba.txt or .csv        forty attributes of every image, 1 or -1; it may be left out
 
 The lists lie beside the zip or the folder, or in the zip.
 """
@@ -29,6 +29,7 @@ PARTITION, ATTRIBUTES, IMAGES = "list_eval_partition", "list_attr_celeba", "img_
 MEMBER = rf"({IMAGES}/){{1,2}}[^/]+\.jpg"  # of a zip: an image
 BY_HAND = f"{IMAGES}.zip, {PARTITION}.txt and {ATTRIBUTES}.txt from the official download"
 COMMAND = "uv run --extra celeba -m leae prepare celeba"  # which fetches it
+MAX_LIST = 2**26  # bytes of a list; CelebA's have 26 MB
 MIRROR = "flwrlabs/celeba"  # on Hugging Face: the same images as parquet files
 
 
@@ -38,7 +39,7 @@ class CelebA:
 
     archive: Path | None  # the zip that has the images; None if they lie in a folder
     splits: dict[str, list[str]]  # images by split, in the list's order; "valid" only if there are any
-    attribute_names: tuple[str, ...]
+    attribute_names: tuple[str, ...]  # none if there is no such list
     attributes: dict[str, np.ndarray]  # by image, bool [A]
     files: list[Path]  # every file that is read
 
@@ -56,7 +57,10 @@ def find(root: Path) -> CelebA:
         raise UsageError(f"{root} has no CelebA images that can be read; expected {expected}")
     images = {path.rpartition("/")[2]: path for path in paths}
     partition, attributes = (_find_list(root, archive, name) for name in (PARTITION, ATTRIBUTES))
-    (_, codes), (names, rows) = _read_list(partition, SPLITS), _read_list(attributes, ("1", "-1"))
+    if partition is None:
+        raise UsageError(f"{root} lacks {PARTITION}.txt or .csv; put it beside {IMAGES}")
+    _, codes = _read_list(partition, SPLITS)
+    names, rows = _read_list(attributes, ("1", "-1")) if attributes else ([], {name: [] for name in codes})
     for known, where in ((images, archive or root / IMAGES), (rows, attributes)):
         if missing := [name for name in codes if name not in known]:
             said = f"{partition} names {len(missing)} images that are not in {where}, such as {missing[0]}"
@@ -84,21 +88,25 @@ def _find_images(root: Path) -> tuple[Path | None, list[str]]:
     return None, []
 
 
-def _find_list(root: Path, archive: Path | None, name: str) -> Path | zipfile.Path:
-    """The file that a list is in, below the folder or in the zip."""
+def _find_list(root: Path, archive: Path | None, name: str) -> Path | zipfile.Path | None:
+    """The file that a list is in, below the folder or in the zip, if there is one."""
     for place in (root, archive) if archive else (root,):
         inside = zipfile.Path(place) if place == archive else place
         for file in (inside / f"{name}.txt", inside / f"{name}.csv"):
             if file.is_file():
                 return file
-    raise UsageError(f"{root} lacks {name}.txt or .csv; put it beside {IMAGES}")
+    return None
 
 
 def _read_list(path: Path | zipfile.Path, values: Collection[str]) -> tuple[list[str], dict[str, list[str]]]:
     """The names of a list's columns, if it has any, and its rows by image; `UsageError` if other values are in them."""
     names, table = [], {}
     try:
-        lines = path.read_bytes().decode("utf-8-sig", errors="replace").splitlines()
+        with path.open("rb") as file:
+            content = file.read(MAX_LIST + 1)  # whatever size it claims
+        if len(content) > MAX_LIST:
+            raise ValueError(f"more than {MAX_LIST:,} bytes")
+        lines = content.decode("utf-8-sig", errors="replace").splitlines()
         rows = csv.reader(lines) if path.name.endswith(".csv") else map(str.split, lines)
         for row in filter(None, rows):
             width = len(names) or 1

@@ -1,51 +1,93 @@
-"""Fetching CelebA from its mirror, played here by files as the mirror has them."""
+"""Fetching CelebA from its mirror, played here by a server on this machine."""
 
-from unittest.mock import create_autospec
+import hashlib
+import io
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from PIL import Image
 
 from leae.data.celeba import has_celeba
 from leae.data.prepare import open_dataset
-from tests.conftest import run_leae
 from tests.data.conftest import NAMES, SPLITS, assert_celeba, attributes_of
 
-huggingface_hub = pytest.importorskip("huggingface_hub")
+pytest.importorskip("huggingface_hub")
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
+COMMIT = "0" * 39 + "1"
 
 
-def download(repository, *, repo_type, allow_patterns, local_dir):
-    """A file for each split: images as bytes, identities, and attributes as booleans."""
-    assert (repository, repo_type, allow_patterns) == ("flwrlabs/celeba", "dataset", "*.parquet")
-    (local_dir / "data").mkdir(parents=True)
-    for split, numbers in SPLITS.items():
-        rows = []
-        for number in numbers:
-            Image.new("RGB", (178, 218), (2 * number, 100, 50)).save("image.jpg", quality=98)
-            with open("image.jpg", "rb") as file:
-                image = {"bytes": file.read(), "path": None}
-            attributes = dict(zip(NAMES, attributes_of(number), strict=True))
-            rows.append({"image": image, "celeb_id": number, **attributes})
-        parquet.write_table(pyarrow.Table.from_pylist(rows), local_dir / "data" / f"{split}-00000-of-00001.parquet")
+def parquet_file(numbers):
+    """A file as the mirror has it: the image's bytes, an identity, and attributes as booleans."""
+    rows = []
+    for number in numbers:
+        file = io.BytesIO()
+        Image.new("RGB", (178, 218), (2 * number, 100, 50)).save(file, "JPEG", quality=98)
+        attributes = dict(zip(NAMES, attributes_of(number), strict=True))
+        rows.append({"image": {"bytes": file.getvalue(), "path": None}, "celeb_id": number, **attributes})
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    return file.getvalue()
 
 
-def test_celeba_is_fetched_from_its_mirror_and_prepared(workplace, monkeypatch, capsys):
-    real = huggingface_hub.snapshot_download  # whose arguments these must be
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", create_autospec(real, side_effect=download))
-    run_leae(monkeypatch, "prepare", "celeba", "--image-size", "64")
-    assert "CelebA: 12 train, 3 valid, 5 test; 2 attributes" in capsys.readouterr().out
+FILES = {f"data/{split}-00000-of-00001.parquet": parquet_file(numbers) for split, numbers in SPLITS.items()}
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """What the real client asks a hub for: the data set, its tree, and its files."""
+
+    def do_GET(self):
+        path, headers = self.path.split("?")[0], {"Content-Type": "application/json"}
+        if path.startswith("/api/datasets/flwrlabs/celeba/tree/"):
+            tree = [{"type": "file", "path": n, "size": len(c), "oid": etag(c)} for n, c in FILES.items()]
+            content = json.dumps(tree).encode()
+        elif path.startswith("/api/datasets/flwrlabs/celeba"):
+            siblings = [{"rfilename": file} for file in FILES]
+            content = json.dumps({"id": "flwrlabs/celeba", "sha": COMMIT, "siblings": siblings}).encode()
+        else:
+            content = FILES[path.split(f"/resolve/{COMMIT}/")[-1]]
+            headers = {"ETag": f'"{etag(content)}"', "X-Repo-Commit": COMMIT}
+        self.send_response(200)
+        for key, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET
+
+
+def etag(content):
+    return hashlib.sha1(content).hexdigest()
+
+
+def fetch(processes, workplace, endpoint):
+    """The exit status of the command that fetches it, and what it said."""
+    environment = {"HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(workplace / "home")}
+    environment |= {"NO_PROXY": "127.0.0.1", "HF_HUB_ETAG_TIMEOUT": "2"}
+    command = ("-m leae", "prepare", "celeba", "--image-size", 64)
+    status = processes.run(*command, folder=workplace, environment=environment)
+    return status, (workplace / "output").read_text()
+
+
+def test_celeba_is_fetched_from_its_mirror_and_prepared(processes, workplace):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        threading.Thread(target=server.serve_forever).start()
+        status, said = fetch(processes, workplace, f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert status == 0, said
+    assert "CelebA: 12 train, 3 valid, 5 test; 2 attributes" in said
     assert_celeba(open_dataset("celeba", 64))
     kept = {path.name for path in (workplace / "data" / "celeba").iterdir()}
     assert kept == {"img_align_celeba.zip", "list_attr_celeba.csv", "list_eval_partition.csv"}
 
 
 def test_with_no_network_it_says_what_to_put_where(processes, workplace):
-    environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(workplace / "home")}  # where nothing listens
-    environment |= {"NO_PROXY": "127.0.0.1", "HF_HUB_ETAG_TIMEOUT": "2"}
-    assert processes.run("-m leae", "prepare", "celeba", folder=workplace, environment=environment) == 2
-    said = (workplace / "output").read_text()
-    for part in ("flwrlabs/celeba", "img_align_celeba.zip", "list_eval_partition.txt", "list_attr_celeba.txt"):
-        assert part in said
+    status, said = fetch(processes, workplace, "http://127.0.0.1:9")  # where nothing listens
+    assert status == 2
+    assert "flwrlabs/celeba cannot be reached" in said
+    assert "img_align_celeba.zip, list_eval_partition.txt and list_attr_celeba.txt" in said
     assert "Traceback" not in said
     assert not has_celeba(workplace / "data" / "celeba")

@@ -12,7 +12,7 @@ from leae.data.prepare import open_dataset
 from leae.data.sources import FIRST_TEST_FACE, channels_of, split_names
 from leae.errors import UsageError
 from tests.conftest import write_image
-from tests.data.conftest import assert_celeba, count_of, numbers_of, write_celeba, write_folder
+from tests.data.conftest import SPLITS, assert_celeba, count_of, numbers_of, write_celeba, write_folder
 
 
 def test_a_folder_is_searched_recursively_and_split_by_its_names(workplace):
@@ -135,15 +135,18 @@ def test_celeba_is_not_scaled_up(workplace):
         open_dataset("celeba", 64)
 
 
-def test_what_lacks_of_celeba_is_named(workplace):
+def test_what_lacks_of_celeba_is_named_but_attributes_may_be_left_out(workplace):
     root = workplace / "data" / "celeba"
     with pytest.raises(UsageError, match=r"data.celeba.*prepare celeba.*img_align_celeba.zip.*list_eval_partition"):
         open_dataset("celeba", 64)
     write_celeba(root)
-    for name in ("list_attr_celeba", "list_eval_partition"):
-        (root / f"{name}.txt").unlink()
-        with pytest.raises(UsageError, match=rf"data.celeba .*{name}.txt"):
-            open_dataset("celeba", 64)
+    (root / "list_attr_celeba.txt").unlink()
+    dataset = open_dataset("celeba", 64)
+    assert numbers_of(dataset) == {split: list(numbers) for split, numbers in SPLITS.items()}
+    assert dataset.attributes == {}
+    (root / "list_eval_partition.txt").unlink()
+    with pytest.raises(UsageError, match=r"data.celeba .*list_eval_partition.txt"):
+        open_dataset("celeba", 64)
     shutil.rmtree(root / "img_align_celeba")
     (root / "img_align_celeba").mkdir()
     with pytest.raises(UsageError, match=r"data.celeba .*img_align_celeba.zip"):
