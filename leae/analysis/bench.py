@@ -19,7 +19,6 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,16 +81,6 @@ class Training:
         terms["loss"].backward()
         self.optimizer.step()
         self.judge.update(self.model.encoder)
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What was measured of a number of steps."""
-
-    seconds: list[float]  # of each
-    first: float  # seconds of the first one, which compiles and is none of these
-    peak: int | None  # bytes in use; see `peak_memory`
-    waits: int | None  # see `host_waits`; None without a GPU
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
@@ -157,38 +146,45 @@ def row_of(*texts: str) -> str:
     return "  ".join(("", first.strip().ljust(HEADS[""]), *others)).rstrip()
 
 
-def time_steps(constants: dict, batches: Batches, precision: str, compiled: bool, steps: int) -> Timing | None:
-    """Train for some steps and time them; None where steps cannot be compiled."""
-    forget()
-    training, device = Training(constants, batches, precision), batches.device
-    if compiled and not training.compile():
-        return None
+def time_steps(training: Training, compiled: bool, steps: int, flop: float, rate: float) -> float:
+    """Time some steps and print their row; the median in seconds.
+
+    An image takes so many floating-point operations, and a matrix product makes so many of them in a second.
+    """
+    device, batch_size = training.device, training.batches.batch_size
     first = seconds_of(training.step, device)
     peak = peak_memory(training.step, device)
-    waits = host_waits(training.step) if device.type == "cuda" else None
-    return Timing([seconds_of(training.step, device) for _ in range(steps)], first, peak, waits)
+    waits = host_waits(training.step) if device.type == "cuda" else ""
+    seconds = [seconds_of(training.step, device) for _ in range(steps)]
+    speed = batch_size / np.median(seconds)
+    print(
+        row_of(
+            f"{training.precision}, compiled" if compiled else training.precision,
+            f"{speed:.1f}",
+            f"{batch_size / max(seconds):.1f} to {batch_size / min(seconds):.1f}",
+            f"{flop * speed / rate:.0%}",
+            f"{peak / 2**30:.2f} GiB" if peak else "unknown",
+            f"{first:.1f} s",
+            str(waits),
+        )
+    )
+    return float(np.median(seconds))
 
 
 def time_setting(title: str, constants: dict, batches: Batches, steps: int, compiling: bool, rates: dict) -> None:
     """Time the steps of a setting in each precision, and print a table; `rates` are those of matrix products."""
-    size, batch_size, fastest = constants["IMAGE_SIZE"], batches.batch_size, np.inf
+    size, batch_size, medians = constants["IMAGE_SIZE"], batches.batch_size, []
     flop = flop_per_image(Training(constants, batches, "float32"))
     print(f"\n{title}: {size}×{size}, {batch_size} images a step, {flop / 1e9:.1f} GFLOP an image")
     print(row_of(*HEADS))
     for precision, compiled in product(rates, (False, True) if compiling else (False,)):
-        timing = time_steps(constants, batches, precision, compiled, steps)
-        if timing is None:
-            continue
-        speeds = batch_size / np.array(timing.seconds)
-        median = np.median(speeds)
-        fastest = min(fastest, batch_size / median)
-        name, spread = precision + ", compiled" * compiled, f"{speeds.min():.1f} to {speeds.max():.1f}"
-        share, first = f"{flop * median / rates[precision]:.0%}", f"{timing.first:.1f} s"
-        memory = f"{timing.peak / 2**30:.2f} GiB" if timing.peak else "unknown"
-        waits = "" if timing.waits is None else str(timing.waits)
-        print(row_of(name, f"{median:.1f}", spread, share, memory, first, waits))
+        training = None  # the one before
+        forget()
+        training = Training(constants, batches, precision)
+        if not compiled or training.compile():
+            medians.append(time_steps(training, compiled, steps, flop, rates[precision]))
     cutting = [seconds_of(lambda step=step: batches.at(step), batches.device) for step in range(max(steps, 5))]
-    print(f"  data: {np.median(cutting) / fastest:.1%} of the fastest step")
+    print(f"  data: {np.median(cutting) / min(medians):.1%} of the fastest step")
 
 
 def add_arguments(parser: Parser) -> None:

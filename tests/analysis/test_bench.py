@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from leae.analysis import bench
-from leae.analysis.bench import Training, flop_per_image, peak_memory
+from leae.analysis.bench import Training, flop_per_image, forget, peak_memory
 from leae.data.batches import Batches
 from leae.training.settings import script_constants
 from tests.conftest import CPU, run_leae
@@ -44,6 +44,7 @@ def test_flop_are_those_of_two_encodings_two_decodings_and_five_judgements():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell a process's peak memory")
 def test_peak_memory_sees_what_is_in_use_for_a_moment_only():
+    forget()  # what other tests of this process have left
     nothing = peak_memory(lambda: None, CPU)
     assert peak_memory(lambda: np.ones(300 * 2**20, np.uint8).sum(), CPU) - nothing > 250 * 2**20
 
