@@ -14,6 +14,7 @@ from leae.analysis.measure import (
     PixelPCA,
     Sample,
     gradient_energy,
+    measure,
     probe,
     reconstruction_figures,
     ssim,
@@ -139,3 +140,22 @@ def test_codes_that_tell_an_attribute_beat_a_pca_that_does_not():
             name = f"{method}_clean_balanced_accuracy"
             assert column is pca or Column("", {None: column}).misses_pca(name) == (planted == 0)
             assert list(column.attributes[name]) == ["Planted"]
+
+
+def test_probes_of_masked_views_are_fitted_to_masked_views():
+    class Contrary:
+        """Its only number tells the attribute, and the opposite where a square is hidden."""
+
+        def encode(self, images):
+            hidden = (images.diff(dim=3) == 0).float().mean(dim=(1, 2, 3)) > 0.1
+            return ((images.mean(dim=(1, 2, 3)) - 0.5) * torch.where(hidden, -1, 1))[:, None]
+
+    draws = np.random.default_rng(0)
+    labels = {split: draws.random((300, 1)) < 0.5 for split in ("train", "test")}
+    noise = {split: draws.integers(0, 128, (300, 8, 8, 3)) for split in labels}
+    images = {split: (noise[split] + 127 * labels[split][..., None, None]).astype(np.uint8) for split in labels}
+    sample = Sample(Dataset("noise", "noise", "", images, labels, ("Bright",)), MaskedViews(8, 0.35), 300, 300, 0.5)
+    one = Measured("contrary", Contrary(), reconstructs=False)
+    measure(one, sample, CPU)
+    assert len(one.attributes) == 10
+    assert all(of["Bright"] == 1 for of in one.attributes.values())

@@ -8,7 +8,7 @@ from scipy import stats
 
 from leae.analysis.measure import Measured
 from leae.analysis.probes import resample_weights
-from leae.analysis.table import Column, columns_of, markdown, over_images, over_seeds, star, text_of
+from leae.analysis.table import Column, Estimate, columns_of, markdown, over_images, over_seeds, star, text_of
 from leae.analysis.trained import TrainedRun
 
 
@@ -35,10 +35,15 @@ def test_seeds_have_students_interval_and_differences_are_paired_by_them():
         low, high = reference.confidence_interval(0.95)
         assert (estimate.low, estimate.high) == pytest.approx((low, high))
         assert estimate.value == pytest.approx((low + high) / 2)
-        assert star(estimate) == "*" * bool(low > 0 or high < 0)
     assert np.isnan(column([128, 128]).estimate("psnr").low)
     assert column([128, 128]).difference_from(column([64, 64]), "psnr") is None
     assert column(one).difference_from(column(other), "ssim") is None
+
+
+def test_a_star_marks_an_interval_on_one_side_of_zero():
+    ends = {(-2, -1): "*", (-1, 1): "", (1, 2): "*", (np.nan, np.nan): ""}
+    assert [star(Estimate(1.5, *of)) for of in ends] == list(ends.values())
+    assert star(None) == ""
 
 
 def test_the_interval_over_three_seeds_covers_the_truth_in_95_of_100_cases():
