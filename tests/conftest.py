@@ -1,7 +1,6 @@
 """What several tests share: an empty working folder, small data sets on disk, short training runs."""
 
 import csv
-import gc
 import json
 import os
 import re
@@ -39,15 +38,6 @@ torch.set_num_threads(1)
 # The same examples at every run: a test that fails does so for everybody.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
-
-
-def pytest_collection_finish():
-    gc.collect()
-    gc.freeze()  # what was imported: `run_script` then collects what tests make alone
-
-
-def pytest_sessionfinish():
-    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(items):
@@ -108,7 +98,6 @@ def trained(trained_place, monkeypatch) -> Path:
 def run_script(monkeypatch, script: str, *options: str) -> None:
     """Run a training script in this process, as `python main.py --option` would in its own, but for metrics.png."""
     monkeypatch.setattr(Run, "plot_metrics", draw_no_metrics)
-    gc.collect()  # what an earlier script of this process left, its lock above all, would have ended with its own
     monkeypatch.setattr(sys, "argv", [script, *options])
     runpy.run_path(str(ROOT / script), run_name="__main__")
 

@@ -87,7 +87,7 @@ def test_each_kind_of_real_view_is_whitened_by_its_own_average_which_training_al
     assert judge(views(3), views(4))[0].isfinite().all()
     judge.normalise(judge.encoder.project(views(3)))
     assert all(torch.equal(before[name], value) for name, value in judge.state_dict().items())
-    with pytest.raises(UsageError, match="ratio is 0.3.*crop_ratios"):
+    with pytest.raises(UsageError, match=r"ratio is 0\.3.*crop_ratios"):
         judge(views(3), views(4), ratio=0.3)
 
 

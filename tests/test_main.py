@@ -12,17 +12,6 @@ from leae.training.run import Run
 from tests.conftest import SHORT, SMALL, TINY, metrics_of, read_tensors, run_script, write_image
 
 
-def test_a_run_in_bfloat16_is_nearly_the_same_and_says_where_it_is_slow(workplace, monkeypatch, capsys):
-    for precision in ("bfloat16", "float32"):
-        monkeypatch.setattr("leae.training.device.has_bfloat16", lambda device: False)
-        run_script(monkeypatch, "main.py", *TINY, "--max-steps", "4", "--precision", precision)
-        assert ("no such instructions: steps will be slow" in capsys.readouterr().out) == (precision == "bfloat16")
-    rows = [metrics_of(workplace / "runs" / f"self-teaching-00{number}") for number in (1, 2)]
-    [coarse, fine] = [float(row[-2]["loss"]) for row in rows]
-    assert coarse != fine
-    assert coarse == pytest.approx(fine, rel=0.02)
-
-
 def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch, capsys):
     draw_metrics = Run.plot_metrics
     run_script(monkeypatch, "main.py", *TINY, "--faces", "160", "--batch-size", "16", "--epochs", "1")
@@ -64,8 +53,10 @@ def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch
         ["--judge-live", *SMALL],
         ["--objective", "alternating", *SMALL],
         ["--model", "conv", "--crop-ratios", "0.3", "1"],
-        ["--dataset", "digits", *SMALL],
+        ["--dataset", "digits", "--held-out", "1", *SMALL],
+        ["--precision", "bfloat16", *SMALL],
     ],
+    ids=" ".join,
 )
 def test_the_variants_train(workplace, monkeypatch, options):
     run_script(monkeypatch, "main.py", *SHORT, "--max-steps", "2", *options)
@@ -83,17 +74,7 @@ def test_a_run_is_not_resumed_on_data_that_changed(workplace, monkeypatch, capsy
     run_script(monkeypatch, "main.py", *TINY, "--dataset", "pictures", "--epochs", "1")  # prepares them again
     with pytest.raises(SystemExit):
         run_script(monkeypatch, "main.py", "--resume", "runs/self-teaching-001")
-    assert "has changed since the run was trained" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("count", [1, 2, 17])
-def test_any_number_of_held_out_images_is_evaluated(workplace, monkeypatch, capsys, count):
-    digits = ["--dataset", "digits", "--model", "conv", "--device", "cpu", "--max-steps", "1"]
-    run_script(monkeypatch, "main.py", *digits, "--held-out", str(count))
-    rows = metrics_of(workplace / "runs" / "self-teaching-001")
-    assert all(float(row["psnr_clean"]) > 0 for row in rows if row["split"] == "test")
-    assert ("judge_effective_rank" in rows[0]) == (count > 15)
-    assert f"{count} held out" in capsys.readouterr().out
+    assert re.search("main.py: .*pictures", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("script", ["main.py", "main_regular.py"])
@@ -111,7 +92,7 @@ def test_a_gradient_that_is_no_number_ends_the_run_and_touches_no_checkpoint(wor
         run_script(monkeypatch, script, *TINY, "--log-every", "100", "--save-minutes", "0", "--grid-every", "100")
     assert end.value.code == 2
     said = capsys.readouterr().err
-    assert re.search(rf"\n *{script}: the gradient of encoder.stem.weight is nan after step 6, training has div", said)
+    assert re.search(rf"\n *{script}: the gradient of encoder.stem.weight is nan after step 6, ", said)
     (run,) = (workplace / "runs").glob("*-001")
     assert read_tensors(run / "checkpoints" / "last.safetensors")[0]["step"] == 5
 

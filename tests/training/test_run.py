@@ -43,14 +43,6 @@ def test_every_run_has_a_folder_of_its_own_with_its_settings(workplace):
     assert Run.read(second.folder).settings == second.settings
 
 
-@pytest.mark.parametrize("broken", ["a link to nowhere", "a file"])
-def test_a_place_for_runs_that_is_none_ends_in_an_error_that_names_it(workplace, broken):
-    RUNS.touch() if broken == "a file" else RUNS.symlink_to("/unmounted")
-    with pytest.raises(OSError, match="runs") as refused:
-        make_run()
-    assert str(refused.value.filename) == "runs"
-
-
 def test_milestones_are_the_designs_percentages():
     assert milestones(1000) == {0: ["000"], 200: ["020"], 400: ["040"], 600: ["060"], 800: ["080"], 1000: ["100"]}
     few = milestones(3)  # some percentages fall on the same step
