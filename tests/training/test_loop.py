@@ -53,12 +53,14 @@ def test_it_counts_from_the_first_step_and_has_one_turn_more_for_the_last_evalua
         Progress(8, 7, batch_size=1)
 
 
-def test_speed_is_images_per_second_since_the_last_measurement_and_without_evaluations(clock):
+def test_speed_is_taken_since_the_last_measurement_and_without_evaluations_and_minutes_since_the_last_restart(clock):
     progress, speeds = Progress(0, 100, batch_size=8), {}
     for step in progress:
         if step == 14:
+            assert progress.minutes == pytest.approx((10 * 0.5 + 4 * 2) / 60)
             clock[0] += 1000  # an evaluation
             progress.restart()
+            assert progress.minutes == 0
         clock[0] += 0.5 if step < 10 else 2.0 if step < 14 else 0.25
         if step + 1 in (10, 14, 16):
             speeds[step + 1] = progress.show({"loss": 2.5})
@@ -78,15 +80,6 @@ def test_the_bar_says_what_the_terminal_has_room_for(monkeypatch, clock, columns
     assert shown in progress.bar.postfix
     assert left_out not in progress.bar.postfix
     assert len(progress.bar.postfix) + len("100% ███ 25000/25000 steps, 1:00:00 left, ") <= columns
-
-
-def test_minutes_are_counted_since_the_last_restart_not_the_last_measurement(clock):
-    progress = Progress(0, 100, batch_size=8)
-    clock[0] += 90
-    progress.show({"loss": 1.0})
-    assert progress.minutes == 1.5
-    progress.restart()
-    assert progress.minutes == 0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

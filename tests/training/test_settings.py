@@ -1,63 +1,38 @@
-"""Constants of a script as options, read off a script that the test writes."""
+"""Constants of a script as options, and what a resumed run keeps of them."""
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
 
 from leae.errors import UsageError
-from leae.training.settings import configure, constants_of, parse_command_line
+from leae.training.settings import comments_of, configure, constants_of, option_of, parse_command_line
+from tests.conftest import ROOT
 from tests.training.test_run import make_run
-
-SCRIPT = '''"""A script."""
-
-lower = object()
-
-# --- the model
-MODEL = "residual"  # "residual": large; or "conv": small
-LATENT = "pooled"  # or spatial
-SPATIAL_DIM = 32
-
-# --- how long
-EPOCHS = 50 if lower else 2  # passes over the data, at least 1
-RATE = 1e-3  # of learning
-TITLE = "a"  # what it is called, 100 % sure
-RATIOS = (0.15, 1.0)
-COMPILE = True  # whether
-IMAGE_SIZE, MASK_RATIO, OBJECTIVE = 64, 0.35, "symmetric"
-HELD_OUT = LOG_EVERY = GRID_EVERY = GRID_IMAGES = 1
-SAVE_MINUTES = 3.0
-BATCH_SIZE = 64
-NAME = INIT = RESUME = ""
-
-
-def main():
-    INNER = 3  # not a constant of the script
-    return INNER
-'''
 
 
 @pytest.fixture
 def namespace(workplace):
-    Path("script.py").write_text(SCRIPT)
-    names = {"__file__": "script.py"}
-    exec(compile(SCRIPT, "script.py", "exec"), names)
-    return names
+    """The globals of main.py, to which somebody has added constants."""
+    source = (ROOT / "main.py").read_text(encoding="utf-8")
+    Path("main.py").write_text(f"{source}\nRATE = 0.5\nSHARE = 0.5  # 50 % of all\n", encoding="utf-8")
+    return runpy.run_path("main.py", run_name="not main")
 
 
 def parsed(monkeypatch, namespace, line):
-    monkeypatch.setattr("sys.argv", ["script.py", *line.split()])
+    monkeypatch.setattr("sys.argv", ["main.py", *line.split()])
     return parse_command_line(namespace)
 
 
 def configured(monkeypatch, namespace, line):
-    monkeypatch.setattr("sys.argv", ["script.py", *line.split()])
+    monkeypatch.setattr("sys.argv", ["main.py", *line.split()])
     return configure(namespace, "self-teaching")
 
 
 def test_an_option_has_the_type_of_its_constant(monkeypatch, namespace):
-    chosen = {"EPOCHS": 7, "RATE": 2.0, "TITLE": "b", "RATIOS": (0.5,), "COMPILE": False}
-    line = "--epochs 7 --rate 2 --title b --ratios 0.5 --no-compile"
+    line = "--epochs 7 --rate 2 --name b --crop-ratios 0.5 --no-compile"
+    chosen = {"EPOCHS": 7, "RATE": 2.0, "NAME": "b", "CROP_RATIOS": (0.5,), "COMPILE": False}
     assert parsed(monkeypatch, namespace, line) == chosen
     assert parsed(monkeypatch, namespace, "") == {}
 
@@ -69,14 +44,15 @@ def test_a_constant_is_a_number_a_text_a_bool_or_a_tuple_of_numbers(namespace, v
 
 
 def test_help_lists_every_constant_with_its_comment_and_value(monkeypatch, namespace, capsys):
+    namespace["CROP_RATIOS"] = (0.25, 0.5)
     with pytest.raises(SystemExit):
         parsed(monkeypatch, namespace, "--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert all(f"--{name.lower().replace('_', '-')}" in text for name in constants_of(namespace))
-    assert all(line.partition("  # ")[2] in text for line in SCRIPT.splitlines() if line[:1].isupper())
-    assert "[0.15 1.0]" in text
-    assert "the model: --model {residual,conv}" in text
-    assert "how long: --epochs INT passes over the data" in text
+    assert all(option_of(name) in text for name in constants_of(namespace))
+    assert all(" ".join(comment.split()) in text for _, comment in comments_of(Path("main.py")).values())
+    assert "[0.25 0.5]" in text
+    assert "--model {residual,conv}" in text
+    assert "optimisation: --batch-size INT images per step" in text
 
 
 @pytest.mark.parametrize(
@@ -85,7 +61,7 @@ def test_help_lists_every_constant_with_its_comment_and_value(monkeypatch, names
         ("--epoch 3", "--epoch, .*--epochs"),
         ("--epochs 2.5", "--epochs.*2.5"),
         ("--epochs", "--epochs"),
-        ("--ratios a", "--ratios.*'a'"),
+        ("--crop-ratios a", "--crop-ratios.*'a'"),
         ("--compile 5", "5"),
         ("stray", "stray"),
     ],
@@ -98,9 +74,8 @@ def test_a_wrong_command_line_is_refused_in_one_line(monkeypatch, namespace, lin
 
 def test_a_resumed_run_keeps_its_settings_but_for_those_that_change_no_number(monkeypatch, namespace):
     settings = {name: value for name, value in constants_of(namespace).items() if name != "RESUME"}
-    begun = make_run(**{**settings, "EPOCHS": 7, "DATASET": "auto", "CROP_RATIOS": (0.5,)})
+    begun = make_run(**{**settings, "EPOCHS": 7, "CROP_RATIOS": (0.5,), "COMPILE": True})
     begun.lock.release()
-    namespace |= {"DATASET": "auto", "CROP_RATIOS": (0.15,)}
     resume = f"--resume {begun.folder}"
     with pytest.raises(UsageError, match=rf"EPOCHS is 7 in {begun.folder}, not 8"):
         configured(monkeypatch, dict(namespace), f"{resume} --epochs 8")
