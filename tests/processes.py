@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from leae.__main__ import COMMANDS
@@ -74,7 +75,8 @@ class Processes:
 
     def stop(self, child: int, number: int = signal.SIGTERM) -> int:
         """Send a process a signal and wait for its end."""
-        os.kill(child, number)
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(child, number)
         return self.wait(child)
 
     def run(self, script: str, *options, **how) -> int:

@@ -49,17 +49,6 @@ def test_any_multiple_of_eight_and_any_channels_make_codes_and_images(size, late
     assert 0 <= reconstructions.min() <= reconstructions.max() <= 1
 
 
-@both_latents
-def test_views_that_share_a_pass_are_encoded_as_if_each_had_its_own(latent):
-    together, apart = small(latent=latent), small(latent=latent)
-    apart.load_state_dict(together.state_dict())
-    first, second = images(), images() / 3
-    separately = (apart.encode(first), apart.encode(second))
-    for codes, expected in zip(together.encode_views(first, second), separately, strict=True):
-        torch.testing.assert_close(codes, expected)
-    torch.testing.assert_close(together.state_dict(), apart.state_dict())  # running statistics included
-
-
 def test_images_of_another_shape_are_refused():
     for wrong in (images(size=40), images(channels=1)):
         with pytest.raises(UsageError, match=r"takes \[N, 3, 32, 32\]"):

@@ -27,10 +27,11 @@ def kill_at_random(processes, command, run, steps, kills, draw):
         options = ["--resume", run] if run.exists() else command[1:]
         child = processes.start(command[0], *options, folder=folder)
         done = max((int(row["step"]) for row in metrics_of(run)), default=0) if (run / "metrics.csv").exists() else 0
-        if done > steps * killed / kills:  # far enough: before it makes another step
+        if done > (steps - 4) * killed / kills:  # far enough: before it makes another step
             time.sleep(draw.uniform(0, 0.12))
         elif draw.random() < 0.5:
-            time.sleep(draw.uniform(0, 0.5))
+            wait_for_step(run, done + 1)
+            time.sleep(draw.uniform(0, 0.03))
         else:
             wait_for_half_a_checkpoint(run / "checkpoints")
         status = processes.stop(child, signal.SIGKILL)
