@@ -8,7 +8,6 @@
 The lists lie beside the zip or the folder, or in the zip.
 """
 
-import csv
 import re
 import shutil
 import zipfile
@@ -90,12 +89,9 @@ def _find_images(root: Path) -> tuple[Path | None, list[str]]:
 
 def _find_list(root: Path, archive: Path | None, name: str) -> Path | zipfile.Path | None:
     """The file that a list is in, below the folder or in the zip, if there is one."""
-    for place in (root, archive) if archive else (root,):
-        inside = zipfile.Path(place) if place == archive else place
-        for file in (inside / f"{name}.txt", inside / f"{name}.csv"):
-            if file.is_file():
-                return file
-    return None
+    places = [root, zipfile.Path(archive)] if archive else [root]
+    files = [place / f"{name}{suffix}" for place in places for suffix in (".txt", ".csv")]
+    return next((file for file in files if file.is_file()), None)
 
 
 def _read_list(path: Path | zipfile.Path, values: Collection[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -107,8 +103,7 @@ def _read_list(path: Path | zipfile.Path, values: Collection[str]) -> tuple[list
         if len(content) > MAX_LIST:
             raise ValueError(f"more than {MAX_LIST:,} bytes")
         lines = content.decode("utf-8-sig", errors="replace").splitlines()
-        rows = csv.reader(lines) if path.name.endswith(".csv") else map(str.split, lines)
-        for row in filter(None, rows):
+        for row in filter(None, (line.replace(",", " ").split() for line in lines)):
             width = len(names) or 1
             if not table and not row[0].endswith(".jpg"):  # the names; in a .txt the number of rows stands above them
                 names = row[1:] if row[0] == "image_id" else row
@@ -119,7 +114,7 @@ def _read_list(path: Path | zipfile.Path, values: Collection[str]) -> tuple[list
                 table[row[0]] = row[1:]
         if not table:
             raise ValueError("no .jpg files are named")
-    except (*UNREADABLE, csv.Error) as error:
+    except UNREADABLE as error:
         raise UsageError(f"{path} cannot be used: {error}; correct it or get it again") from error
     return names, table
 

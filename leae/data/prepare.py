@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Sized
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -60,24 +59,20 @@ def open_dataset(
 ) -> Dataset:
     """A data set by its name, prepared first if it is not, if its source has changed since, or if it is damaged.
 
-    Of the processes that call this at once, the first prepares it and the others wait. The size may be at most
-    MAX_IMAGE_SIZE, the count of faces MAX_FACES; see `find_source`. `identity` is that of the data set that a run was
-    trained on: a prepared folder that has it is opened, and the source is not asked for. `UsageError` if the data set
-    cannot be prepared, has fewer than `at_least` training images, or another identity than the one asked for.
+    Of the processes that call this at once, the first prepares it and the others wait. `identity` is that of the data
+    set that a run was trained on: a prepared folder that has it is opened, and the source is not asked for. A
+    `UsageError` if the source cannot be prepared, has fewer than `at_least` training images, or another identity.
     """
-    require_whole(1, MAX_IMAGE_SIZE, image_size=image_size)
-    require_whole(1, MAX_FACES, face_count=face_count)
     for folder in sorted((DATA / "prepared").glob("[!.]*")) if identity else ():
         manifest = _read_manifest(folder)
         if manifest and digest(manifest["checksums"]) == identity:
             with one_at_a_time(folder):
                 if _is_whole(folder, manifest):
-                    return _open(folder, manifest, name, at_least)
+                    return _open(folder, manifest, name)
     source = find_source(name, image_size, face_count)
-    if not (source.splits["train"] and source.splits["test"]):
-        total = sum(map(len, source.splits.values()))
-        raise UsageError(f"{source.title}: {total} images make no train and test split; at least two are needed")
-    _require_enough(source.title, source.splits["train"], at_least)  # before anything is written
+    train, test = len(source.splits["train"]), len(source.splits["test"])
+    if train < at_least or test < 1:  # before anything is written
+        raise UsageError(f"{source.title}: {train:,} training and {test:,} test images; {at_least:,} and 1 are needed")
     folder = DATA / "prepared" / source.key
     with one_at_a_time(folder):
         manifest = _read_manifest(folder)
@@ -86,16 +81,10 @@ def open_dataset(
             manifest = None
         if manifest is None or not _is_whole(folder, manifest):
             manifest = _prepare(source, folder)
-        dataset = _open(folder, manifest, source.name, at_least)
+        dataset = _open(folder, manifest, source.name)
     if identity not in (None, dataset.identity):
         raise UsageError(f"{source.title}: has changed since the run was trained; bring it back or start a new run")
     return dataset
-
-
-def _require_enough(title: str, images: Sized, at_least: int) -> None:
-    """Refuse a data set that has fewer training images than it must have."""
-    if len(images) < at_least:
-        raise UsageError(f"{title}: {len(images):,} images to train on, fewer than a batch of {at_least:,}")
 
 
 def _read_manifest(folder: Path) -> dict | None:
@@ -133,10 +122,9 @@ def _checksum(path: Path) -> int:
     return checksum
 
 
-def _open(folder: Path, manifest: dict, name: str, at_least: int) -> Dataset:
+def _open(folder: Path, manifest: dict, name: str) -> Dataset:
     splits, names, identity = manifest["splits"], tuple(manifest["attribute_names"]), digest(manifest["checksums"])
     images = {split: ImageFile(folder / f"{split}.npy") for split in splits}
-    _require_enough(manifest["title"], images["train"], at_least)  # some may have been left out
     attributes = {split: np.load(folder / f"{split}-attributes.npy") for split in splits} if names else {}
     return Dataset(name, manifest["title"], identity, images, attributes, names)
 
@@ -150,13 +138,12 @@ def _prepare(source: Source, folder: Path) -> dict:
     try:
         need, free = total * source.image_size**2 * source.channels, shutil.disk_usage(temporary).free
         if need > free:
-            needed, left = (tqdm.format_sizeof(size, "B") for size in (need, free))
-            raise UsageError(f"{folder} would take {needed}, and {left} are free; make room")
+            raise UsageError(f"{folder} would take {need:,} bytes, and {free:,} are free; make room")
         with tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar:
             for split in source.splits:
                 _write_split(temporary, source, split, bar, bad)
         if bad:
-            tqdm.write(f"warning: {source.title}: {_list(bad, total)} and left out", file=sys.stderr)
+            tqdm.write(f"warning: {source.title}: {_list(bad, total)}; left out", file=sys.stderr)
         manifest = {
             "format": FORMAT,
             "title": source.title,
@@ -211,26 +198,25 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
 
 def _list(bad: list[list[str]], total: int) -> str:
     """What is wrong with the first of the images that cannot be used."""
-    shown = [f"{name if name.isprintable() else repr(name)} ({reason})" for name, reason in bad[:5]]
-    return f"{len(bad)} of {total} images cannot be used: {'; '.join(shown)}{'; …' if len(bad) > 5 else ''}"
+    shown = "; ".join(f"{name!r} ({reason})" for name, reason in bad[:5])
+    return f"{len(bad)} of {total} images cannot be used: {shown}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help=f"{', '.join(DATA_SETS)}, or the path of a folder of images")
-    omit = {"type": int, "default": argparse.SUPPRESS}  # until PyTorch has said whether there is a GPU
-    parser.add_argument("--image-size", **omit, help="side in pixels [main.py's: 128, without a GPU 64]")
-    parser.add_argument("--faces", **omit, help="faces to train on [main.py's: 50000, without a GPU 8192]")
+    parser.add_argument("--image-size", type=int, help="side in pixels [main.py's: %(default)s]")
+    parser.add_argument("--faces", type=int, help="faces to train on [main.py's: %(default)s]")
+    parser.set_defaults(**DEFAULTS[torch.cuda.is_available()])
 
 
 def main(options: argparse.Namespace) -> None:
-    chosen = DEFAULTS[torch.cuda.is_available()] | vars(options)
     largest = CELEBA_CROP if options.dataset == "celeba" else MAX_IMAGE_SIZE
-    require_whole(1, largest, **{"--image-size": chosen["image_size"]})
-    require_whole(1, MAX_FACES, **{"--faces": chosen["faces"]})
+    require_whole(1, largest, **{"--image-size": options.image_size})
+    require_whole(1, MAX_FACES, **{"--faces": options.faces})
     if options.dataset == "celeba":
         with one_at_a_time(CELEBA):
             if not celeba.has_celeba(CELEBA):  # another process may just have fetched it
                 celeba.fetch(CELEBA)
-    dataset = open_dataset(options.dataset, chosen["image_size"], chosen["faces"])
+    dataset = open_dataset(options.dataset, options.image_size, options.faces)
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.images.items())
     print(f"{dataset.title}: {counts}; {len(dataset.attribute_names)} attributes; prepared under {DATA / 'prepared'}")

@@ -1,7 +1,5 @@
 """The small data sets of the textbooks: what torchvision reads, and the digits that scikit-learn ships."""
 
-import http.client
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +7,6 @@ import numpy as np
 from PIL import Image
 
 from leae.errors import UsageError
-
-# What torchvision and what it reads with raise when files are missing, damaged or cannot be had.
-NOT_READ = (OSError, RuntimeError, EOFError, AssertionError, ValueError, tarfile.TarError, http.client.HTTPException)
 
 
 @dataclass(frozen=True)
@@ -28,7 +23,7 @@ class SmallSet:
         return [(fit(self.images[split][i], size), one_hot[self.labels[split][i]]) for split, i in items]
 
 
-def load_torchvision(reader: str, data: Path, place: str, files: str) -> SmallSet:
+def load_torchvision(reader: str, place: str, files: str, data: Path) -> SmallSet:
     """What a class of `torchvision.datasets` reads, by the class's name.
 
     What lies in the folder `place` below `data` is read without asking the network; what is missing is downloaded.
@@ -36,34 +31,29 @@ def load_torchvision(reader: str, data: Path, place: str, files: str) -> SmallSe
     """
     from torchvision import datasets  # takes seconds to import, and only these sets need it
 
-    images, labels = {}, {}
     try:
-        for split in ("train", "test"):
-            found = getattr(datasets, reader)(data, train=split == "train", download=True)
-            pixels, numbers = np.asarray(found.data), np.asarray(found.targets)
-            if pixels.shape[1] != pixels.shape[2] or len(pixels) != len(numbers) or numbers.max() >= len(found.classes):
-                raise ValueError(f"{split} images of shape {pixels.shape} and {len(numbers)} labels do not fit")
-            images[split], labels[split] = pixels.reshape(*pixels.shape[:3], -1), numbers
-    except NOT_READ as error:
+        found = {split: getattr(datasets, reader)(data, split == "train", download=True) for split in ("train", "test")}
+    except Exception as error:  # what it reads with raises much, where files are missing, damaged or cannot be had
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         where = f"can neither be read from {data / place} nor downloaded ({reason})"
         advice = f"delete what is damaged or not the official file; then try again online, or put {files}"
         raise UsageError(f"{reader} {where}; {advice} into {data / place} by hand") from error
-    return SmallSet(images, labels, tuple(name.split(" - ")[0] for name in found.classes))  # MNIST has "0 - zero"
+    pixels = {split: np.asarray(some.data) for split, some in found.items()}
+    images = {split: some.reshape(*some.shape[:3], -1) for split, some in pixels.items()}
+    labels = {split: np.asarray(some.targets) for split, some in found.items()}
+    return SmallSet(images, labels, tuple(name.split(" - ")[0] for name in found["train"].classes))  # "0 - zero"
 
 
-def load_digits() -> SmallSet:
+def load_digits(data: Path) -> SmallSet:
     """1,797 digits of 8×8 pixels, the last tenth of them for testing."""
     from sklearn import datasets  # likewise
 
     digits = datasets.load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]  # 16 is white
     cut = len(images) - len(images) // 10  # the last tenth is mostly by other writers than those of the first
-    parts = {"train": slice(cut), "test": slice(cut, None)}
-    labels = {split: digits.target[part] for split, part in parts.items()}
-    return SmallSet(
-        {split: images[part] for split, part in parts.items()}, labels, tuple(map(str, digits.target_names))
-    )
+    train, test = slice(cut), slice(cut, None)
+    labels = {"train": digits.target[train], "test": digits.target[test]}
+    return SmallSet({"train": images[train], "test": images[test]}, labels, tuple(map(str, digits.target_names)))
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:

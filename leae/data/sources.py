@@ -4,7 +4,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -49,16 +49,15 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
     rendered for training. `UsageError` if there is no such data set, or a part is missing.
     """
     if name == "auto":
-        name = "celeba" if (found := celeba.has_celeba(CELEBA)) else "faces"
-        print(f"data: CelebA from {CELEBA}" if found else "data: no CelebA, so faces are rendered; to download it:")
-        if not found:
-            print(f"    {celeba.COMMAND}")
-    if name in DATA_SETS:
+        name = "celeba" if celeba.has_celeba(CELEBA) else "faces"
+        if name == "faces":
+            print(f"data: no CelebA, so faces are rendered; to fetch it: {celeba.COMMAND}")
+    if name in DATA_SETS:  # "./digits" is a folder, "digits" is none
         return DATA_SETS[name].find(name, image_size, face_count)
     if name and celeba.has_celeba(Path(name)):
-        return replace(celeba_source(Path(name), image_size), name=name)  # "./digits" is a folder, "digits" is none
+        return find_celeba(name, image_size, face_count)
     if name and Path(name).is_dir():
-        return replace(folder_source(Path(name), image_size), name=name)
+        return folder_source(name, image_size)
     raise UsageError(f"there is no data set {name!r}; choose auto, {', '.join(DATA_SETS)}, or a folder of images")
 
 
@@ -80,19 +79,10 @@ def _render(size: int, items: list[int]) -> list:
     return [faces.render_face(FACE_SEED, item, size) for item in items]
 
 
-def find_torchvision(reader: str, place: str, files: str, name: str, size: int, face_count: int) -> Source:
-    """What a class of torchvision's reads, downloaded where it is missing; see `small_sets.load_torchvision`."""
+def find_small_set(load: Callable[[Path], SmallSet], name: str, size: int, face_count: int) -> Source:
+    """A set that fits in memory, loaded from DATA or downloaded to it, with its classes as attributes."""
     with one_at_a_time(DATA / name):
-        return small_source(name, size, small_sets.load_torchvision(reader, DATA, place, files))
-
-
-def find_digits(name: str, size: int, face_count: int) -> Source:
-    """The digits that scikit-learn ships."""
-    return small_source(name, size, small_sets.load_digits())
-
-
-def small_source(name: str, size: int, small: SmallSet) -> Source:
-    """A set that fits in memory, with its classes as attributes."""
+        small = load(DATA)
     splits = {split: [(split, number) for number in range(len(labels))] for split, labels in small.labels.items()}
     arrays = [array for split in splits for array in (small.images[split], small.labels[split])]
     fingerprint = digest(*(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays))
@@ -101,34 +91,32 @@ def small_source(name: str, size: int, small: SmallSet) -> Source:
 
 
 def find_celeba(name: str, size: int, face_count: int) -> Source:
-    """CelebA itself; `UsageError` if it is not there."""
-    if not celeba.has_celeba(CELEBA):
-        raise UsageError(f"there is no CelebA in {CELEBA}; run {celeba.COMMAND}, or put {celeba.BY_HAND} there")
-    return replace(celeba_source(CELEBA, size), name=name, key=f"celeba-{size}", title=DATA_SETS[name].title)
-
-
-def celeba_source(root: Path, size: int) -> Source:
-    """Photographs in CelebA's layout; see `leae.data.celeba`. Nothing is scaled up."""
+    """CelebA itself, or a folder in its layout; see `leae.data.celeba`. Nothing is scaled up."""
+    root, key, title = Path(name), _folder_key(name, size), f"CelebA's layout in {name}"
+    if name in DATA_SETS:
+        root, key, title = CELEBA, f"celeba-{size}", DATA_SETS[name].title
+    if not celeba.has_celeba(root):
+        raise UsageError(f"there is no CelebA in {root}; run {celeba.COMMAND}, or put {celeba.BY_HAND} there")
     require(size <= CELEBA_CROP, "image_size", size, f"at most {CELEBA_CROP} for CelebA, whose images are cut to that")
     found = celeba.find(root)
     fingerprint = digest(_states(root, found.files), CELEBA_CROP)
     read = partial(read_images, found.archive or root, size, CELEBA_CROP)
-    key, title = _folder_key(root, size), f"CelebA's layout in {root}"
-    return Source(str(root), key, title, size, fingerprint, found.splits, read, found.attribute_names, found.attributes)
+    return Source(name, key, title, size, fingerprint, found.splits, read, found.attribute_names, found.attributes)
 
 
-def folder_source(root: Path, size: int) -> Source:
+def folder_source(name: str | Path, size: int) -> Source:
     """Any folder of images, searched recursively; see `split_names` for which are for testing.
 
     What is hidden, by a dot before its name, is left out. `UsageError` if there are no images; OSError where a folder
     cannot be read.
     """
+    root = Path(name)
     paths = [path for path in visible_files(root) if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not paths:
         raise UsageError(f"{root} has no images; expected files that end in {', '.join(SUFFIXES)}, at any depth")
     splits = split_names(path.relative_to(root).as_posix() for path in paths)
     fingerprint, read = digest(_states(root, paths), splits["test"]), partial(read_images, root, size, None)
-    return Source(str(root), _folder_key(root, size), f"images in {root}", size, fingerprint, splits, read)
+    return Source(str(name), _folder_key(name, size), f"images in {root}", size, fingerprint, splits, read)
 
 
 def split_names(names: Iterable[str]) -> dict[str, list[str]]:
@@ -162,8 +150,8 @@ def read_images(root: Path, size: int, crop: int | None, items: list[str]) -> li
     results = []
     for item in items:
         try:
-            zipped = None if root.is_dir() else _open_zip(root, root.stat().st_mtime_ns)
-            with zipped.open(item) if zipped else open(root / item, "rb") as file:
+            place = root if root.is_dir() else _open_zip(root, root.stat().st_mtime_ns)
+            with (place / item).open("rb") as file:
                 results.append(read_square(file, size, crop))
         except UNREADABLE as error:
             results.append(reason(error))
@@ -171,14 +159,15 @@ def read_images(root: Path, size: int, crop: int | None, items: list[str]) -> li
 
 
 @lru_cache(maxsize=1)
-def _open_zip(archive: Path, changed: int) -> zipfile.ZipFile:
+def _open_zip(archive: Path, changed: int) -> zipfile.Path:
     """An open zip. Its table of contents takes seconds to read at CelebA's size, so a process reads it once."""
-    return zipfile.ZipFile(archive)
+    return zipfile.Path(archive)
 
 
-def _folder_key(root: Path, size: int) -> str:
+def _folder_key(name: str | Path, size: int) -> str:
     """Readable, and different for different places."""
-    return f"{root.resolve().name}-{digest(str(root.resolve()))[:8]}-{size}"
+    root = Path(name).resolve()
+    return f"{root.name}-{digest(str(root))[:8]}-{size}"
 
 
 def _states(root: Path, paths: Iterable[Path]) -> list:
@@ -196,14 +185,17 @@ class NamedSet:
     find: Callable[[str, int, int], Source]  # its name, an image's side in pixels and a number of faces → the source
 
 
+def _torchvision(reader: str, place: str, files: str) -> Callable[[str, int, int], Source]:
+    return partial(find_small_set, partial(small_sets.load_torchvision, reader, place, files))
+
+
 IDX = "the four files train-images-idx3-ubyte.gz, train-labels-…, t10k-images-… and t10k-labels-…"
 DATA_SETS = {
     "celeba": NamedSet("CelebA", 3, find_celeba),
     "faces": NamedSet("rendered faces", 3, find_faces),
-    # Of torchvision: its class, where below data/ that expects the files that it downloads, and what these are.
     # 60,000 + 10,000 images of 28×28 pixels, twice; 50,000 + 10,000 of 32×32; 1,618 + 179 of 8×8
-    "mnist": NamedSet("MNIST", 1, partial(find_torchvision, "MNIST", "MNIST/raw", IDX)),
-    "fashion-mnist": NamedSet("Fashion-MNIST", 1, partial(find_torchvision, "FashionMNIST", "FashionMNIST/raw", IDX)),
-    "cifar10": NamedSet("CIFAR-10", 3, partial(find_torchvision, "CIFAR10", "", "cifar-10-python.tar.gz")),
-    "digits": NamedSet("scikit-learn's digits", 1, find_digits),
+    "mnist": NamedSet("MNIST", 1, _torchvision("MNIST", "MNIST/raw", IDX)),
+    "fashion-mnist": NamedSet("Fashion-MNIST", 1, _torchvision("FashionMNIST", "FashionMNIST/raw", IDX)),
+    "cifar10": NamedSet("CIFAR-10", 3, _torchvision("CIFAR10", "", "cifar-10-python.tar.gz")),
+    "digits": NamedSet("scikit-learn's digits", 1, partial(find_small_set, small_sets.load_digits)),
 }

@@ -40,16 +40,12 @@ def claiming(width, height):
 # File name → content, and what happens: the colour that it is used with, or the reason for which it is skipped.
 FILM = {"save_all": True, "append_images": [flat(colour="blue")]}
 IMAGES = {
-    "truncated": ("a.jpg", stored("JPEG")[:-200], "a.jpg ("),
-    "a text": ("a.png", b"not an image", "a.png ("),
+    "truncated": ("a.jpg", stored("JPEG")[:-200], "'a.jpg' ("),
+    "a text": ("a.png", b"not an image", "'a.png' ("),
     "a JPEG called .PNG": ("a.PNG", stored("JPEG", quality=98), RED),
-    "PostScript called .jpg": (
-        "a.jpg",
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EOF\n",
-        "a.jpg (",
-    ),
+    "PostScript called .jpg": ("a.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EOF\n", "'a.jpg' ("),
     "animated WebP": ("a.webp", stored("WEBP", lossless=True, **FILM), RED),
-    "a decompression bomb": ("a.png", claiming(60_000, 60_000), "3,600,000,000"),
+    "a decompression bomb": ("a.png", claiming(60_000, 60_000), "3600000000"),
     "a newline in its name": ("two\nlines.png", stored(), RED),
     "a newline in a bad one's name": ("two\nlines.png", b"", r"'two\nlines.png' ("),
     "a name that is no text": (b"\xff\xfe.png", stored(), RED),
@@ -69,13 +65,12 @@ def test_an_image_is_used_or_skipped_with_its_name(workplace, monkeypatch, capsy
     assert len(images) - len(others) == 9
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     if isinstance(outcome, str):
-        assert len(warnings) == 1
-        assert outcome in warnings[0]
+        assert len(others) == 0
+        assert [outcome in warning for warning in warnings] == [True]
     else:
         assert warnings == []
-    used = isinstance(outcome, tuple)
-    assert len(others) == used
-    assert not used or np.abs(others - outcome).max() <= 3
+        assert len(others) == 1
+        assert np.abs(others - outcome).max() <= 3
 
 
 PALETTE = flat().quantize(4)
@@ -135,12 +130,11 @@ def lie(field, number, size):
     return change
 
 
-USED, SKIPPED, REFUSED = "used", "000000.jpg (", r"img_align_celeba\.zip"
+USED, SKIPPED, REFUSED = "used", "000000.jpg' (", r"img_align_celeba\.zip"
 ZIPS = {
     "cut off": (lambda content: content[:-500], REFUSED),
     "an image damaged": (lambda content: content.replace(b"\xff\xd9", b"\0\0", 1), SKIPPED),
     "a size of 2 GB": (lie(24, 2**31, 4), USED),  # its bytes are all there
-    "a size too small": (lie(24, 100, 4), SKIPPED),
     "another compression": (lie(10, 99, 2), SKIPPED),
     "encrypted": (lie(8, 1, 2), SKIPPED),
     "a place beyond its end": (lie(42, 2**31, 4), SKIPPED),
@@ -153,14 +147,14 @@ def test_a_zip_that_is_damaged_or_lies_is_refused_or_its_image_skipped(workplace
     monkeypatch.setattr(prepare, "BAD_SHARE", 0.1)
     path = write_celeba(workplace / "data" / "celeba", "zip") / "img_align_celeba.zip"
     path.write_bytes(change(path.read_bytes()))
-    if outcome != REFUSED:
+    if outcome == REFUSED:
+        with pytest.raises(UsageError, match=outcome):
+            open_dataset("celeba", 64)
+    else:
         dataset, numbers = open_dataset("celeba", 64), range(outcome == SKIPPED, 12)
         assert numbers_of(dataset)["train"] == list(numbers)
         assert dataset.attributes["train"].tolist() == [attributes_of(number) for number in numbers]
         assert (SKIPPED in capsys.readouterr().err) == (outcome == SKIPPED)
-    else:
-        with pytest.raises(UsageError, match=outcome):
-            open_dataset("celeba", 64)
     assert not list(workplace.rglob("*.jpg"))  # nothing is unpacked
 
 
@@ -185,8 +179,7 @@ LISTS = {  # what is done to which list, and what of it the refusal names, or ho
     "an attribute row too many": (ATTRIBUTES, added(b"000099.jpg 1 1\n"), 20),
     "an attribute row too short": (ATTRIBUTES, replaced(SIGNS, b"000004.jpg -1\n"), r"000004\.jpg -1.* 2 "),
     "csv with a mark": (CSV, replaced(b"image_id", b"\xef\xbb\xbfimage_id"), 20),
-    "csv with a quote left open": (CSV, replaced(b"000004", b'"0'), ""),
-    "csv of one endless field": (CSV, added(b"x" * 200_000), ""),
+    "an endless line": (CSV, added(b"x" * 200_000), ""),
 }
 
 

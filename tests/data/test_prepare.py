@@ -98,33 +98,22 @@ def test_a_run_finds_its_data_set_by_identity_in_a_copy_of_what_was_prepared(wor
 
 
 def test_fewer_training_images_than_a_batch_has_are_refused_and_nothing_is_written(workplace):
-    def files():
-        return {path: path.stat().st_mtime_ns for path in workplace.rglob("*") if path.suffix != ".lock"}
-
     write_folder(workplace / "pictures", 20)
-    enough, identity = len(sources.folder_source(Path("pictures"), 16).splits["train"]), None
-    for _ in ("not prepared", "prepared", "known by its identity"):
-        before = files()
-        with pytest.raises(UsageError, match=rf"pictures.* {enough} .* {enough + 1}"):
-            open_dataset("pictures", 16, identity=identity, at_least=enough + 1)
-        assert files() == before
-        for _ in range(2):  # the second time it is verified
-            identity = open_dataset("pictures", 16, at_least=enough).identity
+    enough = len(sources.folder_source("pictures", 16).splits["train"])
+    with pytest.raises(UsageError, match=rf"pictures.* {enough} .* {enough + 1}"):
+        open_dataset("pictures", 16, at_least=enough + 1)
+    assert not PREPARED.exists()
+    open_dataset("pictures", 16, at_least=enough)
 
 
 def test_one_percent_of_unusable_images_is_skipped_and_more_is_an_error_that_leaves_nothing(workplace, capsys):
     write_folder(workplace / "pictures", 99)
     (workplace / "pictures" / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")
-    source = sources.folder_source(Path("pictures"), 16)
-    assert "broken.jpg" in source.splits["train"]
-    with pytest.raises(UsageError, match="pictures"):  # a batch of all
-        open_dataset("pictures", 16, at_least=len(source.splits["train"]))
-    warning = capsys.readouterr().err
-    assert all(part in warning for part in ("1 of 100", "broken.jpg ("))
     assert count_of(open_dataset("pictures", 16)) == 99
+    assert re.search("1 of 100.*broken.jpg", capsys.readouterr().err)
     shutil.rmtree(PREPARED)
     write_image(workplace / "pictures" / "tiny.png", 1, size=(12, 40))
-    with pytest.raises(UsageError, match=r"2 of 101.*tiny.png \(12×40.*16×16.*1%"):
+    with pytest.raises(UsageError, match=r"2 of 101.*tiny.png' \(12×40.*16×16.*1%"):
         open_dataset("pictures", 16)
     assert what_is_prepared() == []
 
@@ -132,7 +121,7 @@ def test_one_percent_of_unusable_images_is_skipped_and_more_is_an_error_that_lea
 def test_more_than_the_disk_has_room_for_is_refused_before_anything_is_read(workplace, monkeypatch):
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: SimpleNamespace(free=15_000))
     monkeypatch.setattr(sources.faces, "render_face", None)
-    with pytest.raises(UsageError, match=r"23.0kB.*15.0kB"):
+    with pytest.raises(UsageError, match=r"23,040.*15,000"):
         open_dataset("faces", 16, 20)
     assert what_is_prepared() == []
 

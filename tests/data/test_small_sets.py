@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import pickle
 import shutil
 import tarfile
@@ -123,19 +124,9 @@ def test_a_download_that_fails_or_is_another_is_refused_with_what_to_put_where(s
     assert not (served.parent / "data" / "cifar-10-batches-py").exists()  # nothing of a wrong archive is unpacked
 
 
-DAMAGE = {
-    "cut": ("train-images-idx3-ubyte", lambda content: content[:-100]),
-    "fewer labels": ("t10k-labels-idx1-ubyte", lambda content: content[:7] + b"\x13" + content[8:-1]),
-    "label values": ("t10k-labels-idx1-ubyte", lambda content: content[:-1] + b"\x63"),
-    "shape": ("train-images-idx3-ubyte", lambda content: content[:8] + b"\0\0\0\x0e\0\0\0\x38" + content[16:]),
-}
-
-
-@pytest.mark.parametrize(("name", "damage"), DAMAGE.values(), ids=DAMAGE)
-def test_damaged_files_are_refused(served, workplace, name, damage):
+def test_a_damaged_file_is_refused(served, workplace):
     find_source("mnist", 32)
-    path = workplace / "data" / "MNIST" / "raw" / name
-    path.write_bytes(damage(path.read_bytes()))
+    os.truncate(workplace / "data" / "MNIST" / "raw" / "train-images-idx3-ubyte", 1000)
     with pytest.raises(UsageError, match=r"data.MNIST.raw"):
         find_source("mnist", 32)
 
