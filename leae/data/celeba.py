@@ -52,8 +52,7 @@ def find(root: Path) -> CelebA:
     """Find the images of a CelebA below `root`, and read its lists; `UsageError` if these lack, or do not fit them."""
     archive, paths = _find_images(root)
     if not paths:
-        expected = f"{IMAGES}.zip, whole, or the folder {IMAGES} with .jpg files"
-        raise UsageError(f"{root} has no CelebA images that can be read; expected {expected}")
+        raise UsageError(f"{root} has no CelebA images that can be read; run {COMMAND}, or put {BY_HAND} there")
     images = {path.rpartition("/")[2]: path for path in paths}
     partition, attributes = (_find_list(root, archive, name) for name in (PARTITION, ATTRIBUTES))
     if partition is None:

@@ -95,8 +95,6 @@ def find_celeba(name: str, size: int, face_count: int) -> Source:
     root, key, title = Path(name), _folder_key(name, size), f"CelebA's layout in {name}"
     if name in DATA_SETS:
         root, key, title = CELEBA, f"celeba-{size}", DATA_SETS[name].title
-    if not celeba.has_celeba(root):
-        raise UsageError(f"there is no CelebA in {root}; run {celeba.COMMAND}, or put {celeba.BY_HAND} there")
     require(size <= CELEBA_CROP, "image_size", size, f"at most {CELEBA_CROP} for CelebA, whose images are cut to that")
     found = celeba.find(root)
     fingerprint = digest(_states(root, found.files), CELEBA_CROP)
