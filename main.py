@@ -80,7 +80,7 @@ RESUME = ""  # a run's folder to resume; it keeps its settings
 def main() -> None:
     run = configure(globals(), "self-teaching")  # by the command line or, with RESUME, as that run began
     schedule = Schedule(EPOCHS, MAX_STEPS, LEARNING_RATE, WARMUP, SCHEDULE)
-    device = find_device(DEVICE, PRECISION)
+    device = find_device(DEVICE)
     torch.manual_seed(SEED)
     if MODEL == "conv":
         model = build(ConvAutoencoder, channels_of(DATASET), CONV_LATENT_DIM, batch_norm=True)
@@ -120,7 +120,7 @@ def main() -> None:
                     run.plot_metrics()
                     for name, images in shown.items():
                         run.draw(name, step, grid_rows(model, images, views))
-                progress.restart(run.psnr)
+                progress.restart()
             if stop.requested or step == total_steps:
                 break
 
@@ -142,7 +142,7 @@ def main() -> None:
                 run.log("train", made, made / batches.steps_per_epoch, speed | terms | {"learning_rate": learning_rate})
     if stop.requested:
         stop.exit(step, run.folder)
-    print(summary(measures, views))
+    print(summary(measures))
     print(f"grids: {run.folder}/grids, the last: {run.folder}/grids/{split}-{total_steps:06d}.png")
 
 

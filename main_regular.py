@@ -90,7 +90,7 @@ def main() -> None:
     run = configure(globals(), "masked", "plain", "denoising", "variational")  # by the command line, or as RESUME began
     reconstruction_loss = ReconstructionLoss(RECONSTRUCTION_LOSS, OUTPUT)
     schedule = Schedule(EPOCHS, MAX_STEPS, LEARNING_RATE, WARMUP, SCHEDULE)
-    device = find_device(DEVICE, PRECISION)
+    device = find_device(DEVICE)
     torch.manual_seed(SEED)
     variational = OBJECTIVE == "variational"
     if MODEL == "conv":
@@ -150,7 +150,7 @@ def main() -> None:
                         run.draw(name, step, grid_rows(model, images, views))
                     if variational:
                         run.draw("samples", step, sample_rows(model, GRID_IMAGES, SEED, device))
-                progress.restart(run.psnr)
+                progress.restart()
             if stop.requested or step == total_steps:
                 break
 
@@ -171,7 +171,7 @@ def main() -> None:
                 run.log("train", made, made / batches.steps_per_epoch, speed | terms | {"learning_rate": learning_rate})
     if stop.requested:
         stop.exit(step, run.folder)
-    print(summary(measures, views))
+    print(summary(measures))
     print(f"grids: {run.folder}/grids, the last: {run.folder}/grids/{split}-{total_steps:06d}.png")
 
 

@@ -5,12 +5,11 @@ help, of which the first line stands in the list of commands.
 """
 
 import argparse
-import difflib
 import importlib
 import sys
 from pathlib import Path
 
-from leae.errors import UsageError, run_command
+from leae.errors import UsageError, did_you_mean, run_command
 from leae.training.settings import Parser
 
 COMMANDS = {
@@ -38,7 +37,7 @@ def about(module: str) -> str:
 def run(command: str, arguments: list[str]) -> None:
     """Run a command; a `UsageError` if there is none of that name."""
     if command not in COMMANDS:
-        advice = "".join(f", did you mean {close}?" for close in difflib.get_close_matches(command, COMMANDS, n=1))
+        advice = did_you_mean(command, COMMANDS)
         raise UsageError(f"there is no command {command}{advice}; choose one of {', '.join(COMMANDS)}")
     module, layout = importlib.import_module(COMMANDS[command]), argparse.RawDescriptionHelpFormatter
     parser = Parser(prog=f"leae {command}", description=module.__doc__, formatter_class=layout)

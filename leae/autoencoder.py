@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leae.errors import UsageError, require, require_choice, require_whole
-from leae.layers import BatchNorm1d, BatchNorm2d, SpaceToDepthShortcut, StridedConv, UpsampledConv, at_least_float32
+from leae.layers import BatchNorm, SpaceToDepthShortcut, StridedConv, UpsampledConv, at_least_float32
 
 LARGEST_SIZE = 65_536  # of any size of a model; what is larger is a slip of the hand, or of a hostile file
 MOST_PARAMETERS = 2**30  # of a model that is trained: 4 GiB, and four times that with gradients and moments
@@ -167,7 +167,7 @@ class Decoder(nn.Module):
 class Autoencoder(BaseAutoencoder):
     """The residual autoencoder, with a pooled latent (one vector an image) or a spatial one (a map of codes).
 
-    A size that cannot be built is a ValueError that names the nearest ones that can.
+    A size that cannot be built is a ValueError.
     """
 
     def __init__(
@@ -182,9 +182,7 @@ class Autoencoder(BaseAutoencoder):
     ):
         require_choice(LATENTS, latent=latent)
         require_whole(STRIDE, LARGEST_SIZE, image_size=image_size)
-        below = image_size // STRIDE * STRIDE
-        multiple = f"a multiple of {STRIDE}, of which {below} and {below + STRIDE} are the nearest"
-        require(image_size == below, "image_size", image_size, multiple)
+        require(image_size % STRIDE == 0, "image_size", image_size, f"a multiple of {STRIDE}")
         require_whole(1, LARGEST_SIZE, image_channels=image_channels, hidden_dim=hidden_dim)
         pooled, parts = latent == "pooled", 2 if self.variational else 1  # mean and log-variance are two parts
         if pooled:
@@ -199,21 +197,17 @@ class Autoencoder(BaseAutoencoder):
         grid = (image_size // STRIDE, image_size // STRIDE)
         map_shape, latent_shape = (map_channels, *grid), (latent_dim,) if pooled else (latent_dim, *grid)
         super().__init__((image_channels, image_size, image_size), latent_shape, output, settings)
-        batch_norm = BatchNorm1d(latent_dim) if pooled else BatchNorm2d(latent_dim)
-        norm = PosteriorMean() if self.variational else batch_norm
+        norm = PosteriorMean() if self.variational else BatchNorm(latent_dim)
         outputs, inputs = (parts * latent_dim, latent_dim) if pooled else (None, None)
         self.encoder = Encoder(image_channels, hidden_dim, map_shape, outputs, norm, output)
         self.decoder = Decoder(image_channels, hidden_dim, map_shape if pooled else latent_shape, inputs)
 
 
 def _require_divisor(name: str, channels: int, multiple: int, hidden_dim: int) -> None:
-    """Refuse channels that do not divide a multiple of hidden_dim, with the nearest that do."""
+    """Refuse channels that do not divide a multiple of hidden_dim."""
     require_whole(1, LARGEST_SIZE, **{name: channels})
     whole = multiple * hidden_dim
-    divisors = [divisor for divisor in range(1, whole + 1) if whole % divisor == 0]
-    nearest = sorted(sorted(divisors, key=lambda divisor: abs(divisor - channels))[:3])
-    expected = f"a divisor of {multiple} × hidden_dim = {whole}, as {', '.join(map(str, nearest))} are"
-    require(channels in divisors, name, channels, expected)
+    require(whole % channels == 0, name, channels, f"a divisor of {multiple} × hidden_dim = {whole}")
 
 
 class VariationalAutoencoder(Variational, Autoencoder):

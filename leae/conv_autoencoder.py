@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from leae.autoencoder import LARGEST_SIZE, BaseAutoencoder, BaseEncoder, PosteriorMean, Variational
 from leae.errors import require, require_whole
-from leae.layers import BatchNorm1d
+from leae.layers import BatchNorm
 
 IMAGE_SIZE = 32  # side in pixels; 28×28 digits are padded by 2
 
@@ -61,7 +61,7 @@ class ConvAutoencoder(BaseAutoencoder):
         sizes = {"image_channels": image_channels, "latent_dim": latent_dim}
         settings = {**sizes, "output": output, "batch_norm": batch_norm}
         super().__init__((image_channels, IMAGE_SIZE, IMAGE_SIZE), (latent_dim,), output, settings)
-        outputs, norm = latent_dim, BatchNorm1d(latent_dim, affine=False) if batch_norm else nn.Identity()
+        outputs, norm = latent_dim, BatchNorm(latent_dim, affine=False) if batch_norm else nn.Identity()
         if self.variational:
             outputs, norm = 2 * latent_dim, PosteriorMean()
         self.encoder = ConvEncoder(image_channels, outputs, norm, output)

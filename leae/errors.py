@@ -1,11 +1,11 @@
 """Mistakes: the exception, the checks that raise it, and the one place where it becomes a line for the user."""
 
-import errno
+import difflib
 import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -13,17 +13,6 @@ from typing import IO
 from tqdm import tqdm
 
 LARGEST_WHOLE = 10**9  # of a whole-number setting, unless it says otherwise
-
-# What to do about an operating system's error, by its number.
-ADVICE = {
-    errno.ENOSPC: "make room on the disk",
-    errno.EDQUOT: "make room on the disk",
-    errno.EFBIG: "raise the limit on the size of files, or write elsewhere",
-    errno.EACCES: "change its permissions",
-    errno.EPERM: "change its permissions",
-    errno.EROFS: "write elsewhere",
-    errno.ENOENT: "check the path, or restore it",
-}
 
 
 class UsageError(ValueError):
@@ -59,6 +48,11 @@ def require_choice(choices: Collection[str], **values) -> None:
     for name, value in values.items():
         known = isinstance(value, str) and value in choices
         require(known, name, value, f"{', '.join(others)} or {last}")
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """What a message about an unknown name says of the closest known one; empty if none is close."""
+    return "".join(f", did you mean {close}?" for close in difflib.get_close_matches(name, names, n=1))
 
 
 def first_line(error: Exception) -> str:
@@ -131,8 +125,7 @@ def _line_for(error: Exception) -> str | None:
     if isinstance(error, UsageError):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
-        advice = ADVICE.get(error.errno, "check the file, or the disk")
-        return f"{os.fsdecode(error.filename)}: {error.strerror}; {advice}"
+        return f"{os.fsdecode(error.filename)}: {error.strerror}; check the path, its permissions and the disk"
     # PyTorch, not imported here, has an exception for a GPU whose memory ran out, and none for the machine's.
     names = [kind.__name__ for kind in type(error).__mro__]
     if "MemoryError" in names or "OutOfMemoryError" in names or "DefaultCPUAllocator" in str(error):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from leae.errors import require, require_choice, require_in
-from leae.layers import at_least_float32, normalise, normalise_with
+from leae.layers import normalise, normalise_with
 from leae.whitening import Whitening, whiten
 
 NORMS = ("shared", "own", "whitened")
@@ -59,10 +59,12 @@ class Judge(nn.Module):
         project, norm = self.encoder.project, self.encoder.norm
         with torch.no_grad():
             projected = project(real)
-            target = normalise(projected, projected, norm)
+            target = normalise(projected, norm)
         codes = [project(view) for view in views]
-        codes = [normalise(code, code if self.norm == "own" else projected, norm) for code in codes]
-        if self.norm != "whitened":
+        if self.norm == "own":
+            return target, [normalise(code, norm) for code in codes]
+        codes = [normalise_with(code, projected, norm) for code in codes]
+        if self.norm == "shared":
             return target, codes
         require(ratio in self.ratios, "ratio", ratio, f"one of the judge's crop_ratios, {self.ratios}")
         whitening = self.whitenings[self.ratios.index(ratio)]
@@ -70,13 +72,6 @@ class Judge(nn.Module):
             whitening.update(target)
         W = whitening.matrix()
         return whiten(target, W), [whiten(code, W) for code in codes]
-
-    @torch.no_grad()
-    def normalise(self, codes: Tensor) -> Tensor:
-        """Codes of `encoder.project`, by the statistics of all of them, and of no other process's."""
-        codes = at_least_float32(codes)
-        variance, mean = torch.var_mean(codes, dim=[0, *range(2, codes.dim())], correction=0)
-        return normalise_with(codes, mean, variance, self.encoder.norm)
 
     @torch.no_grad()
     def update(self, encoder: nn.Module) -> None:

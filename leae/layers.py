@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leae.distributed import all_reduce_sum, world_size
-from leae.errors import require
 
 FEW = 4  # output channels up to which `conv_transpose_to_few` is faster
 
@@ -90,13 +89,11 @@ class SpaceToDepthShortcut(nn.Module):
     Space-to-depth turns channel c into the four adjacent channels 4c + 2·dy + dx. So a group of two is the mean of
     two pixels side by side, and one of 4k the mean of k channels over squares of 2×2: pooling, without a shuffled copy.
 
-    [N, in_channels, H, W] → [N, out_channels, H/2, W/2]; ValueError where out_channels does not divide 4·in_channels.
+    [N, in_channels, H, W] → [N, out_channels, H/2, W/2], where out_channels divides 4·in_channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        divides = 4 * in_channels % out_channels == 0
-        require(divides, "out_channels", out_channels, f"a divisor of 4 × {in_channels} = {4 * in_channels}")
         self.group = 4 * in_channels // out_channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,56 +119,50 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 def batch_statistics(codes: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over the global batch and over positions: [N, D] or [N, D, H, W] → [D] each."""
-    over = [0, *range(2, codes.dim())]
     if world_size() == 1:
-        variance, mean = torch.var_mean(codes, dim=over, correction=0)
+        variance, mean = torch.var_mean(codes, dim=[0, *range(2, codes.dim())], correction=0)
         return mean, variance
-    count = world_size() * codes.numel() // codes.shape[1]
-    mean = all_reduce_sum(codes.sum(over)) / count
-    centred = codes - _along(mean, codes)
-    return mean, all_reduce_sum(centred.square().sum(over)) / count
+    samples = codes.movedim(1, -1).flatten(0, -2)
+    count = world_size() * len(samples)
+    mean = all_reduce_sum(samples.sum(dim=0)) / count
+    return mean, all_reduce_sum((samples - mean).square().sum(dim=0)) / count
 
 
-def normalise(codes: Tensor, others: Tensor, norm: nn.Module) -> Tensor:
-    """Codes [N, D] or [N, D, H, W] by a batch norm with the batch statistics of others; gradients flow to both."""
-    own, codes = others is codes, at_least_float32(codes)
-    if own and world_size() == 1:
+def normalise(codes: Tensor, norm: nn.Module) -> Tensor:
+    """Codes [N, D] or [N, D, H, W] by a batch norm with their own batch statistics, through which gradients flow."""
+    codes = at_least_float32(codes)
+    if world_size() == 1:
         return F.batch_norm(codes, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
-    return normalise_with(codes, *batch_statistics(codes if own else at_least_float32(others)), norm)
+    return _standardise(codes, *batch_statistics(codes), norm)
 
 
-def normalise_with(codes: Tensor, mean: Tensor, variance: Tensor, norm: nn.Module) -> Tensor:
-    """Codes normalised with a mean and a variance [D], through which gradients flow where there are any."""
-    if not mean.requires_grad:  # F.batch_norm is faster, and takes them for constants
-        return F.batch_norm(codes, mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps)
-    scaled = (codes - _along(mean, codes)) * _along((variance + norm.eps).rsqrt(), codes)
-    return scaled if norm.weight is None else scaled * _along(norm.weight, codes) + _along(norm.bias, codes)
+def _standardise(codes: Tensor, mean: Tensor, variance: Tensor, norm: nn.Module) -> Tensor:
+    """As F.batch_norm does with a mean and a variance [D], but with gradients through these."""
+    scaled = (codes.movedim(1, -1) - mean) * (variance + norm.eps).rsqrt()
+    return (scaled if norm.weight is None else scaled * norm.weight + norm.bias).movedim(-1, 1)
 
 
-def _along(values: Tensor, codes: Tensor) -> Tensor:
-    """One value per channel, shaped to broadcast against codes."""
-    return values.view(1, -1, *[1] * (codes.dim() - 2))
+def normalise_with(codes: Tensor, others: Tensor, norm: nn.Module) -> Tensor:
+    """Codes by a batch norm with the batch statistics of others, which are constants."""
+    mean, variance = batch_statistics(at_least_float32(others))
+    codes = at_least_float32(codes)
+    return F.batch_norm(codes, mean, variance, norm.weight, norm.bias, training=False, eps=norm.eps)
 
 
-class _OverTheGlobalBatch:
-    """Makes one of PyTorch's batch norms take its statistics over all processes' rows, in float32 or better."""
+class BatchNorm(nn.BatchNorm2d):
+    """PyTorch's over the batch, and over positions: [N, D] or [N, D, H, W]; of all processes, in float32 or better."""
+
+    def _check_input_dim(self, codes: Tensor) -> None:
+        """Any number of positions is right."""
 
     def forward(self, codes: Tensor) -> Tensor:
         codes = at_least_float32(codes)
         if not self.training or world_size() == 1:
             return super().forward(codes)
         mean, variance = batch_statistics(codes)
-        count = world_size() * codes.numel() // codes.shape[1]
+        count = world_size() * codes.numel() // len(mean)
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)  # the unbiased one, as PyTorch does
-        return normalise_with(codes, mean, variance, self)
-
-
-class BatchNorm1d(_OverTheGlobalBatch, nn.BatchNorm1d):
-    """Over the batch: [N, D]."""
-
-
-class BatchNorm2d(_OverTheGlobalBatch, nn.BatchNorm2d):
-    """Over the batch and positions: [N, D, H, W]."""
+        return _standardise(codes, mean, variance, self)

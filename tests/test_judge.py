@@ -67,16 +67,6 @@ def test_running_statistics_are_neither_moved_nor_read():
 
 
 @pytest.mark.parametrize("latent", ["pooled", "spatial"])
-def test_an_evaluation_normalises_over_all_codes_of_this_process_at_once(latent, monkeypatch):
-    source = encoder(latent)
-    monkeypatch.setenv("WORLD_SIZE", "2")  # a process that evaluates by itself waits for no other
-    codes = source.project(views(count=7))
-    torch.testing.assert_close(Judge(source).normalise(codes), normalise(codes, codes, source.norm))
-    if latent == "pooled":
-        torch.testing.assert_close(Judge(source).normalise(codes[:1]), source.norm.bias[None])
-
-
-@pytest.mark.parametrize("latent", ["pooled", "spatial"])
 def test_each_kind_of_real_view_is_whitened_by_its_own_average_which_training_alone_moves(latent):
     judge = Judge(encoder(latent), epsilon=0.3, crop_ratios=(0.5, 1.0))
     for ratio in (1.0, 0.5):  # a first step's average is the covariance of its real view
@@ -85,7 +75,6 @@ def test_each_kind_of_real_view_is_whitened_by_its_own_average_which_training_al
     before = copy.deepcopy(judge.state_dict())
     judge.eval()
     assert judge(views(3), views(4))[0].isfinite().all()
-    judge.normalise(judge.encoder.project(views(3)))
     assert all(torch.equal(before[name], value) for name, value in judge.state_dict().items())
     with pytest.raises(UsageError, match=r"ratio is 0\.3.*crop_ratios"):
         judge(views(3), views(4), ratio=0.3)

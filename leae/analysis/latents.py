@@ -16,7 +16,6 @@ without their attributes.
 """
 
 import argparse
-import difflib
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -34,7 +33,7 @@ from leae.analysis.trained import TrainedRun, add_run_arguments, draw_training, 
 from leae.codes import effective_rank, sigreg_statistics
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
-from leae.errors import UsageError, require, require_whole
+from leae.errors import UsageError, did_you_mean, require, require_whole
 from leae.randomness import generator
 from leae.training.device import find_device
 from leae.training.evaluation import evaluation_mode, sample_images
@@ -294,8 +293,11 @@ def main(options: argparse.Namespace) -> None:
     dataset = run.open_data()
     if (name := options.attribute) is not None:
         names = dataset.attribute_names
-        advice = "".join(f"; did you mean {close}?" for close in difflib.get_close_matches(name, names, n=1))
-        expected = f"one of {', '.join(names)}{advice}" if names else f"left out, for {dataset.title} has no attributes"
+        expected = (
+            f"one of {', '.join(names)}{did_you_mean(name, names)}"
+            if names
+            else f"left out, for {dataset.title} has no attributes"
+        )
         require(name in names, "--attribute", name, expected)
         share = dataset.attributes["train"][:, names.index(name)].mean()
         require(0 < share < 1, "--attribute", name, "one that some training images have and some lack")

@@ -11,10 +11,10 @@ from leae.distributed import world_size
 from leae.errors import UsageError, first_line, require
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
-def find_device(name: str, precision: str = "auto") -> torch.device:
+def find_device(name: str) -> torch.device:
     """The device of that name, ready for training; of several GPUs that torchrun's processes share, this one's.
 
     A `UsageError` if there is no such device here, or if there are more processes than GPUs.
@@ -26,8 +26,6 @@ def find_device(name: str, precision: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, ImportError) as error:  # PyTorch built without CUDA asserts
         raise UsageError(f"PyTorch cannot use the device {name!r} here; choose another, such as cpu") from error
     device = torch.device(name)
-    if precision == "bfloat16" and not has_bfloat16(device):
-        print("precision: bfloat16, but this device has no such instructions: steps will be slow")
     if device.type == "cuda":
         if world_size() > 1:
             processes, count = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
@@ -38,22 +36,20 @@ def find_device(name: str, precision: str = "auto") -> torch.device:
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True  # the shapes of a step never change
     else:
-        keep_freed_memory(True)
+        keep_freed_memory()
     return device
 
 
-def keep_freed_memory(keep: bool) -> None:
-    """Whether glibc keeps large freed blocks for the next step, as a GPU's allocator does.
+def keep_freed_memory() -> None:
+    """Have glibc keep large freed blocks for the next step, as a GPU's allocator does.
 
     By default it gives them back to the system, which fills every page with zeros again when a step wants it.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(M_MMAP_MAX, 0 if keep else 65_536)
-    mallopt(M_MMAP_THRESHOLD, 32 << 20)  # where its own adjustment ends up, and the trim threshold likewise
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if keep else 64 << 20)
-    mallopt(M_TOP_PAD, 64 << 20 if keep else 128 << 10)
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TOP_PAD, 64 << 20)
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -14,7 +14,7 @@ from leae.codes import dead_dimensions, effective_rank
 from leae.data.batches import Images, chunks_of, to_float
 from leae.distributed import all_reduce_sum, rank
 from leae.judge import Judge
-from leae.layers import float64_device
+from leae.layers import float64_device, normalise
 from leae.masking import add_noise, draw_boxes, fill_squares, mask_side
 from leae.randomness import generator
 
@@ -115,34 +115,10 @@ def mean_image(images: Images) -> Tensor:
     return torch.from_numpy(total / len(images)).permute(2, 0, 1).float() / 255
 
 
-def references(train: Images, held_out: Images, views: Views, device: torch.device) -> dict[str, float]:
-    """The PSNR of two answers without a model: the views as they are, and the mean of up to 20,000 training images.
-
-    Both arrays are uint8 [N, S, S, C]; the names are "psnr_masked_input", or "psnr_noisy_input", and "psnr_mean_image".
-    """
-    mean = mean_image(train[:AVERAGED]).to(device)
-    as_it_is, average = (_mean_psnr(held_out, a, device) for a in (views, lambda batch, first: mean))
-    return {f"psnr_{views.name}_input": as_it_is, "psnr_mean_image": average}
-
-
-def summary(measures: dict[str, float], views: Views) -> str:
+def summary(measures: dict[str, float]) -> str:
     """A line with the PSNR that an `Evaluation` measured, beside its references."""
-    name, value = views.name, {name: f"{value:.2f} dB" for name, value in measures.items()}
-    return (
-        f"held-out PSNR: {value['psnr_clean']} clean, {value[f'psnr_{name}']} {name}; "
-        f"without a model: {name} input {value[f'psnr_{name}_input']}, mean training image {value['psnr_mean_image']}"
-    )
-
-
-def _mean_psnr(images: Images, answer: Callable[[Tensor, int], Tensor], device: torch.device) -> float:
-    """Mean PSNR of `answer`, a function of a batch and of its first image's number, against the images.
-
-    Processes that share a run share the images.
-    """
-    chunks = chunks_of(images, device, share=True)
-    total = sum(psnr(answer(chunk, first), chunk).sum().item() for first, chunk in chunks)
-    total = torch.tensor(total, dtype=torch.float64, device=float64_device(device))
-    return all_reduce_sum(total).item() / len(images)
+    psnrs = {name.removeprefix("psnr_"): value for name, value in measures.items() if name.startswith("psnr_")}
+    return "held-out PSNR: " + ", ".join(f"{name.replace('_', ' ')} {value:.2f} dB" for name, value in psnrs.items())
 
 
 class Evaluation:
@@ -154,7 +130,11 @@ class Evaluation:
 
     def __init__(self, train: Images, held_out: Images, views: Views, device: torch.device):
         self.held_out, self.views, self.device = held_out, views, device
-        self.references = references(train, held_out, views, device)
+        mean = mean_image(train[:AVERAGED]).to(device)
+        self.references = {
+            f"psnr_{views.name}_input": self._mean_psnr(views),
+            "psnr_mean_image": self._mean_psnr(lambda batch, first: mean),
+        }
         self.encoded = to_float(held_out[:MOST_CODES], device) if len(held_out) >= FEWEST_CODES else None
         self.collapsed = set()
 
@@ -162,13 +142,16 @@ class Evaluation:
         """Figures by name, after so many steps. Warns where codes have collapsed, once when it begins.
 
         "psnr_clean", and "psnr_masked" or "psnr_noisy": mean PSNR in dB of the reconstructions of images, and of their
-        views, both against the images; those of `references`; "encoder_effective_rank", "encoder_dead_dimensions",
-        and the same of the judge, where there is one and codes are finite.
+        views, both against the images. "psnr_masked_input" and "psnr_mean_image": that of two answers without a model,
+        the views as they are, and the mean of up to 20,000 training images. "encoder_effective_rank",
+        "encoder_dead_dimensions", and the same of the judge, where there is one and codes are finite.
         """
-        held_out, views = self.held_out, self.views
-        clean = _mean_psnr(held_out, lambda images, first: reconstruct(model, images), self.device)
-        corrupted = _mean_psnr(held_out, lambda images, first: reconstruct(model, views(images, first)), self.device)
-        measures = {"psnr_clean": clean, f"psnr_{views.name}": corrupted, **self.references}
+        views = self.views
+        measures = {
+            "psnr_clean": self._mean_psnr(lambda images, first: reconstruct(model, images)),
+            f"psnr_{views.name}": self._mean_psnr(lambda images, first: reconstruct(model, views(images, first))),
+            **self.references,
+        }
         if self.encoded is None:
             return measures
         chunks = [chunk for _, chunk in chunks_of(self.encoded, self.device)]
@@ -176,11 +159,22 @@ class Evaluation:
             codes = {"encoder": torch.cat([model.encode(chunk) for chunk in chunks])}
         if judge is not None:
             with evaluation_mode(judge):
-                codes["judge"] = judge.normalise(torch.cat([judge.encoder.project(chunk) for chunk in chunks]))
+                projected = torch.cat([judge.encoder.project(chunk) for chunk in chunks])
+                codes["judge"] = normalise(projected, judge.encoder.norm)
         for name, code in codes.items():
             if code.isfinite().all():  # else nothing of it will be saved
                 measures |= self._health_of(name, code, step)
         return measures
+
+    def _mean_psnr(self, answer: Callable[[Tensor, int], Tensor]) -> float:
+        """Mean PSNR of `answer`, a function of a batch and of its first image's number, against held-out images.
+
+        Processes that share a run share the images.
+        """
+        chunks = chunks_of(self.held_out, self.device, share=True)
+        total = sum(psnr(answer(chunk, first), chunk).sum().item() for first, chunk in chunks)
+        total = torch.tensor(total, dtype=torch.float64, device=float64_device(self.device))
+        return all_reduce_sum(total).item() / len(self.held_out)
 
     def _health_of(self, name: str, codes: Tensor, step: int) -> dict[str, float]:
         """Effective rank and dead dimensions of codes; a warning if they have collapsed since the last time."""

@@ -3,7 +3,6 @@
 import math
 import os
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -20,7 +19,6 @@ from leae.distributed import all_reduce_mean, barrier, rank, world_size
 from leae.errors import UsageError, signals_to_end
 
 BAR = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
-ROOM = 43  # columns of the terminal that a bar needs beside what is said of a step
 
 
 @dataclass(frozen=True)
@@ -117,9 +115,8 @@ class Progress:
             self.step = step
             yield step
 
-    def restart(self, psnr: str = "") -> None:
-        """Measure from here on: an evaluation, or a checkpoint, took time. The bar shows the last held-out PSNR."""
-        self.psnr = psnr
+    def restart(self) -> None:
+        """Measure from here on: an evaluation, or a checkpoint, took time."""
         self.restarted = self.clock = time.perf_counter()
         self.first_timed = self.step
 
@@ -129,7 +126,7 @@ class Progress:
         return (time.perf_counter() - self.restarted) / 60
 
     def show(self, terms: dict[str, float]) -> float:
-        """Show the loss terms of the step just made on the bar; images per second since the last call.
+        """Show speed and loss of the step just made on the bar; images per second since the last call.
 
         A term that is not finite any more is a `UsageError`.
         """
@@ -140,9 +137,5 @@ class Progress:
                 raise UsageError(f"{name} is {value} after step {made}, training has diverged; lower LEARNING_RATE")
         speed = (made - self.first_timed) * self.batch_size / (time.perf_counter() - self.clock)
         self.first_timed, self.clock = made, time.perf_counter()
-        text, room = f"{speed:.0f} img/s", shutil.get_terminal_size().columns - ROOM
-        others = (f"{term} {value:.3f}" for term, value in terms.items() if term != "loss")
-        for entry in (f"loss {terms['loss']:.3f}", self.psnr, *others):
-            text += f", {entry}" if entry and len(text) + len(entry) + 2 <= room else ""
-        self.bar.set_postfix_str(text)
+        self.bar.set_postfix_str(f"{speed:.0f} img/s, loss {terms['loss']:.3f}")
         return speed

@@ -1,6 +1,5 @@
 """Pictures: labelled rows of images under a title, and the curves of a run."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -31,7 +30,7 @@ def draw_grid(
     `rows` are float [N, C, S, S] in [0, 1] by label, as many images and of the same size in every row. A label, like
     the title, may have several lines. `boxes` are, for each image, row, column and side in its pixels of a square to
     outline in every row. `columns` stand above the N columns, `captions` by label below each image of that row, one
-    line each; what is too long is cut.
+    short line each.
     """
     captions = captions or {}
     font = ImageFont.truetype(FONT, FONT_SIZE)
@@ -46,7 +45,7 @@ def draw_grid(
     pen.text((8, 6), title, fill="black", font=font)
     for column, text in enumerate(columns or []):
         middle = margin + column * (tile + GAP) + tile // 2
-        pen.text((middle, head - LINE // 2), cut(text, tile, font.getlength), fill="black", font=font, anchor="mm")
+        pen.text((middle, head - LINE // 2), text, fill="black", font=font, anchor="mm")
     top = head
     for label, images in rows.items():
         pen.text((8, top + tile // 2), label, fill="black", font=font, anchor="lm")
@@ -58,8 +57,8 @@ def draw_grid(
                 y, x, side = (scale * value for value in boxes[column])
                 pen.rectangle((left + x - 1, top + y - 1, left + x + side, top + y + side), outline=OUTLINE)
             if label in captions:
-                text = cut(captions[label][column], tile, font.getlength)
-                pen.text((left + tile // 2, top + tile + LINE // 2), text, fill="black", font=font, anchor="mm")
+                below = (left + tile // 2, top + tile + LINE // 2)
+                pen.text(below, captions[label][column], fill="black", font=font, anchor="mm")
         top += tile + GAP + LINE * (label in captions)
     return picture
 
@@ -73,37 +72,30 @@ def _width(text: str, font) -> int:
     return max(int(font.getlength(line)) for line in text.split("\n"))
 
 
-def cut(text: str, width: float, length: Callable[[str], float] = len) -> str:
-    """The text on one line, its end left out where it is longer than the width: in letters, or by another `length`."""
+def cut(text: str, width: int) -> str:
+    """The text on one line of so many letters, its end left out where it is longer."""
     text = " ".join(text.split())
-    if length(text) <= width:
-        return text
-    return next(short for end in range(len(text), -1, -1) if length(short := text[:end] + "…") <= width)
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def draw_metrics(columns: list[str], rows: list[dict[str, str]], title: str) -> Figure:
     """metrics.csv, by columns and rows, as curves: loss and its terms, held-out PSNR, effective ranks, rate."""
-    figure = Figure(figsize=(15, 8), dpi=110)
+    figure = Figure(figsize=(15, 8), dpi=110, layout="constrained")
     figure.suptitle(title)
-    # A layout engine would draw it twice. Legends stand beside their panels.
-    margins = {"left": 0.06, "right": 0.87, "bottom": 0.07, "top": 0.9, "wspace": 0.55, "hspace": 0.28}
-    (losses, quality), (ranks, rates) = figure.subplots(2, 2, gridspec_kw=margins)
+    (losses, quality), (ranks, rates) = figure.subplots(2, 2)
     logged = {name for row in rows if row["split"] == "train" for name in row} - {"images_per_second"}
     for name in columns[3:]:
         points = [(int(row["step"]), float(row[name])) for row in rows if name in row]
         axes = rates if name == "learning_rate" else losses if name in logged else None
         axes = quality if name.startswith("psnr") else ranks if name.endswith("effective_rank") else axes
         if points and axes:
-            number, reference = len(axes.lines), name.endswith(("_input", "_image"))
-            style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[2 if reference else number // 5 % 2]}
-            label = name.removeprefix("psnr_").replace("_", " ")
-            axes.plot(*zip(*points, strict=True), label=label, marker="" if reference else ".", ms=4, **style)
+            axes.plot(*zip(*points, strict=True), ".-", label=name.removeprefix("psnr_").replace("_", " "))
     titles = {losses: "training loss and its terms", quality: "held-out PSNR (dB)"}
     for axes, said in (titles | {ranks: "effective rank of held-out codes", rates: "learning rate"}).items():
         axes.set(title=said, xlabel="step")
         axes.grid(alpha=0.3)
         if axes.has_data():
-            axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+            axes.legend(fontsize="small")
     losses.set_yscale("log" if losses.has_data() else "linear")
     return figure
 

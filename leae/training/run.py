@@ -29,13 +29,14 @@ from leae.checkpoints import (
 )
 from leae.data.prepare import Dataset
 from leae.distributed import rank
-from leae.errors import UsageError, require
+from leae.errors import UsageError, first_line, require
 from leae.files import write_csv, write_json
 from leae.judge import Judge
 from leae.training.device import device_name
 from leae.training.pictures import draw_grid, draw_metrics, save_picture
 
 RUNS = Path("runs")
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what reading such a file raises
 CHECKPOINTS = ("000", "020", "040", "060", "080", "100")  # percent of a run at which one is kept
 # Constants that may change when a run is resumed, as they are no part of the experiment.
 CHANGEABLE = ("DEVICE", "COMPILE", "LOG_EVERY", "GRID_EVERY", "GRID_IMAGES", "SAVE_MINUTES")
@@ -242,12 +243,6 @@ class Run:
         rows = ([row.get(name, "") for name in self.columns] for row in self.rows)
         write_csv(self.folder / "metrics.csv", self.columns, rows)
 
-    @property
-    def psnr(self) -> str:
-        """The last held-out PSNR of clean images, as a text; empty where there is none."""
-        values = [row["psnr_clean"] for row in self.rows if "psnr_clean" in row]
-        return f"PSNR {float(values[-1]):.2f}" if values else ""
-
     def read_metrics(self) -> list[dict[str, str]]:
         """The rows of metrics.csv, whose columns are kept; raises what `read_metrics` does."""
         self.columns, rows = read_metrics(self.folder)
@@ -271,32 +266,23 @@ def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None
     """Give the model of a new run with these settings a checkpoint's weights; the steps that they have had.
 
     The judge is the checkpoint's, or a copy of the encoder where that has none of this kind. Raises what
-    `load_checkpoint` does, and a `UsageError` that names both sizes if the weights do not fit the model.
+    `load_checkpoint` does, and a `UsageError` that names the sizes that differ if the weights do not fit the model.
     """
     source, step = load_checkpoint(path)
     try:
         model.load_state_dict(source.state_dict())
     except RuntimeError as error:
-        own, stored = sizes_of(model), sizes_of(source)
-        name = next(name for name in own if name in stored and own[name] != stored[name])
-        said = f"{name.upper() if name.upper() in settings else name} is {own[name]}, and {stored[name]} in {path}"
-        raise UsageError(f"{said}; it must be the same to use these weights") from error
+        own, stored = ({"model": type(each).__name__, **each.settings} for each in (model, source))
+        same = {name for name in own if own[name] == stored.get(name)}
+        differing = [f"{name} is {own[name]}, and {stored.get(name)} in {path}" for name in own if name not in same]
+        raise UsageError(f"{'; '.join(differing)}: weights of other sizes cannot be used") from error
     if judge:
         judge.encoder.load_state_dict(model.encoder.state_dict())
         header, tensors = read_checkpoint(path)
-        kind = ["JUDGE_LIVE", "JUDGE_NORM"] + ["CROP_RATIOS"] * (judge.norm == "whitened")
-        if json.dumps([header["run"].get(name) for name in kind]) == json.dumps([settings[name] for name in kind]):
+        kind = ("JUDGE_LIVE", "JUDGE_NORM", "CROP_RATIOS")
+        if all(tuples(header["run"].get(name)) == settings[name] for name in kind):
             judge.load_state_dict(part_of(tensors, "judge"))
     return step
-
-
-def sizes_of(model: BaseAutoencoder) -> dict:
-    """What the shapes of a model's weights depend on; the latent's size has the name of its constant."""
-    kind, sizes = model.settings.get("latent", "conv"), dict(model.settings)
-    sizes[{"pooled": "LATENT_DIM", "spatial": "SPATIAL_DIM", "conv": "CONV_LATENT_DIM"}[kind]] = sizes.pop("latent_dim")
-    for name in ("output", "image_size") if kind == "spatial" else ("output",):
-        del sizes[name]
-    return {"the model": type(model).__name__, **sizes}
 
 
 def require_new(name: str) -> None:
@@ -320,13 +306,12 @@ def read_settings(folder: Path) -> dict:
         texts = (kind, *(content["data"][name] for name in ("name", "title", "identity")))
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("kind or data are not texts")
-    except KeyError as error:
-        said = f"{folder}/settings.json has no {error}: the run is of another version of leae"
-        raise UsageError(f"{said}; train it again") from error
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (FileNotFoundError, NotADirectoryError, *MALFORMED) as error:
         known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
-        message = f"{folder} is not a run's folder (no settings.json of a run); runs here: {known}"
-        raise UsageError(message) from error
+        said = (
+            f"{folder} is not the folder of a run of this version: no settings.json, or another ({first_line(error)})"
+        )
+        raise UsageError(f"{said}; runs here: {known}") from error
     return {**content, "settings": settings}
 
 
@@ -344,6 +329,6 @@ def read_metrics(folder: Path) -> tuple[list[str], list[dict[str, str]]]:
             if None in row or None in row.values() or int(row["step"]) < 0:
                 raise ValueError(f"the row of step {row['step']} does not have {len(columns)} columns")
             [float(row[name]) for name in columns[2:] if row[name]]
-    except (ValueError, TypeError, LookupError, csv.Error) as error:
+    except (*MALFORMED, csv.Error) as error:
         raise UsageError(f"{path} is damaged ({error}); move it away to resume without these rows") from error
     return columns, [{name: value for name, value in row.items() if value} for row in rows]

@@ -7,7 +7,6 @@ the values that each may have. What depends on several of them, the method refus
 
 import argparse
 import ast
-import difflib
 import re
 from pathlib import Path
 
@@ -15,13 +14,13 @@ from leae import conv_autoencoder
 from leae.autoencoder import LARGEST_SIZE, LATENTS, OUTPUTS
 from leae.data.prepare import MAX_FACES, MAX_IMAGE_SIZE
 from leae.distributed import world_size
-from leae.errors import LARGEST_WHOLE, UsageError, require, require_choice, require_in, require_whole
+from leae.errors import LARGEST_WHOLE, UsageError, did_you_mean, require, require_choice, require_in, require_whole
 from leae.judge import NORMS
 from leae.masking import crop_side, mask_side
 from leae.objective import OBJECTIVES
 from leae.reconstruction import LOSSES
 from leae.training.device import PRECISIONS
-from leae.training.run import CHANGEABLE, Run, require_new
+from leae.training.run import CHANGEABLE, Run, require_new, tuples
 
 WHOLE = (1, LARGEST_WHOLE)
 SIZE = (1, LARGEST_SIZE)
@@ -93,8 +92,7 @@ class Parser(argparse.ArgumentParser):
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
         if unknown:
             option = unknown[1].split("=")[0]
-            close = difflib.get_close_matches(option, self._option_string_actions, n=1, cutoff=0.75)
-            message = f"there is no option {option}" + (f", did you mean {close[0]}?" if close else "")
+            message = f"there is no option {option}{did_you_mean(option, self._option_string_actions)}"
         raise UsageError(f"{message.rstrip('; ')}; --help lists the options")
 
 
@@ -107,8 +105,9 @@ def configure(namespace: dict, *kinds: str) -> Run:
     """
     chosen = parse_command_line(namespace)
     namespace.update(chosen)
-    run = Run.resume(namespace["RESUME"], *kinds) if namespace["RESUME"] else None
-    if run:
+    run = None
+    if namespace["RESUME"]:
+        run = Run.resume(namespace["RESUME"], *kinds)
         namespace.update({**resumed_settings(run, constants_of(namespace), chosen), **chosen})
     elif namespace["NAME"]:
         require_new(namespace["NAME"])
@@ -131,8 +130,6 @@ def resumed_settings(run: Run, constants: dict, chosen: dict) -> dict:
     if differing:
         said = f"{min(differing)} is not in both the script and {run.folder}/settings.json"
         raise UsageError(f"{said}; use the version of leae that started it")
-    if chosen.get("INIT"):
-        raise UsageError("--init starts a new run, --resume continues one; leave one of them out")
     for name, value in chosen.items():
         if name not in ("RESUME", *CHANGEABLE) and run.settings[name] != value:
             kept = f"{name} is {run.settings[name]} in {run.folder}, not {value}"
@@ -226,11 +223,7 @@ def parse_command_line(namespace: dict) -> dict:
         if isinstance(default, bool):
             group.add_argument(option_of(name), dest=name, action=argparse.BooleanOptionalAction, help=text)
             continue
-        several = isinstance(default, tuple)
-        kind = type(default[0]) if several and default else float if several else type(default)
-        nargs = "+" if several else None
-        quoted = list(dict.fromkeys(re.findall('"([^"]+)"', comment)))
-        metavar = f"{{{','.join(quoted)}}}" if default in quoted else kind.__name__.upper()
+        kind, nargs = (float, "+") if isinstance(default, tuple) else (type(default), None)
+        metavar = kind.__name__.upper()
         group.add_argument(option_of(name), dest=name, nargs=nargs, type=kind, metavar=metavar, help=text)
-    chosen = vars(parser.parse_args())
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
+    return {name: tuples(value) for name, value in vars(parser.parse_args()).items()}

@@ -47,7 +47,7 @@ def test_psnr_is_taken_in_evaluation_mode_against_the_clean_images_beside_two_an
     }
     assert {name: measures[name] for name in expected} == pytest.approx(expected, abs=1e-3)
     assert model.training
-    line = evaluation.summary(measures, views)
+    line = evaluation.summary(measures)
     assert all(f"{value:.2f} dB" in line for value in expected.values())
 
 

@@ -75,18 +75,17 @@ def test_a_judge_of_the_same_kind_is_taken_over_and_else_the_encoder_copied(tmp_
 @pytest.mark.parametrize(
     ("sizes", "says"),
     [
-        ({"latent_dim": 8}, "LATENT_DIM is 8, and 4 in .*100.safetensors"),
-        ({"hidden_dim": 8, "map_channels": 8}, "HIDDEN_DIM is 8, and 4"),
-        ({"latent": "spatial"}, "LATENT is spatial, and pooled"),
+        ({"latent_dim": 8}, "latent_dim is 8, and 4 in .*100.safetensors"),
+        ({"hidden_dim": 8, "map_channels": 8}, "hidden_dim is 8, and 4"),
+        ({"latent": "spatial"}, "latent is spatial, and pooled"),
         ({"image_channels": 1}, "image_channels is 1, and 3"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_with_both_sizes(tmp_path, sizes, says):
     model = make_training(steps=0)[0]
     write_checkpoint(tmp_path / "100.safetensors", model, 7, state_of(model))
-    run = dict.fromkeys(["LATENT_DIM", "HIDDEN_DIM", "LATENT"])
     with pytest.raises(UsageError, match=says):
-        init_from_checkpoint(tmp_path / "100.safetensors", Autoencoder(**{**SIZES, **sizes}), None, run)
+        init_from_checkpoint(tmp_path / "100.safetensors", Autoencoder(**{**SIZES, **sizes}), None, {})
 
 
 def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_from_the_weights_again(workplace):
@@ -101,7 +100,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_from_the_weig
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("--init source --resume source", "--init .*--resume"),
+        ("--init elsewhere --resume source", "INIT is .*elsewhere"),
         ("--init source --model conv", "ConvAutoencoder, .*Autoencoder in source"),
         ("--resume exported", "exported .*--init exported"),
         ("--name .own", "NAME is '.own'"),

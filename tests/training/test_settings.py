@@ -51,7 +51,6 @@ def test_help_lists_every_constant_with_its_comment_and_value(monkeypatch, names
     assert all(option_of(name) in text for name in constants_of(namespace))
     assert all(" ".join(comment.split()) in text for _, comment in comments_of(Path("main.py")).values())
     assert "[0.25 0.5]" in text
-    assert "--model {residual,conv}" in text
     assert "optimisation: --batch-size INT images per step" in text
 
 
