@@ -6,16 +6,12 @@
 
 The settings are main.py's constants and the published ones. Columns: the median rate in images/s, and the range; what
 share that is of the rate of a large matrix product in the same precision (above 100 % on CPUs whose convolutions are
-the faster ones); the most memory in use, of a GPU or of this process; how long the first step took, in which compiling
-happens (sooner where PyTorch's cache has what it needs); and, on a GPU, how often the host waits for it in a step.
+the faster ones); how long the first step took, in which compiling happens (sooner where PyTorch's cache has what it
+needs); and on a GPU the most memory in use, and how often the host waits for the GPU in a step.
 """
 
 import argparse
-import ctypes
 import gc
-import platform
-import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -28,7 +24,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from leae.autoencoder import Autoencoder
-from leae.data.batches import Batches, ImageFile
+from leae.data.batches import Batches
 from leae.errors import require_whole
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
@@ -49,8 +45,7 @@ SETTINGS = {
     "latent512": ("published, latent 512", True, {**PUBLISHED, "LATENT_DIM": 512}),
     "spatial": ("published, spatial latent 32", True, {**PUBLISHED, "LATENT": "spatial", "SPATIAL_DIM": 32}),
 }
-# The columns of a setting's table, and their widths.
-HEADS = {"": 18, "images/s": 8, "range": 18, "of product": 10, "memory": 10, "first step": 10, "waits": 5}
+ROW = "  {:18}  {:>8}  {:>18}  {:>10}  {:>10}  {:>10}  {:>5}"  # of a setting's table
 
 
 class Training:
@@ -67,10 +62,6 @@ class Training:
         self.judge = Judge(self.model.encoder, c.JUDGE_DECAY, c.JUDGE_NORM, c.WHITENING_EPSILON, c.CROP_RATIOS)
         options = {"weight_decay": c.WEIGHT_DECAY, "fused": True}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), c.LEARNING_RATE, **options)
-
-    def compile(self) -> bool:
-        """Compile what main.py compiles; whether that works here."""
-        return compile_if_it_works(self.model.encoder, self.model.decoder, self.judge.encoder)
 
     def step(self) -> None:
         images, draws = self.batches.at(self.steps), generator(0, "step", self.steps, self.device)
@@ -93,28 +84,13 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
-    """The most bytes in use during a piece of work: on a GPU PyTorch's, on Linux the process's, elsewhere None."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        work()
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform != "linux":
-        return None
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
-    work()
-    return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-
-
 def host_waits(work: Callable[[], object]) -> int:
     """How often the host waits for the GPU during a piece of work, as far as PyTorch notices."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
-        try:
-            work()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+        work()
+        torch.cuda.set_sync_debug_mode("default")
     return sum("called a synchronizing CUDA operation" in str(warning.message) for warning in caught)
 
 
@@ -132,59 +108,37 @@ def flop_per_image(training: Training) -> float:
     return counter.get_total_flops() / training.batches.batch_size
 
 
-def forget() -> None:
-    """Free what earlier trainings have left, so that it does not count as memory of the next."""
-    torch.compiler.reset()  # every program is compiled anew
-    gc.collect()
-    if platform.libc_ver()[0] == "glibc":  # which keeps freed memory; see `keep_freed_memory`
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def row_of(*texts: str) -> str:
-    """A line of a setting's table."""
-    first, *others = (text.rjust(width) for text, width in zip(texts, HEADS.values(), strict=True))
-    return "  ".join(("", first.strip().ljust(HEADS[""]), *others)).rstrip()
-
-
-def time_steps(training: Training, compiled: bool, steps: int, flop: float, rate: float) -> float:
-    """Time some steps and print their row; the median in seconds.
+def time_steps(name: str, training: Training, steps: int, flop: float, rate: float) -> str:
+    """Time some steps: a row of the table.
 
     An image takes so many floating-point operations, and a matrix product makes so many of them in a second.
     """
-    device, batch_size = training.device, training.batches.batch_size
+    device, batch_size, memory, waits = training.device, training.batches.batch_size, "", ""
     first = seconds_of(training.step, device)
-    peak = peak_memory(training.step, device)
-    waits = host_waits(training.step) if device.type == "cuda" else ""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        waits = host_waits(training.step)
+        memory = f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
     seconds = [seconds_of(training.step, device) for _ in range(steps)]
-    speed = batch_size / np.median(seconds)
-    print(
-        row_of(
-            f"{training.precision}, compiled" if compiled else training.precision,
-            f"{speed:.1f}",
-            f"{batch_size / max(seconds):.1f} to {batch_size / min(seconds):.1f}",
-            f"{flop * speed / rate:.0%}",
-            f"{peak / 2**30:.2f} GiB" if peak else "unknown",
-            f"{first:.1f} s",
-            str(waits),
-        )
-    )
-    return float(np.median(seconds))
+    median, slowest, fastest = (batch_size / some for some in (np.median(seconds), max(seconds), min(seconds)))
+    share = f"{flop * median / rate:.0%}"
+    return ROW.format(name, f"{median:.1f}", f"{slowest:.1f} to {fastest:.1f}", share, f"{first:.1f} s", memory, waits)
 
 
 def time_setting(title: str, constants: dict, batches: Batches, steps: int, compiling: bool, rates: dict) -> None:
     """Time the steps of a setting in each precision, and print a table; `rates` are those of matrix products."""
-    size, batch_size, medians = constants["IMAGE_SIZE"], batches.batch_size, []
+    size, batch_size = constants["IMAGE_SIZE"], batches.batch_size
     flop = flop_per_image(Training(constants, batches, "float32"))
     print(f"\n{title}: {size}×{size}, {batch_size} images a step, {flop / 1e9:.1f} GFLOP an image")
-    print(row_of(*HEADS))
+    print(ROW.format("", "images/s", "range", "of product", "first step", "memory", "waits"))
     for precision, compiled in product(rates, (False, True) if compiling else (False,)):
-        training = None  # the one before
-        forget()
+        torch.compiler.reset()  # every program is compiled anew
         training = Training(constants, batches, precision)
-        if not compiled or training.compile():
-            medians.append(time_steps(training, compiled, steps, flop, rates[precision]))
-    cutting = [seconds_of(lambda step=step: batches.at(step), batches.device) for step in range(max(steps, 5))]
-    print(f"  data: {np.median(cutting) / min(medians):.1%} of the fastest step")
+        gc.collect()  # the one before: a compiled module is in a circle of references
+        model, judge = training.model, training.judge
+        if not compiled or compile_if_it_works(model.encoder, model.decoder, judge.encoder):
+            name = f"{precision}, compiled" if compiled else precision
+            print(time_steps(name, training, steps, flop, rates[precision]).rstrip())
 
 
 def add_arguments(parser: Parser) -> None:
@@ -208,9 +162,7 @@ def main(options: argparse.Namespace) -> None:
         title, gpu, differing = SETTINGS[name]
         constants = script_constants(SCRIPT, gpu) | differing
         batch_size = CPU_BATCH if gpu and not on_gpu else constants["BATCH_SIZE"]
-        images = (DATA_IMAGES, constants["IMAGE_SIZE"], constants["IMAGE_SIZE"], 3)
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # images come from a file, as in a run
-            path = Path(folder) / "images.npy"
-            np.save(path, np.random.default_rng(0).integers(0, 256, images, dtype=np.uint8))
-            batches = Batches(ImageFile(path), batch_size, 0, device)
-            time_setting(title, constants, batches, steps, options.compile or on_gpu, rates)
+        size = (DATA_IMAGES, constants["IMAGE_SIZE"], constants["IMAGE_SIZE"], 3)
+        images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+        batches = Batches(images, batch_size, 0, device)
+        time_setting(title, constants, batches, steps, options.compile or on_gpu, rates)
