@@ -38,10 +38,6 @@ class ImageFile:
     def shape(self) -> tuple[int, ...]:
         return (len(self), *self.size)
 
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape)
-
     def __getitem__(self, which: int | slice | np.ndarray) -> "np.ndarray | ImageFile":
         if isinstance(which, slice):
             part = copy.copy(self)
@@ -101,7 +97,7 @@ class Batches:
         require(even, "batch_size", batch_size, f"a multiple of {world_size()}, the number of processes")
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.steps_per_epoch = len(images) // batch_size
-        resident = device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+        resident = device.type == "cuda" and math.prod(images.shape) < torch.cuda.mem_get_info(device)[0] / 2
         self.images = torch.from_numpy(np.asarray(images)).to(device) if resident else images
         self.epoch, self.order = None, None
         self.ahead = ThreadPoolExecutor(1) if device.type == "cuda" and not resident else None

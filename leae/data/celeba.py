@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -131,21 +132,19 @@ def fetch(root: Path) -> None:
         snapshot_download(MIRROR, repo_type="dataset", allow_patterns="*.parquet", local_dir=folder)
     except OSError as error:
         raise UsageError(f"{MIRROR} cannot be reached ({str(error).strip():.200}); try online, {by_hand}") from error
-    files = {code: sorted(folder.glob(f"**/{split}-*.parquet")) for code, split in SPLITS.items()}
-    if not all(files.values()):
+    files = [(code, path) for code, split in SPLITS.items() for path in sorted(folder.glob(f"**/{split}-*.parquet"))]
+    if {code for code, _ in files} != set(SPLITS):
         raise UsageError(f"{folder} lacks parquet files of train, valid or test; delete it and try again, {by_hand}")
 
     partition, attributes, names = [], [], []
-    opened = [(code, ParquetFile(path)) for code, paths in files.items() for path in paths]
-    total = sum(file.metadata.num_rows for _, file in opened)
-    rows = ((code, row) for code, file in opened for some in file.iter_batches(256) for row in some.to_pylist())
     with atomic_write(root / f"{IMAGES}.zip", "wb") as zipped, zipfile.ZipFile(zipped, "w") as archive:
-        for number, (code, row) in enumerate(tqdm(rows, total=total, desc="repacking CelebA", unit="img"), start=1):
-            name = f"{number:06d}.jpg"
-            names = names or [key for key, value in row.items() if isinstance(value, bool)]
-            archive.writestr(f"{IMAGES}/{name}", row["image"]["bytes"])
-            partition.append([name, code])
-            attributes.append([name, *(1 if row[key] else -1 for key in names)])
+        for code, path in tqdm(files, "repacking CelebA", unit="file"):
+            for row in chain.from_iterable(batch.to_pylist() for batch in ParquetFile(path).iter_batches(256)):
+                name = f"{len(partition) + 1:06d}.jpg"
+                names = names or [key for key, value in row.items() if isinstance(value, bool)]
+                archive.writestr(f"{IMAGES}/{name}", row["image"]["bytes"])
+                partition.append([name, code])
+                attributes.append([name, *(1 if row[key] else -1 for key in names)])
         write_csv(root / f"{PARTITION}.csv", ["image_id", "partition"], partition)
         write_csv(root / f"{ATTRIBUTES}.csv", ["image_id", *names], attributes)
     shutil.rmtree(folder)

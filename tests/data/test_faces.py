@@ -30,11 +30,7 @@ def test_the_drawing_is_that_of_its_version_whatever_else_is_rendered(faces):
         assert np.array_equal(faces[1][:24], stored["attributes"])
     for alone, among in zip(render_face(0, 8, 32), faces, strict=True):
         assert np.array_equal(alone, among[8])
-
-
-def test_other_numbers_and_other_seeds_are_other_faces():
-    images = [render_face(seed, index, 32)[0].astype(int) for seed in (0, 1) for index in (0, 1)]
-    assert all(np.abs(first - second).mean() > 5 for first, second in combinations(images, 2))
+    assert np.abs(render_face(1, 8, 32)[0].astype(int) - faces[0][8]).mean() > 5  # another seed, another face
 
 
 @pytest.mark.parametrize("size", [32, 100])
