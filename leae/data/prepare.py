@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -172,7 +171,8 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
     chunks = DataLoader(items, READ_AT_A_TIME, collate_fn=source.read, num_workers=workers, generator=generator)
     # Written, not mapped: on a full disk a mapped file ends the process without a word.
     with atomic_write(folder / f"{split}.npy", "wb") as file:
-        _write_header(file, (len(items), *shape))
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(items), *shape)}
+        np.lib.format.write_array_header_1_0(file, header)
         for item, result in zip(items, chain.from_iterable(chunks), strict=True):
             bar.update()
             if isinstance(result, str):
@@ -186,14 +186,11 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
         if not rows:
             raise UsageError(f"{source.title}: no {split} image can be used; {_list(bad, bar.total)}")
         file.seek(0)
-        _write_header(file, (len(rows), *shape))  # as long as the one before: NumPy leaves room
+        header["shape"] = (len(rows), *shape)
+        np.lib.format.write_array_header_1_0(file, header)  # as long as the one before: NumPy leaves room
     if source.attribute_names:
         with atomic_write(folder / f"{split}-attributes.npy", "wb") as file:
             np.save(file, np.array(rows, dtype=bool))
-
-
-def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _list(bad: list[list[str]], total: int) -> str:

@@ -38,12 +38,12 @@ def celeba_lists(kind="txt"):
     splits = [(f"{number:06d}.jpg", str(code)) for code, split in enumerate(SPLITS) for number in SPLITS[split]]
     signs = [(f"{n:06d}.jpg", *("1" if value else "-1" for value in attributes_of(n))) for n in range(20)]
     if kind == "txt":
-        partition = "".join(f"{' '.join(row)}\n" for row in splits)
-        attributes = f"20\n{' '.join(NAMES)} \n" + "".join(f"{'  '.join(row)}\n" for row in signs)
+        between, end, partition, attributes = "  ", "\n", splits, [("20",), NAMES, *signs]
     else:
-        partition = "".join(f"{','.join(row)}\r\n" for row in [("image_id", "partition"), *splits])
-        attributes = "".join(f"{','.join(row)}\r\n" for row in [("image_id", *NAMES), *signs])
-    return {f"list_eval_partition.{kind}": partition, f"list_attr_celeba.{kind}": attributes}
+        between, end = ",", "\r\n"
+        partition, attributes = [("image_id", "partition"), *splits], [("image_id", *NAMES), *signs]
+    lists = {f"list_eval_partition.{kind}": partition, f"list_attr_celeba.{kind}": attributes}
+    return {name: "".join(between.join(row) + end for row in rows) for name, rows in lists.items()}
 
 
 def write_celeba(root, layout="folder", kind="txt", size=(178, 218)):

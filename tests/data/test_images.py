@@ -166,7 +166,7 @@ def added(line):
     return lambda text: text + line
 
 
-ROW, SIGNS = b"000004.jpg 0\n", b"000004.jpg  1  -1\n"
+ROW, SIGNS = b"000004.jpg  0\n", b"000004.jpg  1  -1\n"
 PARTITION, ATTRIBUTES, CSV = "list_eval_partition.txt", "list_attr_celeba.txt", "list_eval_partition.csv"
 LISTS = {  # what is done to which list, and what of it the refusal names, or how many images there are
     "a row missing": (PARTITION, replaced(ROW, b""), 19),
