@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -43,23 +44,9 @@ def local_rows(rows: Tensor) -> Tensor:
     return rows.chunk(world_size())[rank()]
 
 
-class _AllReduceSum(torch.autograd.Function):
-    """The sum of all processes' tensors; its gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(ctx, values: Tensor) -> Tensor:
-        total = values.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return _AllReduceSum.apply(gradient)
-
-
 def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum of a tensor over all processes, with gradients through it."""
-    return _AllReduceSum.apply(values) if world_size() > 1 else values
+    return all_reduce(values) if world_size() > 1 else values
 
 
 def all_reduce_mean(values: Tensor) -> Tensor:

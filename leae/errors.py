@@ -44,10 +44,8 @@ def require_in(interval: str, **values) -> None:
 
 def require_choice(choices: Collection[str], **values) -> None:
     """Refuse values that are none of the choices: `require_choice(("mse", "bce"), kind=kind)`."""
-    *others, last = choices
     for name, value in values.items():
-        known = isinstance(value, str) and value in choices
-        require(known, name, value, f"{', '.join(others)} or {last}")
+        require(isinstance(value, str) and value in choices, name, value, f"one of {', '.join(choices)}")
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

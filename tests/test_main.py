@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import leae
-from leae.training.run import Run
+from leae.training.run import Run, read_metrics
 from tests.conftest import SHORT, SMALL, TINY, metrics_of, read_tensors, run_script, write_image
 
 
@@ -24,7 +24,7 @@ def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch
     assert names == expected
     assert Image.open(folder / "grids" / "test-000010.png").size[1] == 32 + 4 * 132  # four rows
     run = Run.read(folder)
-    run.rows = run.read_metrics()
+    run.rows = read_metrics(folder)
     draw_metrics(run)
     assert Image.open(folder / "metrics.png").size[0] > 800
 
@@ -36,7 +36,7 @@ def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch
     assert all(float(row[term]) > 0 for row in rows if row["split"] == "train" for term in terms)
 
     printed = capsys.readouterr().out
-    quality = re.search(r"held-out PSNR: ([\d.]+) dB clean, ([\d.]+) dB masked; ", printed)
+    quality = re.search(r"held-out PSNR: clean ([\d.]+) dB, masked ([\d.]+) dB, ", printed)
     assert float(quality[1]) == pytest.approx(float(rows[-1]["psnr_clean"]), abs=0.006)
     assert float(quality[2]) == pytest.approx(float(rows[-1]["psnr_masked"]), abs=0.006)
     assert float(rows[-1]["encoder_effective_rank"]) > 1

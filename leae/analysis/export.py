@@ -81,7 +81,7 @@ def held_out_figures(run: TrainedRun) -> str:
     """Tables in Markdown of what was measured last of this checkpoint, in training and by `evaluate`."""
     logged, evaluated = (run.folder / name for name in ("metrics.csv", "evaluation.json"))
     tables = {}
-    for row in read_metrics(run.folder)[1] if logged.exists() else ():
+    for row in read_metrics(run.folder) if logged.exists() else ():
         if row["split"] != "train" and int(row["step"]) == run.step:
             measured = {name: float(value) for name, value in row.items() if name not in ("split", "step", "epoch")}
             tables[f"in training, split {row['split']}"] = measured

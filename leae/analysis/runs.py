@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 
 from leae.training.pictures import cut
-from leae.training.run import RUNS, Run
+from leae.training.run import RUNS, Run, read_metrics
 from leae.training.settings import Parser
 
 ROW = "{:21}  {:13}  {:10}  {:>7}  {:>12}  {:11}  {:10}"
@@ -22,7 +22,7 @@ WIDTH = 90  # letters of the options
 def describe(folder: Path) -> str:
     """The lines of a run's folder; a `UsageError` or another error, which says why, if it is damaged."""
     run = Run.read(folder)
-    rows = run.read_metrics() if (folder / "metrics.csv").exists() else []
+    rows = read_metrics(folder) if (folder / "metrics.csv").exists() else []
     last = rows[-1] if rows else {"step": 0, "epoch": 0}
     epochs = f"{float(last['epoch']):.3g} of {run.settings['EPOCHS']}"
     measured = [row for row in rows if "psnr_clean" in row] or [{}]

@@ -78,25 +78,24 @@ def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def draw_metrics(columns: list[str], rows: list[dict[str, str]], title: str) -> Figure:
-    """metrics.csv, by columns and rows, as curves: loss and its terms, held-out PSNR, effective ranks, rate."""
+def draw_metrics(rows: list[dict[str, str]], title: str) -> Figure:
+    """The rows of metrics.csv as curves: loss and its terms, held-out PSNR, effective ranks, learning rate."""
     figure = Figure(figsize=(15, 8), dpi=110, layout="constrained")
     figure.suptitle(title)
     (losses, quality), (ranks, rates) = figure.subplots(2, 2)
-    logged = {name for row in rows if row["split"] == "train" for name in row} - {"images_per_second"}
-    for name in columns[3:]:
+    not_drawn = ("split", "step", "epoch", "images_per_second", "encoder_dead_dimensions", "judge_dead_dimensions")
+    for name in dict.fromkeys(name for row in rows for name in row if name not in not_drawn):
         points = [(int(row["step"]), float(row[name])) for row in rows if name in row]
-        axes = rates if name == "learning_rate" else losses if name in logged else None
+        axes = rates if name == "learning_rate" else losses
         axes = quality if name.startswith("psnr") else ranks if name.endswith("effective_rank") else axes
-        if points and axes:
-            axes.plot(*zip(*points, strict=True), ".-", label=name.removeprefix("psnr_").replace("_", " "))
+        axes.plot(*zip(*points, strict=True), ".-", label=name.removeprefix("psnr_").replace("_", " "))
     titles = {losses: "training loss and its terms", quality: "held-out PSNR (dB)"}
     for axes, said in (titles | {ranks: "effective rank of held-out codes", rates: "learning rate"}).items():
         axes.set(title=said, xlabel="step")
         axes.grid(alpha=0.3)
-        if axes.has_data():
+        if axes.lines:
             axes.legend(fontsize="small")
-    losses.set_yscale("log" if losses.has_data() else "linear")
+    losses.set_yscale("log" if losses.lines else "linear")
     return figure
 
 

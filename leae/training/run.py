@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -52,11 +53,13 @@ def milestones(total_steps: int) -> dict[int, list[str]]:
 
 def versions() -> dict[str, str]:
     """What computes here, by name, and the source's git commit where there is one."""
-    git, options = shutil.which("git"), {"cwd": Path(__file__).parent, "capture_output": True, "text": True}
-    commit = subprocess.run([git, "describe", "--always", "--dirty", "--abbrev=40"], **options).stdout if git else ""
+    commit = ""
+    with suppress(FileNotFoundError):  # no git
+        git = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        commit = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
     libraries = {name: version(name) for name in ("torchvision", "numpy", "pillow")}
-    python, torch_version = platform.python_version(), torch.__version__  # which tells of CUDA, too
-    return {"leae": commit.strip() or "unknown", "python": python, "torch": torch_version, **libraries}
+    # torch.__version__ tells of CUDA, too
+    return {"leae": commit or "unknown", "python": platform.python_version(), "torch": torch.__version__, **libraries}
 
 
 class Run:
@@ -72,7 +75,7 @@ class Run:
         self.data = data or {}  # name, title and identity of the data set
         self.init = None  # file and step of the weights that INIT means, where it means some
         self.content = {}  # of settings.json
-        self.columns, self.rows = ["split", "step", "epoch"], []  # of metrics.csv
+        self.rows, self.columns = [], []  # of metrics.csv
 
     @property
     def identity(self) -> str | None:
@@ -220,7 +223,7 @@ class Run:
                 advice = f"put it back, or start a new run from its weights: --init {self.folder}"
                 raise UsageError(f"{changed} when the run was saved; {advice}")
         if rank() == 0 and (self.folder / "metrics.csv").exists():
-            rows = self.read_metrics()
+            rows = read_metrics(self.folder)
             self.rows = [row for row in rows if int(row["step"]) < start + (row["split"] == "train")]
             self._write_metrics()
         return start
@@ -231,35 +234,27 @@ class Run:
             return
         figures = {name: f"{value:.6g}" for name, value in values.items()}
         self.rows.append({"split": split, "step": str(step), "epoch": f"{epoch:.6g}", **figures})
-        new = [name for name in values if name not in self.columns]
-        if new:
-            self.columns += new
+        if values.keys() - set(self.columns):
             self._write_metrics()
         else:
             with (self.folder / "metrics.csv").open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(self.rows[-1])
 
     def _write_metrics(self) -> None:
+        self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
         rows = ([row.get(name, "") for name in self.columns] for row in self.rows)
         write_csv(self.folder / "metrics.csv", self.columns, rows)
-
-    def read_metrics(self) -> list[dict[str, str]]:
-        """The rows of metrics.csv, whose columns are kept; raises what `read_metrics` does."""
-        self.columns, rows = read_metrics(self.folder)
-        return rows
 
     def draw(self, name: str, step: int, rows: dict[str, Tensor]) -> None:
         """Write grids/<name>-<step>.png; see `draw_grid`."""
         if rank() == 0:
-            objective = self.settings.get("OBJECTIVE", "")
-            method = self.kind if self.kind == objective else f"{self.kind}, {objective}"
-            title = f"{self.folder.name} ({method}), {self.data['title']}: {name} images, step {step:,}"
+            title = f"{self.folder.name}, {self.data['title']}: {name} images, step {step:,}"
             save_picture(draw_grid(rows, title), self.folder / "grids" / f"{name}-{step:06d}.png")
 
     def plot_metrics(self) -> None:
         """Write metrics.png; see `draw_metrics`."""
         if rank() == 0:
-            save_picture(draw_metrics(self.columns, self.rows, self.folder.name), self.folder / "metrics.png")
+            save_picture(draw_metrics(self.rows, self.folder.name), self.folder / "metrics.png")
 
 
 def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None, settings: dict) -> int:
@@ -315,20 +310,19 @@ def read_settings(folder: Path) -> dict:
     return {**content, "settings": settings}
 
 
-def read_metrics(folder: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and complete rows of metrics.csv; a last one that was cut off, by a full disk say, is left out.
+def read_metrics(folder: Path) -> list[dict[str, str]]:
+    """The complete rows of metrics.csv; a last one that was cut off, by a full disk say, is left out.
 
     A `UsageError` if there are other things in it.
     """
     path = folder / "metrics.csv"
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        reader = csv.DictReader(line for line in lines if line.endswith("\n"))
-        rows, columns = list(reader), list(reader.fieldnames or ["split", "step", "epoch"])
+        rows = list(csv.DictReader(line for line in lines if line.endswith("\n")))
         for row in rows:
             if None in row or None in row.values() or int(row["step"]) < 0:
-                raise ValueError(f"the row of step {row['step']} does not have {len(columns)} columns")
-            [float(row[name]) for name in columns[2:] if row[name]]
+                raise ValueError(f"the row of step {row['step']} does not have a value for every column")
+            [float(value) for name, value in row.items() if value and name != "split"]
     except (*MALFORMED, csv.Error) as error:
         raise UsageError(f"{path} is damaged ({error}); move it away to resume without these rows") from error
-    return columns, [{name: value for name, value in row.items() if value} for row in rows]
+    return [{name: value for name, value in row.items() if value} for row in rows]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from leae.errors import UsageError
-from leae.training.run import RUNS, Run, milestones
+from leae.training.run import RUNS, Run, milestones, read_metrics
 from tests.test_checkpoints import make_training
 
 DATA = {"name": "faces", "title": "rendered faces", "identity": "abc"}
@@ -24,7 +24,7 @@ def make_run(**settings):
 
 
 def rows_of(run):
-    return [(row["split"], row["step"]) for row in run.read_metrics()]
+    return [(row["split"], row["step"]) for row in read_metrics(run.folder)]
 
 
 def test_every_run_has_a_folder_of_its_own_with_its_settings(workplace):
@@ -66,7 +66,7 @@ def test_restoring_drops_what_will_be_made_again(workplace):
     assert rows_of(resumed) == [("test", "0"), ("train", "10"), ("train", "20")]
     resumed.log("test", 20, 1.0, {"psnr_clean": 20.0, "encoder_effective_rank": 3.0})
     resumed.log("train", 30, 1.5, {"images_per_second": 5.0, "loss": 0.25, "a_new_term": 0.5})
-    rows = resumed.read_metrics()
+    rows = read_metrics(resumed.folder)
     assert rows[1] == {"split": "train", "step": "10", "epoch": "0.5", "images_per_second": "5", "loss": "0.1"}
     assert rows[3]["psnr_clean"] == "20"
     assert rows[4]["a_new_term"] == "0.5"  # declared nowhere, logged all the same
