@@ -30,10 +30,10 @@ from tqdm import tqdm
 from leae.analysis.embed import embed_images
 from leae.analysis.maps import MAPS, MOST_CLASSES, draw_map, make_map, require_umap
 from leae.analysis.trained import TrainedRun, add_run_arguments, draw_training, encode_all, open_runs
-from leae.codes import effective_rank, sigreg_statistics
+from leae.codes import sigreg_statistics
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
-from leae.errors import UsageError, did_you_mean, require, require_whole
+from leae.errors import require, require_whole
 from leae.randomness import generator
 from leae.training.device import find_device
 from leae.training.evaluation import evaluation_mode, sample_images
@@ -45,13 +45,11 @@ FEWEST_IMAGES = 4  # held-out images that the pictures need
 MOST_IMAGES = 50  # in a picture, or pairs of them
 BETWEEN = 9  # images on a line, its ends included
 WALKS = """held-out images' codes moved along attributes' directions, decoded. Above, how far: 1 is the difference
-between the mean codes of training images with and without the attribute; beside, what that is in standard
-deviations σ of training codes along the direction"""
+between the mean codes of training images with and without the attribute"""
 WALK = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # differences between the class means
+WALKED = 4  # attributes, the best separated
 NEIGHBOURS_SHOWN = 8  # of a query
-PAIRED = 500  # held-out codes whose distances from each other tell what is usual
 SAMPLE_ROWS = 2  # of either distribution
-FAR = 2  # times the SIGReg statistic of true N(0, I) codes, above which codes are called far from Gaussian
 RARE = 0.02  # an attribute that fewer training images have, or lack, is chosen only by name
 
 
@@ -124,29 +122,27 @@ def separations(space: LatentSpace) -> dict[str, float]:
     return dict(sorted(areas.items(), key=lambda item: -item[1]))
 
 
-def colours_of(space: LatentSpace, attribute: str | None, best: dict[str, float]) -> tuple[np.ndarray, list[str], str]:
-    """A label for each held-out image, int64 [N], by which it is coloured; the labels' names; what to say of them.
+def colours_of(space: LatentSpace, asked: str | None, attributes: list[str]) -> tuple[np.ndarray, list[str]]:
+    """A label for each held-out image, int64 [N], by which it is coloured, and the labels' names.
 
-    The labels are an attribute that was asked for, else classes, else the first of `separations`.
+    The labels are the first of the attributes, if there are any; but classes, unless an attribute was asked for.
     """
     names, labels = space.dataset.attribute_names, space.dataset.attributes.get("test")
     classes = 2 <= len(names) <= MOST_CLASSES and (space.training_labels.sum(dim=1) == 1).all()
-    if classes and not attribute:
-        return labels.argmax(axis=1), list(names), "coloured by class"
-    if not attribute and not best:
-        return np.zeros(len(space.held_out), int), [], "no attribute to colour by"
-    name = attribute or next(iter(best))
-    reason = "asked for" if attribute else f"best separated on training images, AUROC {best[name]:.3f}"
-    return labels[:, names.index(name)].astype(int), [f"not {name}", name], f"coloured by {name} ({reason})"
+    if classes and not asked:
+        return labels.argmax(axis=1), list(names)
+    if not attributes:
+        return np.zeros(len(space.held_out), int), ["held-out images"]
+    name = attributes[0]
+    return labels[:, names.index(name)].astype(int), [f"not {name}", name]
 
 
-def draw_codes_map(space: LatentSpace, kind: str, seed: int, colours: tuple[np.ndarray, list[str], str]) -> Figure:
-    """A map of held-out codes; `kind` is one of MAPS, `colours` are from `colours_of`."""
+def draw_codes_map(space: LatentSpace, kind: str, seed: int, labels: np.ndarray, names: list[str]) -> Figure:
+    """A map of held-out codes; `kind` is one of MAPS, labels and their names are from `colours_of`."""
     shown = space.order[:MAPPED]
-    points, axes, method = make_map(kind, space.training, space.held_out[shown], seed)
-    labels, names, said = colours
-    title = f"{space.run.title}\n{len(shown):,} held-out codes by {method}\n{said}"
-    return draw_map(points, axes, space.images(shown), labels[shown.numpy()], names, title)
+    points, method = make_map(kind, space.training, space.held_out[shown], seed)
+    title = f"{space.run.title}\n{len(shown):,} held-out codes by {method}"
+    return draw_map(points, space.images(shown), labels[shown.numpy()], names, title)
 
 
 def draw_interpolations(space: LatentSpace, count: int) -> Image.Image:
@@ -170,14 +166,11 @@ def draw_walks(space: LatentSpace, attributes: list[str], count: int) -> Image.I
     for name in attributes:
         column = space.dataset.attribute_names.index(name)
         direction = class_difference(space.training, space.training_labels[:, column])
-        along = space.training @ (direction / direction.norm())
-        deviations = direction.norm().item() / along.std().item()
         for number, walker in enumerate(walkers):
             codes = space.held_out[walker] + torch.tensor(WALK)[:, None] * direction
-            has = "with" if space.dataset.attributes["test"][walker, column] else "without"
-            label = f"{name}\nimage {number + 1}, {has} it\n1 is {deviations:.1f} σ"
+            label = f"{name}\nimage {number + 1}"
             rows[label] = torch.cat([originals[number][None], space.decode(codes)])
-    columns = ["original", *(f"{step:+g}".replace("-", "−") if step else "reconstruction" for step in WALK)]
+    columns = ["original", *(f"{step:+g}" for step in WALK)]
     return space.grid(rows, WALKS, columns=columns)
 
 
@@ -186,23 +179,20 @@ def nearest_others(codes: Tensor, queries: Tensor, count: int) -> tuple[Tensor, 
     # Differences, not products: these lose what is small beside the codes' own length.
     distances = torch.cdist(codes[queries], codes, compute_mode="donot_use_mm_for_euclid_dist")
     distances[torch.arange(len(queries)), queries] = torch.inf
-    ascending, indices = distances.sort(dim=1, stable=True)
-    return ascending[:, :count], indices[:, :count]
+    return distances.topk(count, largest=False)
 
 
 def draw_neighbours(space: LatentSpace, count: int) -> Image.Image:
     """Held-out images, and those others of them whose codes are nearest, with their distances."""
     queries, others = space.order[:count], len(space.order) - 1
     distances, indices = nearest_others(space.held_out, queries, min(NEIGHBOURS_SHOWN, others))
-    usual = torch.pdist(space.held_out[space.order[:PAIRED]]).median().item()
     rows, captions = {}, {}
     for row, query in enumerate(queries):
         label = f"query {row + 1}"
         rows[label] = space.images(torch.cat([query[None], indices[row]]))
         captions[label] = ["", *(f"{distance:#.3g}" for distance in distances[row].tolist())]
     columns = ["query", *(f"neighbour {number + 1}" for number in range(indices.shape[1]))]
-    said = f"nearest neighbours of held-out images among the {others:,} other held-out images, by Euclidean distance of"
-    said += f" codes,\nwhich stands below; between two held-out images it is {usual:.3g} in the median"
+    said = f"nearest neighbours of held-out images among the {others:,} other held-out images, by the distance of codes"
     return space.grid(rows, said, columns=columns, captions=captions)
 
 
@@ -219,7 +209,7 @@ def draw_fitted(training: Tensor, count: int, seed: int) -> Tensor:
 def draw_samples(space: LatentSpace, count: int, seed: int) -> Image.Image:
     """Images decoded from N(0, I) codes, and from codes of a Gaussian fitted to training codes, below reconstructions.
 
-    The title says how far the codes are from Gaussian and, where that is far, what follows.
+    The title says how far the codes are from N(0, I).
     """
     model = space.run.model
     codes = space.held_out[space.order].unflatten(1, model.latent_shape)
@@ -230,16 +220,9 @@ def draw_samples(space: LatentSpace, count: int, seed: int) -> Image.Image:
     for name, decoded in (("N(0, I)", standard), ("the fitted Gaussian", fitted)):
         for row, images in enumerate(decoded.split(count)):
             rows[f"codes {row * count + 1} to {(row + 1) * count}\nof {name}"] = images
-    drawn = "drawn from N(0, I)" + ", every position by itself," * (len(model.latent_shape) > 1)
-    said = f"images decoded from codes {drawn} and from a Gaussian with the mean and covariance of training codes\n"
+    said = "images decoded from codes of N(0, I), and of a Gaussian with the mean and covariance of training codes\n"
     said += f"SIGReg statistic (the lower, the more Gaussian): {found:.3g} of {used:,} held-out codes, "
     said += f"{true:.3g} of as many N(0, I) codes"
-    if found > FAR * true:
-        rank = f"{effective_rank(codes):.1f} of {codes.shape[1]}"
-        said += f"\nThese codes are far from it, with an effective rank of {rank}: most codes drawn from N(0, I) fall\n"
-        said += "where no image's code lies, and the decoder was not trained there"
-    if model.variational:
-        said += "\nthe codes are the posteriors' means, which deviate less than what is drawn around them in training"
     return space.grid(rows, said)
 
 
@@ -253,23 +236,20 @@ def draw_extremes(space: LatentSpace, count: int) -> Image.Image:
         rows[f"{which} error:\noriginal"] = space.images(indices)
         rows[label] = space.decode(space.held_out[indices])
         captions[label] = [f"{value:.1f} dB" for value in (-10 * space.errors[indices].log10()).tolist()]
-    said = f"lowest and highest error of {len(space.errors):,} held-out images; PSNR below, "
-    said += f"{-10 * space.errors.median().log10():.1f} dB in the median"
+    said = f"lowest and highest error of {len(space.errors):,} held-out images; below, PSNR"
     return space.grid(rows, said, captions=captions)
 
 
 def pictures(space: LatentSpace, options: argparse.Namespace) -> Iterator[tuple[str, Image.Image | Figure]]:
     """The pictures by their files' names, each drawn when it is asked for."""
-    best = separations(space)
-    colours = colours_of(space, options.attribute, best)
+    attributes = [options.attribute] if options.attribute else list(separations(space))[:WALKED]
+    labels, names = colours_of(space, options.attribute, attributes)
     count = min(options.images, len(space.order))
     for kind in [options.map] if options.map else ["pca", "tsne"]:
-        yield f"map-{kind}.png", draw_codes_map(space, kind, options.seed, colours)
+        yield f"map-{kind}.png", draw_codes_map(space, kind, options.seed, labels, names)
     yield "interpolations.png", draw_interpolations(space, count)
-    if options.attribute:
-        yield "attribute-walks.png", draw_walks(space, [options.attribute], count)
-    elif best:
-        yield "attribute-walks.png", draw_walks(space, list(best)[: max(1, count // 2)], min(2, count))
+    if attributes:
+        yield "attribute-walks.png", draw_walks(space, attributes, max(1, count // len(attributes)))
     yield "neighbours.png", draw_neighbours(space, count)
     yield "samples.png", draw_samples(space, count, options.seed)
     yield "extremes.png", draw_extremes(space, count)
@@ -293,22 +273,14 @@ def main(options: argparse.Namespace) -> None:
     dataset = run.open_data()
     if (name := options.attribute) is not None:
         names = dataset.attribute_names
-        expected = (
-            f"one of {', '.join(names)}{did_you_mean(name, names)}"
-            if names
-            else f"left out, for {dataset.title} has no attributes"
-        )
-        require(name in names, "--attribute", name, expected)
+        known = f"an attribute of {dataset.title}; these are: {', '.join(names) or 'none'}"
+        require(name in names, "--attribute", name, known)
         share = dataset.attributes["train"][:, names.index(name)].mean()
         require(0 < share < 1, "--attribute", name, "one that some training images have and some lack")
-    if (count := len(dataset.images["test"])) < FEWEST_IMAGES:
-        raise UsageError(f"{dataset.title} has {count} held-out images; these pictures need at least {FEWEST_IMAGES}")
-    space, drawn = LatentSpace(run, dataset, options.seed, device), []
+    require_whole(FEWEST_IMAGES, **{"the number of held-out images": len(dataset.images["test"])})
+    space = LatentSpace(run, dataset, options.seed, device)
     folder = run.folder / "latents"
     folder.mkdir(exist_ok=True)
     for name, picture in tqdm(pictures(space, options), desc="drawing", leave=False, dynamic_ncols=True):
         save_picture(picture, folder / name)
-        drawn.append(name)
-    print(f"pictures: {', '.join(drawn)} in {folder}")
-    if "attribute-walks.png" not in drawn:
-        print("no attribute-walks.png, and maps in one colour: no usable attribute")
+    print(f"pictures: {folder}")

@@ -50,7 +50,7 @@ def data_for(model) -> Dataset:
 
 def space_of(model, dataset=None, kind=LatentSpace) -> LatentSpace:
     place = Path("runs") / "plain-001"
-    trained = TrainedRun(place, "plain", {}, {}, place.name, "100", 3, model.eval())
+    trained = TrainedRun(place, "plain", {}, {}, "100", 3, model.eval())
     return kind(trained, dataset or data_for(model), 0, CPU)
 
 
@@ -95,9 +95,7 @@ def test_walks_go_along_the_difference_between_training_class_means(space, drawn
         training = model.encode(images_of(space, "train"))
         bright = torch.from_numpy(space.dataset.attributes["train"][:, 0])
         direction = training[bright].mean(dim=0) - training[~bright].mean(dim=0)
-        deviation = (training.flatten(1) @ direction.flatten() / direction.norm()).std()
-        for label, row in drawn["rows"].items():
-            assert label.endswith(f"1 is {direction.norm() / deviation:.1f} σ")
+        for row in drawn["rows"].values():
             expected = [model.decode(model.encode(row[:1]) + step * direction)[0] for step in WALK]
             torch.testing.assert_close(row[1:], torch.stack(expected), rtol=0, atol=1e-5)
     assert len(drawn["rows"]) == 4
@@ -120,7 +118,7 @@ def test_nothing_held_out_reaches_directions_components_or_the_choice_of_attribu
         best.append(latents.separations(one))
         latents.draw_walks(one, list(best[-1]), 2)
         walks.append(torch.stack(list(drawn["rows"].values())))
-        latents.draw_codes_map(one, "pca", 0, latents.colours_of(one, None, best[-1]))
+        latents.draw_codes_map(one, "pca", 0, *latents.colours_of(one, None, list(best[-1])))
     assert best[0] == best[1]
     assert next(iter(best[0].items())) == ("Bright", 1)
     torch.testing.assert_close(walks[0], walks[1], rtol=0, atol=1e-6)
@@ -137,7 +135,6 @@ def test_neighbours_are_the_nearest_other_held_out_images(space, drawn):
         torch.testing.assert_close((torch.stack(found) - query).norm(dim=1), distances, rtol=1e-3, atol=1e-4)
         said = [float(caption) for caption in drawn["captions"][label][1:]]
         np.testing.assert_allclose(said, distances, rtol=0.006)
-    assert "19 other held-out images" in drawn["said"]
 
 
 def test_extremes_are_those_of_a_plain_ranking_with_their_psnr(space, drawn):
@@ -162,8 +159,6 @@ def test_samples_are_decoded_and_their_title_tells_how_gaussian_the_codes_are(sp
     said = [float(figure) for figure in re.findall(r"(\S+) of (?:[\d,]+ held-out|as many)", drawn["said"])]
     with torch.no_grad():
         assert said == pytest.approx(sigreg_statistics(space.run.model.encode(images_of(space)))[:2], rel=0.05)
-    assert ("means" in drawn["said"]) == space.run.model.variational
-    assert ("far from it" in drawn["said"]) == (said[0] > latents.FAR * said[1])
 
 
 def test_separation_ranks_codes_along_the_direction_of_others():
@@ -203,27 +198,18 @@ def test_codes_of_the_fitted_gaussian_have_the_training_codes_mean_and_covarianc
     torch.testing.assert_close(codes.T.cov(), training.T.cov(), rtol=0, atol=0.2)
 
 
-@pytest.mark.parametrize(("stretch", "far"), [(1.0, False), (3.0, True)])
-def test_samples_are_called_far_from_gaussian_where_the_codes_are(drawn, stretch, far):
-    space = space_of(MODELS["pooled"]())
-    space.training, space.held_out = stretch * gaussian(60, 8), stretch * gaussian(20, 8, seed=1)
-    latents.draw_samples(space, 4, 0)
-    assert ("far from it" in drawn["said"]) == far
-
-
 def test_a_map_is_coloured_by_the_best_attribute_or_by_classes_where_every_image_has_one():
     model = MODELS["pooled"]()
     dataset = data_for(model)
-    labels, names, said = latents.colours_of(space_of(model, dataset), None, {"Even": 0.9, "Bright": 0.8})
+    labels, names = latents.colours_of(space_of(model, dataset), None, ["Even", "Bright"])
     assert (labels == dataset.attributes["test"][:, 1]).all()
     assert names == ["not Even", "Even"]
-    assert re.search(r"Even \(.* AUROC 0.900\)", said)
     classes = {split: np.eye(5, dtype=bool)[np.arange(len(images)) % 5] for split, images in dataset.images.items()}
     space = space_of(model, replace(dataset, attributes=classes, attribute_names=tuple("abcde")))
-    labels, names, said = latents.colours_of(space, None, {})
+    labels, names = latents.colours_of(space, None, [])
     assert (labels == np.arange(20) % 5).all()
-    assert (names, "class" in said) == (list("abcde"), True)
-    assert latents.colours_of(space, "c", {})[1] == ["not c", "c"]
+    assert names == list("abcde")
+    assert latents.colours_of(space, "c", ["c"])[1] == ["not c", "c"]
 
 
 def test_every_picture_can_be_drawn_of_every_model_and_the_same_seed_draws_the_same(space, tmp_path):
@@ -247,11 +233,10 @@ def test_collapsed_codes_are_drawn_and_codes_that_are_not_finite_refused():
         space_of(model)
 
 
-def test_the_command_writes_the_pictures_and_says_which_are_left_out_without_attributes(workplace, monkeypatch, capsys):
+def test_the_command_writes_the_pictures_but_no_walks_without_attributes(workplace, monkeypatch):
     for number in range(60):
         write_image(workplace / "mine" / f"{number}.png", number)
     run_script(monkeypatch, "main.py", *TINY, "--max-steps", "1", "--dataset", "mine")
     run_leae(monkeypatch, "latents", "runs/self-teaching-001", "--device", "cpu", "--map", "pca")
     names = sorted(path.stem for path in (workplace / "runs/self-teaching-001/latents").iterdir())
     assert names == sorted(set(PICTURES) - {"attribute-walks", "map-tsne"})
-    assert "runs/self-teaching-001/latents\nno attribute-walks.png" in capsys.readouterr().out
