@@ -131,7 +131,7 @@ def main() -> None:
     shown = {"train": to_float(train[:GRID_IMAGES], device), split: to_float(held_out[:GRID_IMAGES], device)}
     total_steps = schedule.total_steps(batches.steps_per_epoch)
     keep = milestones(total_steps)
-    start = run.create_or_restore(OBJECTIVE, dataset, total_steps, model, optimizer)
+    start = run.create_or_restore(dataset, total_steps, model, optimizer)
 
     if COMPILE:
         compile_if_it_works(model.encoder, model.decoder)
@@ -172,7 +172,7 @@ def main() -> None:
     if stop.requested:
         stop.exit(step, run.folder)
     print(summary(measures))
-    print(f"grids: {run.folder}/grids, the last: {run.folder}/grids/{split}-{total_steps:06d}.png")
+    print(f"grids: {run.folder}/grids")
 
 
 if __name__ == "__main__":

@@ -68,11 +68,11 @@ class Run:
     Of several processes that share a run only the first one writes; the methods of the others' do nothing.
     """
 
-    def __init__(self, settings: dict, kind: str = "", folder: Path | None = None, data: dict | None = None):
+    def __init__(self, settings: dict, kind: str):
         self.settings = settings  # the constants by name
         self.kind = kind  # "self-teaching", or the baseline's objective
-        self.folder = folder  # None until it is made
-        self.data = data or {}  # name, title and identity of the data set
+        self.folder = None  # until it is made
+        self.data = {}  # name, title and identity of the data set
         self.init = None  # file and step of the weights that INIT means, where it means some
         self.content = {}  # of settings.json
         self.rows, self.columns = [], []  # of metrics.csv
@@ -86,8 +86,8 @@ class Run:
     def read(cls, folder: str | Path) -> "Run":
         """The run in a folder, of whatever kind and however far it came; raises what `read_settings` does."""
         content = read_settings(Path(folder))
-        run = cls(content["settings"], content["kind"], Path(folder), content["data"])
-        run.content = content
+        run = cls(content["settings"], content["kind"])
+        run.folder, run.data, run.content = Path(folder), content["data"], content
         return run
 
     @classmethod
@@ -106,7 +106,6 @@ class Run:
 
     def create_or_restore(
         self,
-        kind: str,
         dataset: Dataset,
         total_steps: int,
         model: BaseAutoencoder,
@@ -119,7 +118,7 @@ class Run:
         """
         device = device_name(next(model.parameters()).device)
         if not self.folder:
-            self._create(kind, dataset, device)
+            self._create(dataset, device)
         start = self.restore(model, optimizer, judge)
         train, held_out = len(dataset.images["train"]), len(dataset.images[dataset.validation_split])
         held_out, size = min(held_out, self.settings["HELD_OUT"]), model.image_shape[-1]
@@ -130,15 +129,14 @@ class Run:
         print(f"run: {steps}; to resume it: --resume {self.folder}")
         return start
 
-    def _create(self, kind: str, dataset: Dataset, device: str) -> None:
+    def _create(self, dataset: Dataset, device: str) -> None:
         """Make the run's folder: runs/NAME, or runs/<kind>-001, or with the next free number."""
-        self.kind = kind
         self.data = {"name": dataset.name, "title": dataset.title, "identity": dataset.identity}
         self.settings["DATASET"] = dataset.name  # what "auto" meant
         if rank() > 0:
             return
         self.content = {
-            "kind": kind,
+            "kind": self.kind,
             "settings": self.settings,
             "data": self.data,
             "init": self.init,
@@ -154,9 +152,9 @@ class Run:
             (new / "grids").mkdir(parents=True)
             (new / "checkpoints").mkdir()
             write_json(new / "settings.json", self.content)
-            taken = [re.fullmatch(rf"{kind}-(\d+)", path.name) for path in RUNS.iterdir()]
+            taken = [re.fullmatch(rf"{self.kind}-(\d+)", path.name) for path in RUNS.iterdir()]
             number = 1 + max((int(name[1]) for name in taken if name), default=0)
-            name = self.settings.get("NAME") or f"{kind}-{number:03d}"
+            name = self.settings.get("NAME") or f"{self.kind}-{number:03d}"
             require_new(name)  # another process may just have taken it
             self.folder = new.rename(RUNS / name)
         self._lock()

@@ -121,7 +121,7 @@ def configure(namespace: dict, *kinds: str) -> Run:
             raise UsageError(f"{idle[0]} has no effect where {name} is {value}; leave it out")
     settings = {name: value for name, value in constants_of(namespace).items() if name != "RESUME"}
     require_ranges(settings, kinds if len(kinds) > 1 else OBJECTIVES)
-    return run or Run(settings)
+    return run or Run(settings, kinds[0] if len(kinds) == 1 else settings["OBJECTIVE"])
 
 
 def resumed_settings(run: Run, constants: dict, chosen: dict) -> dict:

@@ -18,8 +18,8 @@ SETTINGS = {"EPOCHS": 3, "CROP_RATIOS": (0.15, 1.0), "DATASET": "auto", "BATCH_S
 
 
 def make_run(**settings):
-    run = Run({**SETTINGS, **settings})
-    assert run.create_or_restore("self-teaching", DATASET, 20, *make_training(steps=0)) == 0
+    run = Run({**SETTINGS, **settings}, "self-teaching")
+    assert run.create_or_restore(DATASET, 20, *make_training(steps=0)) == 0
     return run
 
 
