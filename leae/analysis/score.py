@@ -30,10 +30,10 @@ from leae.data.batches import to_float
 from leae.errors import UsageError, require, require_whole
 from leae.files import as_utf8, write_csv
 from leae.training.device import find_device
-from leae.training.pictures import save_picture
+from leae.training.pictures import cut, save_picture
 from leae.training.settings import Parser
 
-LETTERS = 24  # of a sub-folder's name in a legend
+LETTERS = 15  # of a file's name below its image
 FLOOR = 1e-30  # of what a logarithm is taken of, or what divides
 
 
@@ -73,38 +73,33 @@ def write_scores(path: Path, found: Embedding, scores: dict, held_out: dict, see
 
     Behind each measure of `scores`, float64 [N] by name, is the share of held-out images, float64 [M], that are below.
     """
-    columns = {}
+    columns = {"file": [as_utf8(name) for name in found.files]}
     for name, values in scores.items():
         columns[name] = [f"{value:.6g}" for value in values]
         columns[f"{name}_above_held_out"] = [f"{(held_out[name] < value).mean():.4f}" for value in values]
     columns["trained_on"] = ["yes" if it else "no" for it in seen]
-    ranked = np.argsort(-scores["score"], kind="stable")
-    rows = [(as_utf8(found.files[n]), *(texts[n] for texts in columns.values()), "") for n in ranked]
-    rows += [(as_utf8(name), *[""] * len(columns), as_utf8(reason)) for name, reason in found.unusable.items()]
-    write_csv(path, ("file", *columns, "reason"), rows)
+    images = list(zip(*columns.values(), strict=True))
+    rows = [(*images[n], "") for n in np.argsort(-scores["score"], kind="stable")]
+    rows += [(as_utf8(name), *[""] * (len(columns) - 1), as_utf8(why)) for name, why in found.unusable.items()]
+    write_csv(path, (*columns, "reason"), rows)
 
 
-def draw_scores(space: LatentSpace, found: Embedding, scores: dict, seen: np.ndarray, count: int) -> Image.Image:
-    """At most `count` images with the highest and with the lowest scores, each above its reconstruction."""
-    ranked, total = np.argsort(-scores["score"], kind="stable"), len(found.files)
-    count = max(1, min(count, total // 2))
+def draw_scores(space: LatentSpace, found: Embedding, scores: np.ndarray, count: int) -> Image.Image:
+    """At most `count` images with the highest and with the lowest scores, float64 [N], above their reconstructions."""
+    ranked = np.argsort(-scores, kind="stable")
+    count = max(1, min(count, len(ranked) // 2))
     rows, captions = {}, {}
-    for which, places in (("highest", range(count)), ("lowest", range(total - 1, total - 1 - count, -1))):
-        shown = ranked[list(places)]
+    for which, shown in (("highest", ranked[:count]), ("lowest", ranked[: -count - 1 : -1])):
         names = [found.files[n] for n in shown]
         images = read_for(space.run.model, found.root, names)
-        for name, image in zip(names, images, strict=True):
-            if isinstance(image, str):
-                raise UsageError(f"{as_utf8(name)} has changed while the folder was scored; score it again")
+        if any(isinstance(image, str) for image in images):
+            raise UsageError(f"{found.root} has changed while it was scored; score it again")
         above, below = f"{which} scores:\nimage", f"{which} scores:\nreconstruction"
         rows[above] = to_float(np.stack(images))
         rows[below] = space.decode(torch.from_numpy(found.codes[shown]).flatten(1))
-        captions[above] = [as_utf8(name).rpartition("/")[2] for name in names]
-        ranks = [f"#{place + 1}  {scores['score'][ranked[place]]:+.2f}".replace("-", "−") for place in places]
-        captions[below] = [rank + (", seen" if seen[n] else "") for rank, n in zip(ranks, shown, strict=True)]
-    said = f"{total:,} images by how unusual they are, #1 the most. The score is the larger of two, the error of the\n"
-    said += "reconstruction and the distance of the code from training codes, in standard deviations above held-out\n"
-    said += "images, in logarithms" + ("; seen: trained on" if seen.any() else "")
+        captions[above] = [cut(as_utf8(name).rpartition("/")[2], LETTERS) for name in names]
+        captions[below] = [f"{score:+.2f}" for score in scores[shown]]
+    said = f"{len(ranked):,} images by how unusual they are, in standard deviations above held-out images"
     return space.grid(rows, said, captions=captions)
 
 
@@ -113,21 +108,17 @@ def draw_roc(scores: dict, positives: np.ndarray, name: str, limit: float, title
 
     The positives, whose sub-folder has that name, should score higher; 95 % of held-out images score at most `limit`.
     """
-    figure = Figure(figsize=(12, 5.2), dpi=maps.DPI, layout="constrained")
+    figure = Figure(figsize=(12, 5), dpi=120, layout="constrained")
+    figure.suptitle(title)
     curve, histogram = figure.subplots(1, 2)
     for measure, values in scores.items():
-        chance = measure == "distance"  # the last one
-        RocCurveDisplay.from_predictions(positives, values, name=measure, ax=curve, plot_chance_level=chance)
-    curve.set(xlabel="false positive rate", ylabel="true positive rate")
-    values = scores["score"]
-    edges = np.histogram_bin_edges(values, bins=20)
-    for part, said, colour in ((values[~positives], "others", maps.WITHOUT), (values[positives], name, maps.WITH)):
-        label = f"{maps.legend_text(said, LETTERS)} ({len(part):,})"
-        histogram.hist(part, edges, weights=np.full(len(part), 1 / len(part)), color=colour, alpha=0.6, label=label)
-    histogram.axvline(limit, color="black", linestyle="--", linewidth=1, label="95% of held-out images are below")
-    histogram.set(xlabel="score", ylabel="share of the images")
-    histogram.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
-    figure.suptitle(title, fontsize=12)
+        RocCurveDisplay.from_predictions(positives, values, name=measure, ax=curve)
+    parts = [scores["score"][~positives], scores["score"][positives]]
+    labels = [maps.legend_text(said, len(part)) for said, part in zip(("others", name), parts, strict=True)]
+    histogram.hist(parts, bins=20, density=True, color=[maps.WITHOUT, maps.WITH], label=labels)
+    histogram.axvline(limit, color="black", linestyle="--", label="95% of held-out images are below")
+    histogram.set(xlabel="score", ylabel="density")
+    histogram.legend()
     return figure
 
 
@@ -146,7 +137,7 @@ def main(options: argparse.Namespace) -> None:
     names = image_names(options.folder)
     folders, positive = sorted({sub_folder(name) for name in names} - {""}), options.positive
     if positive is not None:
-        expected = f"one of {', '.join(map(as_utf8, folders))}" if folders else "left out: there is no sub-folder"
+        expected = f"a sub-folder; these are: {', '.join(map(as_utf8, folders)) or 'none'}"
         require(positive in folders, "--positive", positive, expected)
     dataset = run.open_data()
     output = options.output or run.folder / "latents" / f"scores-{options.folder.resolve().name}"
@@ -160,15 +151,11 @@ def main(options: argparse.Namespace) -> None:
     scores = scores_of({"error": found.errors, "distance": distance(found.codes)}, held_out)
     seen = np.isin(found.hashes, hashes_of(dataset.images["train"]))
     write_scores(output / "scores.csv", found, scores, held_out, seen)
-    print(f"scores: {output / 'scores.csv'}; {len(seen):,} images, {len(found.unusable):,} that cannot be used")
+    print(f"scores: {output}; {len(seen):,} images, {len(found.unusable):,} that cannot be used")
     limit = float(np.quantile(held_out["score"], 0.95))
-    said = f"as 5% of the {len(space.errors):,} held-out images of {dataset.title} do"
-    print(f"{(scores['score'] > limit).sum():,} score above {limit:.3g}, {said}")
-    if seen.any():
-        print(f"{seen.sum():,} are exact copies of training images, which lowers their scores")
-    save_picture(draw_scores(space, found, scores, seen, options.images), output / "scores.png")
-    print(f"highest and lowest: {output / 'scores.png'}")
-
+    print(f"{(scores['score'] > limit).sum():,} score above {limit:.3g}, as 5% of held-out images do")
+    print(f"{seen.sum():,} are exact copies of training images")
+    save_picture(draw_scores(space, found, scores["score"], options.images), output / "scores.png")
     (output / "roc.png").unlink(missing_ok=True)  # an earlier one would lie beside these scores
     if positive is not None:
         positives = np.array([sub_folder(name) == positive for name in found.files])
@@ -176,5 +163,5 @@ def main(options: argparse.Namespace) -> None:
             print("no ROC curve: it needs usable images both in this sub-folder and elsewhere")
             return
         areas = ", ".join(f"{name} {roc_auc_score(positives, values):.4f}" for name, values in scores.items())
-        print(f"AUROC of {as_utf8(positive)!r} against all others: {areas}; {output / 'roc.png'}")
+        print(f"AUROC of {as_utf8(positive)!r} against all others: {areas}")
         save_picture(draw_roc(scores, positives, as_utf8(positive), limit, run.title), output / "roc.png")

@@ -108,7 +108,7 @@ def test_scores_come_with_the_auroc_of_each_for_a_sub_folder_against_everything_
         area = (scores[noisy][:, None] > scores[~noisy]).mean()
         assert f"{name} {area:.4f}" in printed
     assert "'noisy'" in printed
-    assert Image.open(folder / "roc.png").size == (1440, 624)
+    assert (folder / "roc.png").exists()
 
 
 def test_a_second_folder_leaves_the_first_ones_scores(trained, tmp_path, monkeypatch, capsys):
