@@ -33,6 +33,9 @@ def load_torchvision(reader: str, place: str, files: str, data: Path) -> SmallSe
 
     try:
         found = {split: getattr(datasets, reader)(data, split == "train", download=True) for split in ("train", "test")}
+        for split, some in found.items():
+            if len(some.data) != len(some.targets) or max(some.targets) >= len(some.classes):
+                raise ValueError(f"its {split} labels do not fit its images or its classes")
     except Exception as error:  # what it reads with raises much, where files are missing, damaged or cannot be had
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         where = f"can neither be read from {data / place} nor downloaded ({reason})"

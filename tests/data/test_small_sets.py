@@ -1,11 +1,16 @@
-"""The textbooks' data sets, read from files as the originals are."""
+"""The textbooks' data sets: read from files as the originals are, and fetched from a place like the originals'."""
 
 import gzip
 import hashlib
 import io
 import os
 import pickle
+import shutil
 import tarfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,34 +56,45 @@ def md5(content):
 
 
 @pytest.fixture
-def placed(workplace, monkeypatch):
-    """The folder data/ with small stand-ins for the three downloads, where torchvision looks for them; no network."""
-    nowhere, data = "http://127.0.0.1:9/", workplace / "data"
+def served(workplace, monkeypatch):
+    """A folder with small stand-ins for the three downloads, from which torchvision fetches them."""
+    served = workplace / "served"
+    served.mkdir()
+    for name, content in idx_files():
+        (served / f"{name}.gz").write_bytes(gzip.compress(content, mtime=0))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=served))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/"
+    resources = [(path.name, md5(path.read_bytes())) for path in sorted(served.iterdir())]
     for reader in (torchvision.datasets.MNIST, torchvision.datasets.FashionMNIST):
-        folder, resources = data / reader.__name__ / "raw", []
-        folder.mkdir(parents=True)
-        for name, content in idx_files():
-            (folder / f"{name}.gz").write_bytes(packed := gzip.compress(content, mtime=0))
-            resources.append((f"{name}.gz", md5(packed)))
         monkeypatch.setattr(reader, "resources", resources)
-        monkeypatch.setattr(reader, "mirrors", [nowhere])
-    cifar, archive, sums = torchvision.datasets.CIFAR10, data / "cifar-10-python.tar.gz", []
+        monkeypatch.setattr(reader, "mirrors", [address])
+    cifar, archive, sums = torchvision.datasets.CIFAR10, served / "cifar-10-python.tar.gz", []
     with tarfile.open(archive, "w:gz") as opened:
         for name, content in cifar_files():
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(content)
             opened.addfile(member, io.BytesIO(content))
             sums.append([name, md5(content)])
-    monkeypatch.setattr(cifar, "url", nowhere)
+    monkeypatch.setattr(cifar, "url", address + archive.name)
     monkeypatch.setattr(cifar, "tgz_md5", md5(archive.read_bytes()))
     monkeypatch.setattr(cifar, "train_list", sums[:5])
     monkeypatch.setattr(cifar, "test_list", sums[5:6])
     monkeypatch.setattr(cifar, "meta", {"filename": "batches.meta", "key": "label_names", "md5": sums[6][1]})
-    return data
+    yield served
+    server.shutdown()
+    server.server_close()
 
 
-@pytest.mark.parametrize(("name", "seventh"), [("mnist", "7"), ("fashion-mnist", "Sneaker"), ("cifar10", "horse")])
-def test_a_set_is_read_from_the_official_files_with_its_labels(placed, name, seventh):
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize(
+    ("name", "place", "seventh"),
+    [("mnist", "MNIST/raw", "7"), ("fashion-mnist", "FashionMNIST/raw", "Sneaker"), ("cifar10", "", "horse")],
+)
+def test_a_set_is_downloaded_once_or_placed_by_hand_and_read_with_its_labels(served, name, place, seventh, by_hand):
+    if by_hand:
+        shutil.copytree(served, Path("data") / place)
+        shutil.rmtree(served)
     dataset = open_dataset(name, 32)
     for split in COUNTS:
         images, labels = drawn(split, (32, 32, 3) if name == "cifar10" else (28, 28))
@@ -88,23 +104,29 @@ def test_a_set_is_read_from_the_official_files_with_its_labels(placed, name, sev
         assert np.array_equal(dataset.attributes[split], np.eye(10, dtype=bool)[labels])
     assert (len(dataset.attribute_names), dataset.attribute_names[7]) == (10, seventh)
     assert dataset.images["train"].shape[-1] == channels_of(name)
+    shutil.rmtree(served, ignore_errors=True)
+    find_source(name, 32)
 
 
+@pytest.mark.parametrize("online", [True, False])
 @pytest.mark.parametrize(
-    ("name", "file"), [("cifar10", "cifar-10-python.tar.gz"), ("mnist", "MNIST/raw/train-images-idx3-ubyte.gz")]
+    ("name", "file", "place"),
+    [("cifar10", "cifar-10-python.tar.gz", "data"), ("mnist", "train-images-idx3-ubyte.gz", "data.MNIST.raw")],
 )
-def test_a_file_that_is_another_and_cannot_be_downloaded_is_refused_with_what_to_put_where(placed, name, file):
-    (placed / file).write_bytes(b"<html>a login page</html>")
-    place, _, file = f"data/{file}".rpartition("/")
+def test_a_download_that_fails_or_is_another_is_refused_with_what_to_put_where(served, online, name, file, place):
+    if online:
+        (served / file).write_bytes(b"<html>a login page</html>")
+    else:
+        shutil.rmtree(served)
     with pytest.raises(UsageError, match=f"{file}.*{place}") as refusal:
         find_source(name, 32)
     assert "\n" not in str(refusal.value)
-    assert not (placed / "cifar-10-batches-py").exists()  # nothing of a wrong archive is unpacked
+    assert not (served.parent / "data" / "cifar-10-batches-py").exists()  # nothing of a wrong archive is unpacked
 
 
-def test_a_damaged_file_is_refused(placed):
+def test_a_damaged_file_is_refused(served, workplace):
     find_source("mnist", 32)
-    os.truncate(placed / "MNIST" / "raw" / "train-images-idx3-ubyte", 1000)
+    os.truncate(workplace / "data" / "MNIST" / "raw" / "train-images-idx3-ubyte", 1000)
     with pytest.raises(UsageError, match=r"data.MNIST.raw"):
         find_source("mnist", 32)
 
