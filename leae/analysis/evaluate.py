@@ -7,9 +7,9 @@
     uv run --extra perceptual -m leae evaluate runs/*-001 --perceptual      LPIPS and FID, besides
 
 Runs that differ in SEED alone share a column: means over seeds, with their intervals. All runs are given the same
-held-out images and the same masks. Beside them stand the untrained encoder of the same shape, PCA of the pixels to as
-many dimensions, and chance, which answers every image with the training set's mean image. Below are the differences
-from the first column. Each run's folder gets its figures in evaluation.json.
+held-out images and the same masks. Beside them stand an untrained encoder and PCA of the pixels to as many dimensions,
+and chance, which answers every image with the training set's mean image. Below are the differences from the first
+column. Each run's folder gets its figures in evaluation.json.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 
-from leae.analysis.curves import measure_curves, require_curves, write_curves
+from leae.analysis.curves import open_curves, write_curves
 from leae.analysis.measure import Measured, PerceptualFigures, Sample, measure, with_baselines
-from leae.analysis.table import CSV_HEAD, columns_of, csv_rows, markdown, over_images, print_table, table
+from leae.analysis.table import CSV_HEAD, columns_of, csv_rows, over_images, report
 from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, require_file
 from leae.errors import require, require_whole
 from leae.files import atomic_write, write_csv, write_json
@@ -40,7 +40,7 @@ def evaluate(
     models: list[Measured], sample: Sample, device: torch.device, perceptual: PerceptualFigures | None = None
 ) -> None:
     """Measure models; those that are runs get evaluation.json, with the figures of the baselines among the models."""
-    for model in sorted(models, key=lambda model: model.pca is not None):  # what others have to beat comes first
+    for model in models:
         measure(model, sample, device, perceptual)
     beside = {model.name: figures_of(model) for model in models if model.run is None}
     for model in models:
@@ -91,27 +91,26 @@ def main(options: argparse.Namespace) -> None:
     runs = open_runs(options.runs, options.checkpoint, device)
     if options.checkpoints:
         require_file(options.output, "--output", ".csv")
-        require_curves(runs)
+    curves = open_curves(options.runs, device) if options.checkpoints else []
     views = runs[0].views(options.mask_ratio)
     perceptual = PerceptualFigures(device) if options.perceptual else None
     dataset = runs[0].open_data()
 
     sample = Sample(dataset, views, options.train_images, options.held_out, options.label_share)
     counts = f"{len(sample.train):,} training and {len(sample.test):,} held-out images"
-    title = f"{dataset.title}: {counts}; mask ratio {views.mask_ratio:g}"
+    probed = f"{len(sample.attributes)} attributes, {sample.probed_by_few.sum()} of them by {len(sample.few):,} labels"
+    title = f"{dataset.title}: {counts}; {probed}; mask ratio {views.mask_ratio:g}"
     print(title)
     models = with_baselines(runs, sample.train, device)
     evaluate(models, sample, device, perceptual)
     columns = columns_of(models)
-    rows = table(columns, sample)
-    print_table(columns, rows)
+    print(report(columns))
     if options.csv:
-        figures = models[0].values
-        write_csv(options.csv, CSV_HEAD, [row for column in columns for row in csv_rows(column, columns[0], figures)])
+        write_csv(options.csv, CSV_HEAD, csv_rows(columns, models[0].values))
     if options.markdown:
         with atomic_write(options.markdown) as file:
-            file.write(markdown(["", *(column.title for column in columns)], rows))
+            file.write(f"{title}\n\n{report(columns)}\n")
     print(f"figures: {EVALUATION} in {', '.join(str(run.folder) for run in runs)}")
-    if options.checkpoints:
-        written = write_curves(measure_curves(options.runs, sample, device), options.output, title)
+    if curves:
+        written = write_curves(curves, sample, device, options.output, title)
         print(f"curves: {', '.join(map(str, written))}")

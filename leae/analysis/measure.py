@@ -1,5 +1,6 @@
 """What `evaluate` measures of models: reconstruction, representation, health of the latent."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,10 +22,14 @@ from leae.masking import inside_squares
 from leae.training.evaluation import MaskedViews, mean_image, psnr
 
 VIEWS = ("clean", "masked")
-SCORES = ("auroc", "balanced_accuracy")
-CHANCE = 0.5  # of both of them
-# Probes, and the scores of each; the neighbours' votes are too few for a ranking.
-METHODS = {"linear": SCORES, "few": SCORES, "neighbours": SCORES[1:]}
+CHANCE = 0.5  # of every probe
+# Probes, "few" by few labels, and the score of each: the neighbours' votes are too few for a ranking.
+METHODS = {
+    "linear": (probes.linear_scores, "auroc", probes.auroc),
+    "few": (probes.linear_scores, "auroc", probes.auroc),
+    "neighbours": (probes.neighbour_scores, "balanced_accuracy", probes.balanced_accuracy),
+}
+UNDEFINED = np.array([math.nan])
 
 
 def mean_inside(values: Tensor, inside: Tensor) -> Tensor:
@@ -125,7 +130,6 @@ def latent_figures(clean: Tensor, masked: Tensor) -> dict[str, float]:
     """The health of codes [N, *latent_shape] of clean views, and how far those of masked views are from them."""
     statistic, gaussian, _ = sigreg_statistics(clean)
     return {
-        "latent_size": clean[0].numel(),
         "sigreg_statistic": statistic,
         "sigreg_statistic_gaussian": gaussian,
         "effective_rank": effective_rank(clean),
@@ -142,11 +146,14 @@ class Measured:
     name: str
     model: Callable[[Tensor], Tensor] | None  # reconstructs images; has `encode` if it has codes; in evaluation mode
     run: TrainedRun | None = None  # that it is of; None for a baseline
-    pca: "Measured | None" = None  # that its probes have to beat
     reconstructs: bool = True  # False for an untrained model, of which only the encoder is a baseline
     # Figures by name, such as "linear_clean_auroc": float64 [1 + RESAMPLES], or [1] if they are not resampled.
     values: dict[str, np.ndarray] = field(default_factory=dict)
     attributes: dict[str, dict[str, float]] = field(default_factory=dict)  # a probe's figure of each attribute
+
+    def figure(self, name: str) -> np.ndarray:
+        """Its values; NaN if it was not measured."""
+        return self.values.get(name, UNDEFINED)
 
 
 class Sample:
@@ -190,49 +197,39 @@ class PixelPCA:
 
 
 def with_baselines(runs: list[TrainedRun], train: np.ndarray, device: torch.device) -> list[Measured]:
-    """The runs, for each shape an untrained encoder and a PCA of training images uint8 [N, S, S, C], and chance."""
-    models, untrained, pcas = [], {}, {}
+    """The runs; for each latent size an untrained encoder and a PCA of images uint8 [N, S, S, C]; and chance."""
+    baselines = {}
     for run in runs:
+        name = f"untrained {run.model.latent_size}"
+        if name not in baselines:
+            kind = MODELS[type(run.model).__name__.removeprefix("Variational")]  # whose latent has no second half
+            torch.manual_seed(0)
+            untrained = kind(**run.model.settings).eval().to(device)
+            baselines[name] = Measured(name, untrained, reconstructs=False)
         components = min(run.model.latent_size, probes.PROBE_DIMS)
-        if components not in pcas:
-            pca = PixelPCA(train, components)
-            pcas[components] = Measured(f"PCA {pca.pca.n_components_}", pca)
-        models.append(Measured(run.name, run.model, run, pcas[components]))
-        torch.manual_seed(0)
-        kind = MODELS[type(run.model).__name__.removeprefix("Variational")]  # whose latent has no second half
-        model = kind(**run.model.settings).eval().to(device)
-        shape = (type(model), *(parameter.shape for parameter in model.encoder.parameters()))
-        if shape not in untrained:
-            untrained[shape] = Measured("untrained", model, pca=pcas[components], reconstructs=False)
-    for number, one in enumerate(untrained.values() if len(untrained) > 1 else (), start=1):
-        one.name = f"untrained {number}"
+        if (name := f"PCA {components}") not in baselines:
+            baselines[name] = Measured(name, PixelPCA(train, components))
     mean = mean_image(train).to(device)
     chance = Measured("chance", lambda images: mean.expand_as(images))
-    return [*models, *untrained.values(), *pcas.values(), chance]
+    return [*(Measured(run.name, run.model, run) for run in runs), *baselines.values(), chance]
 
 
 def probe(one: Measured, view: str, train: np.ndarray, test: np.ndarray, sample: Sample) -> None:
     """Fill in what a model's codes of one view, float [N, D] and [M, D], tell of the sample's attributes."""
-    title, labels, few, enough = f"{one.name}: {view}", sample.train_labels, sample.few, sample.probed_by_few
-    every = np.ones(len(enough), bool)
-    scores = {"linear": (every, probes.linear_scores(train, labels, test, title))}
-    if enough.any():
-        title = f"{title}, few labels"
-        scores["few"] = (enough, probes.linear_scores(train[few], labels[few][:, enough], test, title))
-    scores["neighbours"] = (every, probes.neighbour_scores(train, labels, test))
-    for method, (attributes, scored) in scores.items():
-        truth, figures = sample.test_labels[:, attributes], {}
-        if "auroc" in METHODS[method]:
-            figures["auroc"] = probes.auroc(scored, truth, sample.weights)
-        figures["balanced_accuracy"] = probes.balanced_accuracy(scored > 0, truth, sample.weights)
-        for score, values in figures.items():
-            name = f"{method}_{view}_{score}"
+    for method, (probe_by, score, score_of) in METHODS.items():
+        attributes, images = np.ones(len(sample.attributes), bool), slice(None)
+        if method == "few":
+            attributes, images = sample.probed_by_few, sample.few
+        if attributes.any():
+            scores = probe_by(train[images], sample.train_labels[images][:, attributes], test)
+            values = score_of(scores, sample.test_labels[:, attributes], sample.weights)
+            name, names = f"{method}_{view}_{score}", sample.attributes[attributes].tolist()
             one.values[name] = np.nanmean(values, axis=1)  # without the attributes that lack a class in a resample
-            one.attributes[name] = dict(zip(sample.attributes[attributes].tolist(), values[0].tolist(), strict=True))
+            one.attributes[name] = dict(zip(names, values[0].tolist(), strict=True))
 
 
 def measure(one: Measured, sample: Sample, device: torch.device, perceptual: PerceptualFigures | None = None) -> None:
-    """Fill in a model's figures, after those of its PCA; LPIPS and FID where they are wanted."""
+    """Fill in a model's figures; LPIPS and FID where they are wanted."""
     name, model, views = one.name, one.model, sample.views
     if one.reconstructs:
         with torch.no_grad():
@@ -242,10 +239,10 @@ def measure(one: Measured, sample: Sample, device: torch.device, perceptual: Per
                 figures = perceptual(model, sample.test, views, device, f"{name}: LPIPS and FID")
                 one.values |= {figure: np.array([value]) for figure, value in figures.items()}
     if not hasattr(model, "encode"):
-        scores = [f"{method}_{view}_{score}" for method, of in METHODS.items() for view in VIEWS for score in of]
+        scores = [f"{method}_{view}_{score}" for method, (_, score, _) in METHODS.items() for view in VIEWS]
         one.values |= {score: np.array([CHANCE]) for score in scores}
         return
-    shown = dict(zip(VIEWS, (None, views), strict=True))
+    shown = {"clean": None, "masked": views}
     codes = {view: encode_all(model, sample.test, of, device, f"{name}: held-out codes") for view, of in shown.items()}
     if one.run:
         figures = latent_figures(codes["clean"], codes["masked"])

@@ -27,18 +27,18 @@ def probed_attributes(*labels: np.ndarray) -> np.ndarray:
     return (counts >= FEWEST_PER_CLASS).all(axis=(0, 1))
 
 
-def linear_scores(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray, title: str = "probes") -> np.ndarray:
+def linear_scores(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     """Scores of held-out codes by one logistic regression per attribute: float [M, A], above 0 where it says yes.
 
     Both classes weigh the same; the penalty is the one with the best AUROC on a part of the training codes.
     """
     if codes.shape[1] > PROBE_DIMS:
-        pca = PCA(PROBE_DIMS, svd_solver="randomized", random_state=0).fit(codes)
+        pca = PCA(min(PROBE_DIMS, len(codes)), svd_solver="randomized", random_state=0).fit(codes)
         codes, held_out = pca.transform(codes), pca.transform(held_out)
     scaler = StandardScaler().fit(codes)
     codes, held_out = scaler.transform(codes), scaler.transform(held_out)
     scores = np.empty((len(held_out), labels.shape[1]), np.float32)
-    for attribute, truth in enumerate(tqdm(labels.T, desc=title, leave=False, dynamic_ncols=True)):
+    for attribute, truth in enumerate(tqdm(labels.T, desc="probes", leave=False, dynamic_ncols=True)):
         split = train_test_split(codes, truth, test_size=VALIDATION, stratify=truth, random_state=0)
         fitted, judged, fitted_truth, judged_truth = split
         # A weaker penalty's fit begins where the stronger one's ended: the fits are the same, after fewer iterations.
@@ -87,9 +87,9 @@ def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.nda
     return areas
 
 
-def balanced_accuracy(decisions: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The mean of sensitivity and specificity of decisions, bool [M, A]: float64 [B, A], NaN as in `auroc`."""
-    weights = weights.astype(np.float64)
+def balanced_accuracy(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean of sensitivity and specificity where scores above 0 say yes: float64 [B, A], as for `auroc`."""
+    decisions, weights = scores > 0, weights.astype(np.float64)
     with np.errstate(invalid="ignore"):
         sensitivity = (weights @ (decisions & labels)) / (weights @ labels)
         specificity = (weights @ (~decisions & ~labels)) / (weights @ ~labels)

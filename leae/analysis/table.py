@@ -1,7 +1,7 @@
-"""The table of `evaluate` and `ablate`: estimates and their intervals, its columns, its rows, and how it is written."""
+"""The table of `evaluate` and `ablate`: estimates with their intervals, columns of runs, Markdown and CSV."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,80 +9,75 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from leae.analysis.measure import METHODS, VIEWS, Measured, Sample
-from leae.analysis.probes import FEWEST_PER_CLASS
-from leae.analysis.trained import TrainedRun
+from leae.analysis.measure import VIEWS, Measured
 from leae.training.run import CHANGEABLE
-from leae.training.settings import WITHOUT_EFFECT
 
 INCIDENTAL = ("NAME", *CHANGEABLE)  # constants that are no part of an experiment
 SHARED = ("SEED", "DATASET", "FACES")  # those in which the runs of a column may differ, as all are on the same images
 
-# The rows of `evaluate`: labels and formats of figures, by name.
-RECONSTRUCTION = {
-    "psnr": ("PSNR of {} images (dB)", ".2f"),
-    "psnr_square": ("  in the square, {}", ".2f"),
-    "ssim": ("SSIM of {} images", ".3f"),
-    "ssim_square": ("  in the square, {}", ".3f"),
-    "sharpness_square": ("sharpness in the square, {}", ".2f"),
-    "lpips": ("LPIPS of {} images", ".3f"),
-    "fid": ("FID of {} images", ".1f"),
-}
-PROBE_TITLES = {"linear": "linear probes", "few": "linear probes", "neighbours": "nearest neighbours"}
-SCORE_TITLES = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
-LATENT = {
-    "latent_size": ("latent size", ".0f"),
+LABELS = {
+    "psnr_{}": ("PSNR (dB), {}", ".2f"),
+    "psnr_square_{}": ("PSNR (dB) in the square, {}", ".2f"),
+    "ssim_{}": ("SSIM, {}", ".3f"),
+    "ssim_square_{}": ("SSIM in the square, {}", ".3f"),
+    "sharpness_square_{}": ("sharpness in the square, {}", ".2f"),
+    "lpips_{}": ("LPIPS, {}", ".3f"),
+    "fid_{}": ("FID, {}", ".1f"),
+    "linear_{}_auroc": ("AUROC, {}", ".3f"),
+    "few_{}_auroc": ("AUROC by few labels, {}", ".3f"),
+    "neighbours_{}_balanced_accuracy": ("neighbours, {}", ".3f"),
     "sigreg_statistic": ("SIGReg statistic", ".1f"),
-    "sigreg_statistic_gaussian": ("  of as many N(0, I) codes", ".1f"),
+    "sigreg_statistic_gaussian": ("SIGReg statistic of N(0, I)", ".1f"),
     "effective_rank": ("effective rank", ".1f"),
-    "dimensions": ("  of dimensions", ".0f"),
+    "dimensions": ("dimensions", ".0f"),
     "dead_dimensions": ("dead dimensions", ".1f"),
     "drift": ("drift under masking", ".2f"),
 }
+# Label and format of every figure, by name, in the table's order; {} is a view.
+FIGURES = {name.format(v): (label.format(v), form) for name, (label, form) in LABELS.items() for v in VIEWS}
 # The figures that say most, for `ablate` and the learning curves.
-SUMMARY = {
-    "psnr_clean": ("PSNR (dB), clean", ".2f"),
-    "psnr_masked": ("PSNR (dB), masked", ".2f"),
-    "psnr_square_masked": ("PSNR (dB) in the square, masked", ".2f"),
-    "linear_clean_auroc": ("AUROC, clean", ".3f"),
-    "linear_masked_auroc": ("AUROC, masked", ".3f"),
-    "few_clean_auroc": ("AUROC by few labels, clean", ".3f"),
-    "neighbours_clean_balanced_accuracy": ("neighbours, clean", ".3f"),
-    "neighbours_masked_balanced_accuracy": ("neighbours, masked", ".3f"),
-    "sigreg_statistic": ("SIGReg statistic", ".1f"),
-    "effective_rank": ("effective rank", ".1f"),
-}
+SUMMARY = (
+    "psnr_clean",
+    "psnr_masked",
+    "psnr_square_masked",
+    "linear_clean_auroc",
+    "linear_masked_auroc",
+    "few_clean_auroc",
+    "neighbours_clean_balanced_accuracy",
+    "neighbours_masked_balanced_accuracy",
+    "sigreg_statistic",
+    "effective_rank",
+)
 INTERVALS = "± half of the 95 % interval: over seeds if a column has several, else over held-out images"
-PAIRED = "paired by seed if both have several, else by held-out image"
-LABEL_WIDTH, COLUMN_WIDTH = 33, 16
+PAIRED = "difference from column 1, paired by seed if both have several, else by held-out image; * excludes zero"
 CSV_HEAD = ("column", "figure", "value", "low", "high", "difference", "difference low", "difference high")
 
 
 class Estimate(NamedTuple):
-    """A figure and its 95 % interval, whose ends are NaN where there is none."""
+    """A figure and its 95 % interval; NaN where it is undefined, or has none."""
 
     value: float
     low: float
     high: float
 
+    @property
+    def star(self) -> str:
+        """The mark of a difference whose interval excludes zero."""
+        return "*" if self.low > 0 or self.high < 0 else ""
+
 
 def over_seeds(values: list[float]) -> Estimate:
     """The mean of two or more seeds' values, and its interval by Student's t; none where all of them are the same."""
-    mean, differ = float(np.mean(values)), np.ptp(values) > 0
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)) if differ else math.nan
+    mean = float(np.mean(values))
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)) or math.nan
     return Estimate(mean, mean - half, mean + half)
 
 
+@np.errstate(invalid="ignore")  # of figures that are not finite
 def over_images(values: np.ndarray) -> Estimate:
     """A figure, float64 [1 + RESAMPLES], and the middle 95 % of its resamples; none if it is not resampled, [1]."""
-    with np.errstate(invalid="ignore"):  # of figures that are not finite
-        low, high = np.percentile(values[1:], [2.5, 97.5]) if len(values) > 1 else (math.nan, math.nan)
+    low, high = np.percentile(values[1:], [2.5, 97.5]) if len(values) > 1 else (math.nan, math.nan)
     return Estimate(float(values[0]), float(low), float(high))
-
-
-def star(difference: Estimate | None) -> str:
-    """The mark of a difference whose interval excludes zero."""
-    return "*" if difference is not None and (difference.low > 0 or difference.high < 0) else ""
 
 
 @dataclass(frozen=True)
@@ -92,156 +87,91 @@ class Column:
     title: str  # what distinguishes it: "1 self-teaching, JUDGE_NORM=own, 3 seeds"
     by_seed: dict[int | None, Measured]
 
-    @property
-    def models(self) -> list[Measured]:
-        return list(self.by_seed.values())
+    def values(self, name: str) -> list[np.ndarray]:
+        """A figure of each model."""
+        return [model.figure(name) for model in self.by_seed.values()]
 
-    def estimate(self, name: str) -> Estimate | None:
-        """A figure: over the seeds, or of a single model over the images; None if it is not measured."""
-        values = [model.values[name] for model in self.models if name in model.values]
-        if len(values) > 1:
-            return over_seeds([of_seed[0] for of_seed in values])
-        return over_images(values[0]) if values else None
+    def estimate(self, name: str) -> Estimate:
+        """A figure: over the seeds, or of a single model over the images."""
+        first, *others = self.values(name)
+        return over_seeds([of_seed[0] for of_seed in (first, *others)]) if others else over_images(first)
 
-    def difference_from(self, other: "Column", name: str) -> Estimate | None:
-        """The difference of a figure from another column's, on the same images; None if it has no interval.
+    @np.errstate(invalid="ignore")  # of figures that are not finite
+    def difference_from(self, other: "Column", name: str) -> Estimate:
+        """The difference of a figure from another column's, on the same images.
 
         This is the paired difference of the seeds that both have, at least two; a baseline is the same for every seed.
         Else it is the difference of the means over seeds, on the same resamples of the images.
         """
-        if other is self or any(name not in model.values for model in self.models + other.models):
-            return None
         seeds = self.by_seed.keys() | other.by_seed.keys()
         pairs = [[column.by_seed.get(seed, column.by_seed.get(None)) for column in (self, other)] for seed in seeds]
-        with np.errstate(invalid="ignore"):  # of figures that are not finite
-            differences = [one.values[name][0] - two.values[name][0] for one, two in pairs if one and two]
-            means = [np.mean([model.values[name] for model in column.models], axis=0) for column in (self, other)]
-            estimate = over_seeds(differences) if len(differences) > 1 else over_images(means[0] - means[1])
-        return None if math.isnan(estimate.low) else estimate
-
-    def misses_pca(self, name: str) -> bool:
-        """Whether these are probes that are not ahead of those of the PCA beside them."""
-        pca = self.models[0].pca
-        if pca is None or not name.startswith(tuple(METHODS)):
-            return False
-        difference = self.difference_from(Column("PCA", {None: pca}), name)
-        return difference is None or difference.low <= 0
-
-
-def settings_of(run: TrainedRun) -> dict:
-    """The constants that distinguish a run, by name: those with an effect, and OBJECTIVE only where the kind says less.
-
-    They are in the order of their names.
-    """
-    idle = {*INCIDENTAL, *SHARED}
-    for (name, value), others in WITHOUT_EFFECT.items():
-        idle.update(others if run.settings.get(name) == value else ())
-    return {name: v for name, v in sorted(run.settings.items()) if name not in idle and v != run.kind}
+        differences = [one.figure(name)[0] - two.figure(name)[0] for one, two in pairs if one and two]
+        if len(differences) > 1:
+            return over_seeds(differences)
+        return over_images(np.mean(self.values(name), axis=0) - np.mean(other.values(name), axis=0))
 
 
 def columns_of(models: list[Measured]) -> list[Column]:
     """The columns of runs, in their order, then those of the baselines, each of which has one.
 
-    A column's title has the runs' kind and the constants in which columns differ, or a folder where there are none. A
-    second run of the same settings and seed begins another column.
+    A column's title has a number, the runs' kind, and the constants in which columns differ. A second run of the same
+    settings and seed begins another column.
     """
-    groups = defaultdict(dict)  # by kind, settings, and how many earlier columns of these have the seed: runs by seed
-    for model in models:
-        if model.run:
-            key, seed = (model.run.kind, *settings_of(model.run).items()), model.run.settings["SEED"]
-            earlier = sum(seed in by_seed for (other, _), by_seed in groups.items() if other == key)
-            groups[key, earlier][seed] = model
-    settings = [dict(key[1:]) for key, _ in groups]
-    values = {name: {one[name] for one in settings if name in one} for name in sorted(set().union(*settings))}
-    titles = []
-    for ((kind, *_), _), one in zip(groups, settings, strict=True):
-        differing = [name for name in values if name in one and len(values[name]) > 1]
-        titles.append(", ".join([kind, *(f"{name}={one[name]}".replace(" ", "") for name in differing)]))
+    groups, seen = defaultdict(dict), Counter()
+    for run, model in ((model.run, model) for model in models if model.run):
+        of = tuple((name, run.settings[name]) for name in sorted(run.settings) if name not in (*INCIDENTAL, *SHARED))
+        seed = run.settings["SEED"]
+        groups[of, seen[of, seed]][seed] = model
+        seen[of, seed] += 1
+    constants = [dict(of) for of, _ in groups]
+    names = sorted({name for of in constants for name in of})
+    differing = [name for name in names if len({of[name] for of in constants if name in of}) > 1]
     columns = []
-    for number, (title, by_seed) in enumerate(zip(titles, groups.values(), strict=True), start=1):
-        folder = f", {next(iter(by_seed.values())).run.name}" if titles.count(title) > 1 else ""
-        seeds = f", {len(by_seed)} seeds" if len(by_seed) > 1 else ""
-        columns.append(Column(f"{number} {title}{folder}{seeds}", by_seed))
+    for number, (of, by_seed) in enumerate(zip(constants, groups.values(), strict=True), start=1):
+        kind = next(iter(by_seed.values())).run.kind
+        said = [f"{name}={of[name]}" for name in differing if of.get(name, kind) != kind]
+        seeds = [f"{len(by_seed)} seeds"] if len(by_seed) > 1 else []
+        columns.append(Column(", ".join([f"{number} {kind}", *said, *seeds]), by_seed))
     return columns + [Column(model.name, {None: model}) for model in models if not model.run]
 
 
-def rows_of(columns: list[Column], sample: Sample) -> list[tuple[str, str, str]]:
-    """Label, name and format of each figure that the first column has; of headings the label alone."""
-    count, few = len(sample.attributes), f", {len(sample.few):,} labels, {sample.probed_by_few.sum()} attributes"
-    said = f"mean over {count} attributes; ° does not beat the PCA beside it"
-    if not count:
-        said = f"left out, as no attribute has {FEWEST_PER_CLASS} images with it and as many without in both splits"
-    rows = [("reconstruction", "", "")]
-    rows += [(label.format(view), f"{n}_{view}", form) for n, (label, form) in RECONSTRUCTION.items() for view in VIEWS]
-    rows += [("", "", ""), (f"representation: {said}", "", "")]
-    for method, scores in METHODS.items():
-        pairs = [(score, view) for score in scores for view in VIEWS]
-        if f"{method}_clean_{scores[0]}" in columns[0].models[0].values:
-            rows.append((PROBE_TITLES[method] + few * (method == "few"), "", ""))
-            rows += [(f"  {SCORE_TITLES[score]}, {view}", f"{method}_{view}_{score}", ".3f") for score, view in pairs]
-    rows += [("", "", ""), ("latent, of clean held-out images", "", "")]
-    rows += [(label, name, form) for name, (label, form) in LATENT.items()]
-    return [row for row in rows if not row[1] or row[1] in columns[0].models[0].values]
-
-
-def table(columns: list[Column], sample: Sample) -> list[list[str]]:
-    """The figures of every column, then their differences from the first one's.
-
-    Each row is a label and a text for each column; a heading is a label alone.
-    """
-    figures, differences = [[INTERVALS], [""]], []
-    for label, name, form in rows_of(columns, sample):
-        if not name:
-            figures.append([label])
-            differences.append([label.split(":")[0]])
-            continue
-        marks = ["°" * column.misses_pca(name) for column in columns]
-        figures.append([label, *(text_of(c.estimate(name), form, m) for c, m in zip(columns, marks, strict=True))])
-        found = [column.difference_from(columns[0], name) for column in columns]
-        if any(found):
-            differences.append([label, *(text_of(one, f"+{form}", star(one)) for one in found)])
-    while differences and len(differences[-1]) == 1:  # headings of nothing
-        differences.pop()
-    said = f"difference from column 1 {PAIRED}; * excludes zero"
-    return figures + ([[""], [said], [""], *differences] if differences else [])
-
-
-def text_of(estimate: Estimate | None, form: str, mark: str) -> str:
-    """A figure, half of its interval, and a mark or the room for one; empty if the figure is undefined."""
-    if estimate is None or not math.isfinite(estimate.value):
+def text_of(estimate: Estimate, form: str) -> str:
+    """A figure and half of its interval; empty if the figure is undefined."""
+    if not math.isfinite(estimate.value):
         return ""
     half = (estimate.high - estimate.low) / 2
-    interval = "" if math.isnan(half) else f"±{half:{form.lstrip('+')}}".replace("±0.", "±.")
-    return f"{estimate.value:{form}}{interval}{mark or ' '}"
+    return f"{estimate.value:{form}}" + ("" if math.isnan(half) else f"±{half:{form.lstrip('+')}}")
 
 
-def print_table(columns: list[Column], rows: list[list[str]]) -> None:
-    """Print the table under the number and kind of each column, and above it whole titles and the runs' folders."""
-    for column in columns:
-        if column.models[0].run:
-            print(f"{column.title}: {', '.join(str(model.run.folder) for model in column.models)}")
-    heads = [f"{column.title.partition(',')[0]} " for column in columns]
-    for label, *cells in [[""], ["", *heads], *rows]:
-        print((label.ljust(LABEL_WIDTH) + "".join(text.rjust(COLUMN_WIDTH) for text in cells)).rstrip())
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown, with columns as wide as their widest cell."""
+    widths = [max(2, *map(len, column)) for column in zip(head, *rows, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    padded = [[label.ljust(widths[0]), *map(str.rjust, cells, widths[1:])] for label, *cells in (head, rule, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
 
 
-def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table in Markdown; a row of a label alone is a heading."""
-    head = list(head)
-    lines = [head, ["---", *("--:" for _ in head[1:])]]
-    for label, *cells in rows:
-        if label:
-            texts = [text.strip() for text in cells] or [""] * (len(head) - 1)
-            lines.append([label.replace("  ", "&emsp;") if cells else f"**{label}**", *texts])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def report(columns: list[Column]) -> str:
+    """In Markdown each column's runs, the figures that the first column has, and the differences from that column."""
+    runs = {column.title: [model.run for model in column.by_seed.values() if model.run] for column in columns}
+    folders = [f"- {title}: {', '.join(str(run.folder) for run in of)}" for title, of in runs.items() if of]
+    heads = [title.partition(",")[0] for title in runs]
+    figures, differences = [], []
+    for name, (label, form) in FIGURES.items():
+        cells = [text_of(column.estimate(name), form) for column in columns]
+        if cells[0]:
+            figures.append([label, *cells])
+            found = [column.difference_from(columns[0], name) for column in columns[1:]]
+            differences.append([label, *(text_of(one, f"+{form}") + one.star for one in found)])
+    tables = [markdown(["", *heads], figures), markdown(["", *heads[1:]], differences)]
+    return "\n\n".join(["\n".join(folders), INTERVALS, tables[0], PAIRED, tables[1]])
 
 
-def csv_rows(column: Column, first: Column, names: Iterable[str]) -> list[list[str]]:
-    """A column's figures for a CSV file, by CSV_HEAD: each with its difference from the first column's."""
+def csv_rows(columns: list[Column], names: Iterable[str]) -> list[list[str]]:
+    """Figures for a CSV file, by CSV_HEAD: each with its difference from the first column's."""
     rows = []
-    for name in names:
-        estimates = [column.estimate(name), column.difference_from(first, name)]
-        numbers = [number for one in estimates for number in (one or 3 * [math.nan])]
-        if estimates[0] is not None:
+    for column in columns:
+        for name in names:
+            numbers = [*column.estimate(name), *column.difference_from(columns[0], name)]
             rows.append([column.title, name, *(f"{number:.6g}" if math.isfinite(number) else "" for number in numbers)])
     return rows

@@ -30,17 +30,19 @@ class TrainedRun:
     kind: str  # "self-teaching", or the baseline's objective
     settings: dict  # its constants by name
     data: dict[str, str]  # name, title and identity of its data set
-    name: str  # in tables: the folder's name, or its path where another run has the same name
     checkpoint: str  # "100", say
     step: int  # how many optimizer steps the model has had
     model: BaseAutoencoder  # in evaluation mode
 
     @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
     def method(self) -> str:
         """What it was trained for."""
         of = self.settings
-        judge = f", {of['OBJECTIVE']}, {of['JUDGE_NORM']} norm" if "JUDGE_NORM" in of else ""
-        return self.kind + judge
+        return f"{self.kind}, {of['OBJECTIVE']}, {of['JUDGE_NORM']} norm" if "JUDGE_NORM" in of else self.kind
 
     @property
     def size(self) -> str:
@@ -76,20 +78,17 @@ def add_run_arguments(parser: Parser, nargs: int | str, masks: bool = True) -> N
 def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list[TrainedRun]:
     """The runs in some folders, at one checkpoint ("100", "040" or "last", say).
 
-    A `UsageError` if one is given twice, is no run's or has no such sound checkpoint, or if their images differ.
+    A `UsageError` if one is no run's or has no such sound checkpoint, or if their images differ.
     """
-    names, places, runs = [Path(folder).name for folder in folders], [Path(folder).resolve() for folder in folders], []
-    for folder, name, place in zip(folders, names, places, strict=True):
-        if places.count(place) > 1:
-            raise UsageError(f"{folder} is given twice; name every run once")
-        content = read_settings(Path(folder))
+    runs = []
+    for folder in map(Path, folders):
+        content = read_settings(folder)
         missing = [setting for setting in NEEDED if setting not in content["settings"]]
         if missing:
             raise UsageError(f"{folder}/settings.json has no {missing[0]}; train it again with this version of leae")
-        model, step = load_checkpoint(find_checkpoint(Path(folder), checkpoint), device)
+        model, step = load_checkpoint(find_checkpoint(folder, checkpoint), device)
         about = {key: content[key] for key in ("kind", "settings", "data")}
-        name = name if names.count(name) == 1 else str(folder)
-        runs.append(TrainedRun(Path(folder), **about, name=name, checkpoint=checkpoint, step=step, model=model))
+        runs.append(TrainedRun(folder, **about, checkpoint=checkpoint, step=step, model=model))
     if len({(run.data["identity"], run.model.image_shape) for run in runs}) > 1:
         data = [f"{run.data['title']} ({run.data['identity'][:6]}), {run.model.image_shape}" for run in runs]
         said = ", ".join(f"{run.folder} was trained on {what}" for run, what in zip(runs, data, strict=True))

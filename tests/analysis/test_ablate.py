@@ -65,9 +65,10 @@ def test_missing_runs_are_made_stopped_ones_resumed_and_differences_are_paired(w
     assert row["value"] == pytest.approx(np.mean(values["plain"]), rel=1e-4)
     assert row["difference"] == pytest.approx(np.mean(np.subtract(values["plain"], values["self-teaching"])), rel=1e-3)
     assert (row["difference low"], row["difference high"]) == pytest.approx((paired.low, paired.high), rel=1e-3)
-    head, _, ours, theirs = (workplace / "runs/ablation.md").read_text(encoding="utf-8").splitlines()[2:]
-    cells = dict(zip(head.split(" | "), theirs.split(" | "), strict=True))
-    assert ours.startswith("| ours | 2 |")
+    lines = (workplace / "runs/ablation.md").read_text(encoding="utf-8").splitlines()[2:]
+    head, _, ours, theirs = ([cell.strip() for cell in line.split("|")] for line in lines)
+    cells = dict(zip(head, theirs, strict=True))
+    assert ours[1:3] == ["ours", "2"]
     assert cells["PSNR (dB), clean"].startswith(f"{row['value']:.2f}±")
     assert cells["PSNR (dB), clean"].endswith("*") == (paired.low > 0 or paired.high < 0)
     shutil.rmtree(workplace / "runs")
@@ -76,16 +77,16 @@ def test_missing_runs_are_made_stopped_ones_resumed_and_differences_are_paired(w
 def test_a_run_is_found_by_all_that_makes_its_experiment(workplace):
     defaults = ablate.defaults_of("masked")
     made = defaults | {"NAME": "mine", "DEVICE": "cpu", "SEED": 1}
-    del made["NOISE"], made["RESUME"]  # as if one had been invented later
+    del made["RESUME"]
     content = {"kind": "masked", "settings": made, "data": dict.fromkeys(("name", "title", "identity"), "")}
     path = workplace / "runs/mine/settings.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(content))
-    assert ablate.find_run(defaults | {"SEED": 1}, defaults).folder == path.parent.relative_to(workplace)
+    assert ablate.find_run(defaults | {"SEED": 1}).folder == path.parent.relative_to(workplace)
     for other in ({"SEED": 2}, {"SEED": 1, "DATASET": "digits"}, {"SEED": 1, "NOISE": 0.5}):
-        assert ablate.find_run(defaults | other, defaults) is None
+        assert ablate.find_run(defaults | other) is None
     path.write_text(json.dumps(content | {"settings": made | {"JUDGE_RULER": "own"}}))  # of an earlier version
-    assert ablate.find_run(defaults | {"SEED": 1}, defaults) is None
+    assert ablate.find_run(defaults | {"SEED": 1}) is None
 
 
 def test_the_published_variant_is_the_readmes_command_on_a_gpu(monkeypatch):
@@ -100,8 +101,6 @@ def test_the_published_variant_is_the_readmes_command_on_a_gpu(monkeypatch):
 def test_a_run_makes_its_steps_however_few_images_there_are():
     options = SimpleNamespace(dataset="pictures", image_size=16, steps=640, device="cpu")
     assert ablate.wanted("masked, same time", 0, options)["EPOCHS"] == 2000  # an epoch has a step at least
-    options.dataset = "faces"
-    assert ablate.wanted("masked, same time", 0, options)["EPOCHS"] == 50
 
 
 def test_what_cannot_be_ablated_is_one_line(workplace, monkeypatch, capsys):

@@ -39,7 +39,7 @@ def edit(path, old, new):
     [
         (lambda run: (run / "checkpoints/100.safetensors").unlink(), "train it to its end, .*--checkpoint: 000 or"),
         (lambda run: shutil.rmtree(run / "checkpoints"), "another --checkpoint: none yet"),
-        (lambda run: (run / "settings.json").write_text("{}"), "has no 'kind': .* another version"),
+        (lambda run: (run / "settings.json").write_text("{}"), "'kind'"),
         (lambda run: edit(run / "settings.json", "MASK_RATIO", "MASKED"), "has no MASK_RATIO"),
     ],
 )
@@ -50,13 +50,6 @@ def test_a_run_that_cannot_be_opened_is_refused_in_one_line(trained, tmp_path, d
         open_runs([str(run)], "100", CPU)
     assert re.search(says, str(refused.value))
     assert "\n" not in str(refused.value)
-
-
-def test_a_run_given_twice_is_refused_and_one_of_the_same_name_is_called_by_its_path(trained, tmp_path):
-    with pytest.raises(UsageError, match="twice"):
-        open_runs([RUNS[0], f"{RUNS[0]}/"], "100", CPU)
-    other = shutil.copytree(RUNS[0], tmp_path / "self-teaching-001")
-    assert [run.name for run in open_runs([RUNS[0], str(other)], "100", CPU)] == [RUNS[0], str(other)]
 
 
 def test_codes_are_the_models_of_every_image_and_its_masked_view_in_order(trained):
