@@ -13,6 +13,7 @@ import json
 import re
 import shlex
 import shutil
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from leae.distributed import FunctionOf
 from leae.errors import UsageError, require
 from leae.files import as_utf8, atomic_write, write_json
 from leae.training.device import find_device
-from leae.training.run import read_metrics, read_settings
+from leae.training.run import MALFORMED, read_metrics, read_settings
 from leae.training.settings import Parser
 
 OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png")  # files that not every export has
@@ -78,39 +79,31 @@ def write_onnx(model: BaseAutoencoder, folder: Path) -> None:
 
 
 def held_out_figures(run: TrainedRun) -> str:
-    """Tables in Markdown of what was measured last of this checkpoint, in training and by `evaluate`."""
-    logged, evaluated = (run.folder / name for name in ("metrics.csv", "evaluation.json"))
-    tables = {}
-    for row in read_metrics(run.folder) if logged.exists() else ():
-        if row["split"] != "train" and int(row["step"]) == run.step:
-            measured = {name: float(value) for name, value in row.items() if name not in ("split", "step", "epoch")}
-            tables[f"in training, split {row['split']}"] = measured
-    if evaluated.exists():
-        try:
-            content = json.loads(evaluated.read_text(encoding="utf-8"))
-            if content["step"] == run.step:
-                measured = {name: row[0] for name, row in content["figures"].items() if row[0] is not None}
-                tables["evaluate, split test"] = measured
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise UsageError(f"{evaluated} is damaged; evaluate the run again, or delete it") from error
-    texts = []
-    for title, measured in tables.items():
-        rows = "".join(f"| {figure} | {value:.4g} |\n" for figure, value in measured.items())
-        texts.append(f"| {title} | |\n|---|---|\n{rows}")
-    return "\n".join(texts) or "None were measured.\n"
+    """A table in Markdown of what was measured last of this checkpoint: by `evaluate`, and besides in training."""
+    figures = {}
+    if (run.folder / "metrics.csv").exists():
+        for row in read_metrics(run.folder):
+            if row["split"] != "train" and int(row["step"]) == run.step:
+                figures = {name: float(value) for name, value in row.items() if name not in ("split", "step", "epoch")}
+    with suppress(FileNotFoundError, *MALFORMED):
+        content = json.loads((run.folder / "evaluation.json").read_text(encoding="utf-8"))
+        if content["step"] == run.step:
+            figures |= {name: float(value) for name, (value, *_) in content["figures"].items() if value is not None}
+    rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in figures.items())
+    return f"| figure | value |\n|---|---|\n{rows}"
 
 
 def model_card(run: TrainedRun, license: str, grid: bool) -> str:
     """CARD with what it says of a run's model; `grid` is whether grid.png lies beside it."""
-    content, sizes = read_settings(run.folder), [str(size) for size in run.model.latent_shape]
+    content, sizes = read_settings(run.folder), run.model.latent_shape
     script, *options = content.get("command") or ["unknown"]
     return CARD.format(
         run=run,
         license=license,
         name=run.folder.resolve().name,
         images=" × ".join(map(str, run.model.image_shape)),
-        codes=" × ".join(sizes),
-        columns=", ".join(sizes),
+        codes=" × ".join(map(str, sizes)),
+        columns=", ".join(map(str, sizes)),
         picture=PICTURE if grid else "",
         figures=held_out_figures(run),
         command=shlex.join([Path(script).name, *options]),
@@ -139,14 +132,14 @@ def main(options: argparse.Namespace) -> None:
     grids = [run.folder / "grids" / f"{name}-{run.step:06d}.png" for name in ("test", "valid")]
     grid = next((path for path in grids if path.is_file()), None)
     card = model_card(run, options.license, grid is not None)
-    about = {"library": "leae", "class": type(model).__name__, "settings": model.settings, "step": run.step}
-    shapes = {"image_shape": model.image_shape, "latent_shape": model.latent_shape}
+    config = {"library": "leae", "class": type(model).__name__, "settings": model.settings, "step": run.step}
+    config |= {"image_shape": model.image_shape, "latent_shape": model.latent_shape}
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in OPTIONAL:  # an earlier export's
         (folder / name).unlink(missing_ok=True)
     write_checkpoint(folder / WEIGHTS, model, run.step, state_of(model))
-    write_json(folder / CONFIG, {**about, **shapes})
+    write_json(folder / CONFIG, config)
     write_json(folder / SETTINGS, read_settings(run.folder))
     if options.onnx:
         write_onnx(model, folder)
