@@ -144,13 +144,15 @@ def draw(columns: list[Column], title: str) -> Figure:
         values, low, high = np.transpose([column.estimate(name) for column in columns])
         axes.axvspan(low[0], high[0], alpha=0.15, linewidth=0)
         axes.errorbar(values, titles, xerr=(values - low, high - values), fmt="o", capsize=3)
+        axes.margins(y=0.1)
     axes.invert_yaxis()  # which all panels share
     figure.suptitle(title)
     return figure
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"variants: {'; '.join(VARIANTS)} [all]")
+    names = f"variants: {'; '.join(VARIANTS)} [all]"
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=VARIANTS, default=list(VARIANTS), help=names)
     parser.add_argument("--seeds", type=int, default=3, help="runs of each variant [%(default)s]")
     parser.add_argument("--steps", type=int, default=640, help="steps of each run [%(default)s]")
     parser.add_argument("--image-size", type=int, default=32, help="side in pixels [%(default)s]")
@@ -162,11 +164,8 @@ def add_arguments(parser: Parser) -> None:
 def main(options: argparse.Namespace) -> None:
     require_whole(1, **{"--seeds": options.seeds, "--steps": options.steps, "--image-size": options.image_size})
     require(options.dataset != "auto", "--dataset", "auto", "the data set's own name, by which its runs are found")
-    chosen = options.only or list(VARIANTS)
-    for name in chosen:
-        require(name in VARIANTS, "--only", name, f"one of {'; '.join(VARIANTS)}")
     device = find_device(options.device)
-    planned = {(name, seed): wanted(name, seed, options) for name in chosen for seed in range(options.seeds)}
+    planned = {(name, seed): wanted(name, seed, options) for name in options.only for seed in range(options.seeds)}
     missing = [key for key, constants in planned.items() if not is_finished(find_run(constants))]
     print(f"{len(planned)} runs, {len(missing)} of them to be trained")
     for variant, seed in missing:
@@ -178,7 +177,7 @@ def main(options: argparse.Namespace) -> None:
     if options.dry_run:
         return
 
-    sample, columns = None, [Column(variant, {}) for variant in chosen]
+    sample, columns = None, [Column(variant, {}) for variant in options.only]
     for column in columns:
         for seed in range(options.seeds):
             [run] = open_runs([str(find_run(planned[column.title, seed]).folder)], "100", device)

@@ -99,11 +99,11 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
 def find_checkpoint(folder: Path, name: str) -> Path:
     """The file of a checkpoint in a run's folder, of an exported one its only one; `UsageError` if there is none."""
     path = find_weights(folder, (name,))
-    if path.is_file():
-        return path
-    there = " or ".join(sorted(file.stem for file in (path / "checkpoints").glob("*.safetensors"))) or "none yet"
-    advice = f"train it to its end, by --resume {folder}, or choose another --checkpoint: {there}"
-    raise UsageError(f"{folder} has no checkpoint {name}; {advice}")
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in (folder / "checkpoints").glob("*.safetensors")))
+        advice = f"train it to its end, by --resume {folder}, or choose another --checkpoint of [{there}]"
+        raise UsageError(f"{folder} has no checkpoint {name}; {advice}")
+    return path
 
 
 def draw_training(dataset: Dataset, seed: int = 0) -> np.ndarray:
