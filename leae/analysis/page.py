@@ -32,7 +32,7 @@ Choose a picture. Each model turns it into a short code, and rebuilds the pictur
 PAINT_ON = """Paint on picture A. The paint has A's mean colour, as masks have in training; each model rebuilds A from
 what is left. PSNR: the higher, the nearer to A. Code shift: how far the code moved; 1 is as far as two different
 pictures are apart."""
-SAMPLED = """Pictures from random codes: of N(0, I), and of a Gaussian with the mean and the covariance of training
+SAMPLED = """Pictures from random codes: above of N(0, I), below of a Gaussian with the mean and covariance of training
 codes. Where training codes are far from N(0, I), most of its samples lie far from them and show no picture."""
 CSS = """
 img, canvas {image-rendering: pixelated}
@@ -41,11 +41,8 @@ img, canvas {image-rendering: pixelated}
 .picture .icon-button-wrapper {display: none}
 .pictures .grid-container {grid-template-columns: repeat(auto-fill, minmax(72px, 1fr)) !important; gap: 8px !important}
 .pictures .grid-container {grid-auto-rows: auto !important; grid-template-rows: none !important}
-.painter, .painter > * {padding: 0 !important}
 .pictures .thumbnail-item {aspect-ratio: 1; height: auto !important}
 .error * {color: #d33}
-.small {max-width: 10em}
-footer {display: none !important}
 """
 
 # The painter, a component in HTML; see painter.js.
@@ -75,9 +72,10 @@ def data_url(image: Tensor) -> str:
 
 
 def painted_mask(painted: str, size: int) -> Tensor:
-    """Which pixels are painted, bool [size, size]: those of a text's "1", row by row. Any other text is none."""
-    mask = torch.tensor([letter == "1" for letter in painted[: size * size]], dtype=torch.bool)
-    return mask.view(size, size) if len(mask) == size * size else torch.zeros(size, size, dtype=torch.bool)
+    """Which pixels are painted, bool [size, size]: those of a text's "1", row by row. Another length is none."""
+    if len(painted) != size * size:
+        return torch.zeros(size, size, dtype=torch.bool)
+    return torch.tensor([letter == "1" for letter in painted]).view(size, size)
 
 
 def build_page(players: list[Player]) -> gr.Blocks:
@@ -107,17 +105,14 @@ def build_page(players: list[Player]) -> gr.Blocks:
         tab.select(lambda: tab.label, None, opened, **quick)
         gr.on([page.load, opened.change, *triggers], answer, [opened, *inputs], outputs, **quick)
 
-    def columns(these: list[Player], headings: tuple[str, ...] = ("",), text: bool = False) -> list:
-        """A column for each run: its name, a picture below each heading and, if asked for, a text below them."""
+    def columns(these: list[Player], pictures: int = 1, text: bool = False) -> list:
+        """A column for each run: its name, so many pictures and, if asked for, a text below them."""
         outputs = []
         with gr.Row():
             for player in these:
                 with gr.Column(min_width=280):
                     gr.Markdown(f"**{player.run.name}**<br>{player.run.method}, {player.run.size}")
-                    for heading in headings:
-                        if heading:
-                            gr.Markdown(heading)
-                        outputs.append(show())
+                    outputs += [show() for _ in range(pictures)]
                     outputs += [gr.Markdown()] if text else []
         return outputs
 
@@ -127,7 +122,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
     def painter():
         """A picture to paint on, and a state with what is painted."""
         tools = {"html_template": PAINTER, "js_on_load": PAINT, "css_template": PAINTER_CSS, "size": size}
-        canvas, painted = gr.HTML(data_url(start[0]), elem_classes="painter", **tools), gr.State("")
+        canvas, painted = gr.HTML(data_url(start[0]), **tools), gr.State("")
         canvas.input(read_paint, None, painted, **quick)
         return canvas, painted
 
@@ -185,14 +180,13 @@ def build_page(players: list[Player]) -> gr.Blocks:
             with gr.Tab("Morph") as morphs:
                 gr.Markdown(f"Interpolation between the codes of A and B: one picture, and below {STEPS} steps.")
                 share = gr.Slider(0, 1, 0.5, step=0.01, label="from A (0) to B (1)")
-                morphed = columns(players, ("", ""))
+                morphed = columns(players, pictures=2)
             with gr.Tab("Attributes" if attributes else "Components") as walks:
                 unit = "the difference between the mean codes of training pictures with and without the attribute"
                 gr.Markdown(f"Change picture A: +1 adds {unit if attributes else 'a standard deviation'} to its code.")
                 with gr.Row():
-                    names = [name.replace("_", " ") for name in sliders]
-                    amounts = [gr.Slider(-3, 3, 0, step=0.1, label=name, min_width=340) for name in names]
-                reset = gr.Button("reset", size="sm", elem_classes="small")
+                    amounts = [gr.Slider(-3, 3, 0, step=0.1, label=name, min_width=340) for name in sliders]
+                reset = gr.Button("reset", size="sm")
                 walked = columns(players)
             if spatial:
                 with gr.Tab("Brush codes") as mixes:
@@ -206,9 +200,9 @@ def build_page(players: list[Player]) -> gr.Blocks:
                 gr.Markdown(SAMPLED)
                 with gr.Row():
                     spread = gr.Slider(0, 2, 1, step=0.05, label="spread (× the standard deviation)", scale=4)
-                    draw = gr.Button("draw again", size="sm", elem_classes="small")
+                    draw = gr.Button("draw again", size="sm")
                 seed = gr.State(0)
-                sampled = columns(players, ("N(0, I)", "training codes' Gaussian"))
+                sampled = columns(players, pictures=2)
 
         def choose(slot, event: gr.SelectData):
             return take(slot, images[event.index][None])

@@ -47,11 +47,10 @@ class Player(LatentSpace):
         answer = self.decode(code)
         errors = (answer - picture).square().mean(dim=(0, 1))
         if not painted.any():
-            return answer, f"PSNR {decibels(errors)}"
-        alone = (hidden - picture).square().mean(dim=(0, 1))[painted]
-        inside = f"{decibels(errors[painted])} inside the paint (the paint itself {decibels(alone)})"
+            return answer, f"PSNR {-10 * errors.mean().log10().item():.1f} dB"
+        inside, outside = (-10 * errors[part].mean().log10().item() for part in (painted, ~painted))
         shift = (code - clean).norm().item() / self.between
-        return answer, f"PSNR {inside}, {decibels(errors[~painted])} outside. Code shift {shift:.2f}"
+        return answer, f"PSNR {inside:.1f} dB inside the paint, {outside:.1f} dB outside. Code shift {shift:.2f}"
 
     def mix(self, pictures: Tensor, painted: Tensor) -> Tensor:
         """The first of two pictures, but with the codes of the second at the painted positions of the map."""
@@ -66,8 +65,3 @@ class Player(LatentSpace):
             mean = training.mean(dim=0)
             return self.decode(mean + spread * (draw_fitted(training, SAMPLES, seed) - mean))
         return self.decode(spread * torch.randn(SAMPLES, training.shape[1], generator=generator(seed, "samples")))
-
-
-def decibels(errors: Tensor) -> str:
-    """The PSNR of pixels with these squared errors."""
-    return f"{-10 * errors.mean().log10().item():.1f} dB" if len(errors) else "of nothing"
