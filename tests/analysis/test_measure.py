@@ -83,15 +83,6 @@ def test_figures_of_an_answer_that_is_wrong_in_the_hole_only():
     assert figures["psnr_masked"] == pytest.approx((-10 * torch.log10(error / (3 * 32**2))).mean().item(), rel=1e-5)
 
 
-def test_a_square_of_one_pixel_has_no_sharpness():
-    images = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
-    views = MaskedViews(16, 0.003)
-    assert views.side == 1
-    figures = reconstruction_figures(lambda batch: batch / 2, images, views, np.ones((1, 5)), CPU, "")
-    assert math.isnan(figures["sharpness_square_clean"].item())
-    assert np.isfinite(figures["psnr_square_masked"]).all()
-
-
 def test_perceptual_metrics_say_what_they_lack(monkeypatch):
     for error in (OSError("no route to host"), ModuleNotFoundError("torch-fidelity")):
 

@@ -45,12 +45,6 @@ def test_a_star_marks_an_interval_on_one_side_of_zero():
     assert [Estimate(1.5, *of).star for of in ends] == list(ends.values())
 
 
-def test_the_interval_over_three_seeds_covers_the_truth_in_95_of_100_cases():
-    draws = np.random.default_rng(0).normal(20, 3, (400, 3))
-    covered = np.mean([estimate.low < 20 < estimate.high for estimate in map(over_seeds, draws)])
-    assert covered == pytest.approx(0.95, abs=0.033)  # three standard errors of 400 draws
-
-
 def test_without_common_seeds_a_difference_is_that_of_the_means_on_the_same_resamples():
     images = np.random.default_rng(0).standard_normal((3, 50)) + 5 * np.arange(50)  # the same images are hard for all
     first, second, third = images @ resample_weights(50).T / 50
