@@ -8,7 +8,7 @@ from scipy import stats
 
 from leae.analysis.measure import Measured
 from leae.analysis.probes import resample_weights
-from leae.analysis.table import Column, Estimate, columns_of, markdown, over_images, over_seeds, text_of
+from leae.analysis.table import Column, Estimate, columns_of, markdown, over_images, text_of
 from leae.analysis.trained import TrainedRun
 
 
