@@ -174,18 +174,13 @@ def draw_walks(space: LatentSpace, attributes: list[str], count: int) -> Image.I
     return space.grid(rows, WALKS, columns=columns)
 
 
-def nearest_others(codes: Tensor, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Euclidean distances [Q, count], ascending, and indices of the nearest other codes; `queries` are int64 [Q]."""
-    # Differences, not products: these lose what is small beside the codes' own length.
-    distances = torch.cdist(codes[queries], codes, compute_mode="donot_use_mm_for_euclid_dist")
-    distances[torch.arange(len(queries)), queries] = torch.inf
-    return distances.topk(count, largest=False)
-
-
 def draw_neighbours(space: LatentSpace, count: int) -> Image.Image:
     """Held-out images, and those others of them whose codes are nearest, with their distances."""
     queries, others = space.order[:count], len(space.order) - 1
-    distances, indices = nearest_others(space.held_out, queries, min(NEIGHBOURS_SHOWN, others))
+    # By differences: products would lose what is small beside the codes' own length.
+    distances = torch.cdist(space.held_out[queries], space.held_out, compute_mode="donot_use_mm_for_euclid_dist")
+    distances[torch.arange(len(queries)), queries] = torch.inf
+    distances, indices = distances.topk(min(NEIGHBOURS_SHOWN, others), largest=False)
     rows, captions = {}, {}
     for row, query in enumerate(queries):
         label = f"query {row + 1}"

@@ -37,11 +37,6 @@ LETTERS = 15  # of a file's name below its image
 FLOOR = 1e-30  # of what a logarithm is taken of, or what divides
 
 
-def sub_folder(name: str) -> str:
-    """The first folder of a relative path; "" for a file in none."""
-    return name.split("/")[0] if "/" in name else ""
-
-
 def distance_from(training: Tensor) -> Callable[[np.ndarray], np.ndarray]:
     """The Mahalanobis distance from training codes [M, …], as a function of codes, float32 [N, …] → float64 [N].
 
@@ -135,10 +130,10 @@ def main(options: argparse.Namespace) -> None:
     device = find_device(options.device)
     [run] = open_runs(options.runs, options.checkpoint, device)
     names = image_names(options.folder)
-    folders, positive = sorted({sub_folder(name) for name in names} - {""}), options.positive
-    if positive is not None:
-        expected = f"a sub-folder; these are: {', '.join(map(as_utf8, folders)) or 'none'}"
-        require(positive in folders, "--positive", positive, expected)
+    inside = f"{options.positive}/"
+    if options.positive is not None:
+        there = any(name.startswith(inside) for name in names)
+        require(there, "--positive", options.positive, f"a sub-folder of {options.folder} with images in it")
     dataset = run.open_data()
     output = options.output or run.folder / "latents" / f"scores-{options.folder.resolve().name}"
     output.mkdir(parents=True, exist_ok=True)
@@ -157,11 +152,11 @@ def main(options: argparse.Namespace) -> None:
     print(f"{seen.sum():,} are exact copies of training images")
     save_picture(draw_scores(space, found, scores["score"], options.images), output / "scores.png")
     (output / "roc.png").unlink(missing_ok=True)  # an earlier one would lie beside these scores
-    if positive is not None:
-        positives = np.array([sub_folder(name) == positive for name in found.files])
+    if options.positive is not None:
+        positives, name = np.array([name.startswith(inside) for name in found.files]), as_utf8(options.positive)
         if positives.all() or not positives.any():
             print("no ROC curve: it needs usable images both in this sub-folder and elsewhere")
             return
-        areas = ", ".join(f"{name} {roc_auc_score(positives, values):.4f}" for name, values in scores.items())
-        print(f"AUROC of {as_utf8(positive)!r} against all others: {areas}")
-        save_picture(draw_roc(scores, positives, as_utf8(positive), limit, run.title), output / "roc.png")
+        areas = ", ".join(f"{key} {roc_auc_score(positives, values):.4f}" for key, values in scores.items())
+        print(f"AUROC of {name!r} against all others: {areas}")
+        save_picture(draw_roc(scores, positives, name, limit, run.title), output / "roc.png")
