@@ -42,7 +42,6 @@ img, canvas {image-rendering: pixelated}
 .pictures .grid-container {grid-template-columns: repeat(auto-fill, minmax(72px, 1fr)) !important; gap: 8px !important}
 .pictures .grid-container {grid-auto-rows: auto !important; grid-template-rows: none !important}
 .pictures .thumbnail-item {aspect-ratio: 1; height: auto !important}
-.error * {color: #d33}
 """
 
 # The painter, a component in HTML; see painter.js.
@@ -160,7 +159,6 @@ def build_page(players: list[Player]) -> gr.Blocks:
             with gr.Column(scale=1, min_width=200):
                 gr.Markdown("Or your own photograph: its central square is used")
                 photo = gr.File(show_label=False, height=150, elem_id="photo")
-                problem = gr.Markdown(elem_classes="error", elem_id="problem")
             with gr.Column(scale=1, min_width=240):
                 which = gr.Radio(["A", "B"], value="A", label="the next picture becomes", elem_id="which")
                 with gr.Row():
@@ -208,19 +206,18 @@ def build_page(players: list[Player]) -> gr.Blocks:
             return take(slot, images[event.index][None])
 
         def upload(slot, path):
-            if path is None:
-                return [gr.skip()] * 4 + [""]
+            if path is None:  # it was cleared
+                return [gr.skip()] * 4
             [read] = read_for(model, Path(path).parent, [Path(path).name])
             if isinstance(read, str):
-                return [gr.skip()] * 4 + [f"Cannot use this picture: {read}"]
+                raise gr.Error(f"Cannot use this picture: {read}", print_exception=False)
             return take(slot, to_float(read[None]))
 
         def take(slot, picture):
-            changed = [picture, enlarge(picture, THUMBNAIL)]
-            unchanged = [gr.skip(), gr.skip()]
-            return [*(changed + unchanged if slot == "A" else unchanged + changed), ""]
+            changed, unchanged = [picture, enlarge(picture, THUMBNAIL)], [gr.skip(), gr.skip()]
+            return changed + unchanged if slot == "A" else unchanged + changed
 
-        taken = [first, thumbs[0], second, thumbs[1], problem]
+        taken = [first, thumbs[0], second, thumbs[1]]
         gallery.select(choose, which, taken, **quick)
         photo.change(upload, [which, photo], taken, **quick)
         for canvas, painted in [(mask, masked), (brush, brushed)] if spatial else [(mask, masked)]:

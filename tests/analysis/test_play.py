@@ -160,7 +160,7 @@ def test_photographs_of_ones_own_are_cut_and_other_files_are_a_line(page, player
     (tmp_path / "half.png").write_bytes((tmp_path / "own.png").read_bytes()[:60])
     for name, says in (("notes.txt", "none of PNG"), ("bomb.png", "3600000000 pixels"), ("half.png", "unreadable")):
         page.locator("#photo input[type=file]").set_input_files(tmp_path / name)
-        page.locator("#problem", has_text=says).wait_for()
+        page.get_by_text(re.compile(f"Cannot use this picture: .*{says}")).first.wait_for()
         page.locator("#photo button[aria-label=Clear]").click()
     page.get_by_text("B", exact=True).first.click()
     page.locator("#photo input[type=file]").set_input_files(tmp_path / "own.png")
