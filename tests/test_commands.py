@@ -33,7 +33,7 @@ def test_help_has_the_usage_and_an_example_of_it(monkeypatch, capsys, command):
         ("compare RUN --imagse 5", "--imagse, .*--images"),
         ("compare RUN --images 0", "--images is 0"),
         ("compare RUN --output nowhere/picture.png", "nowhere/picture.png"),
-        ("compare RUN --checkpoint 050", "050.* 000, 020"),
+        ("compare RUN --checkpoint 050", "050.*000, 020"),
         ("compare RUN --mask-ratio 1", "mask_ratio is 1.0"),
         ("compare runs/nobody-001", "runs/nobody-001.*runs/masked-001, runs/plain-001"),
         ("evaluate RUN --label-share 0", "--label-share is 0.0"),
