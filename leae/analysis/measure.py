@@ -23,11 +23,12 @@ from leae.training.evaluation import MaskedViews, mean_image, psnr
 
 VIEWS = ("clean", "masked")
 CHANCE = 0.5  # of every probe
-# Probes, "few" by few labels, and the score of each: the neighbours' votes are too few for a ranking.
+SCORES = {"auroc": probes.auroc, "balanced_accuracy": probes.balanced_accuracy}
+# Probes, "few" by few labels, and their scores: the neighbours' votes are too few for a ranking.
 METHODS = {
-    "linear": (probes.linear_scores, "auroc", probes.auroc),
-    "few": (probes.linear_scores, "auroc", probes.auroc),
-    "neighbours": (probes.neighbour_scores, "balanced_accuracy", probes.balanced_accuracy),
+    "linear": (probes.linear_scores, ("auroc", "balanced_accuracy")),
+    "few": (probes.linear_scores, ("auroc", "balanced_accuracy")),
+    "neighbours": (probes.neighbour_scores, ("balanced_accuracy",)),
 }
 UNDEFINED = np.array([math.nan])
 
@@ -216,16 +217,17 @@ def with_baselines(runs: list[TrainedRun], train: np.ndarray, device: torch.devi
 
 def probe(one: Measured, view: str, train: np.ndarray, test: np.ndarray, sample: Sample) -> None:
     """Fill in what a model's codes of one view, float [N, D] and [M, D], tell of the sample's attributes."""
-    for method, (probe_by, score, score_of) in METHODS.items():
+    for method, (scores_by, scores) in METHODS.items():
         attributes, images = np.ones(len(sample.attributes), bool), slice(None)
         if method == "few":
             attributes, images = sample.probed_by_few, sample.few
         if attributes.any():
-            scores = probe_by(train[images], sample.train_labels[images][:, attributes], test)
-            values = score_of(scores, sample.test_labels[:, attributes], sample.weights)
-            name, names = f"{method}_{view}_{score}", sample.attributes[attributes].tolist()
-            one.values[name] = np.nanmean(values, axis=1)  # without the attributes that lack a class in a resample
-            one.attributes[name] = dict(zip(names, values[0].tolist(), strict=True))
+            scored = scores_by(train[images], sample.train_labels[images][:, attributes], test)
+            for score in scores:
+                values = SCORES[score](scored, sample.test_labels[:, attributes], sample.weights)
+                name, names = f"{method}_{view}_{score}", sample.attributes[attributes].tolist()
+                one.values[name] = np.nanmean(values, axis=1)  # without the attributes that lack a class in a resample
+                one.attributes[name] = dict(zip(names, values[0].tolist(), strict=True))
 
 
 def measure(one: Measured, sample: Sample, device: torch.device, perceptual: PerceptualFigures | None = None) -> None:
@@ -239,8 +241,8 @@ def measure(one: Measured, sample: Sample, device: torch.device, perceptual: Per
                 figures = perceptual(model, sample.test, views, device, f"{name}: LPIPS and FID")
                 one.values |= {figure: np.array([value]) for figure, value in figures.items()}
     if not hasattr(model, "encode"):
-        scores = [f"{method}_{view}_{score}" for method, (_, score, _) in METHODS.items() for view in VIEWS]
-        one.values |= {score: np.array([CHANCE]) for score in scores}
+        names = (f"{method}_{view}_{score}" for method, (_, of) in METHODS.items() for score in of for view in VIEWS)
+        one.values |= {name: np.array([CHANCE]) for name in names}
         return
     shown = {"clean": None, "masked": views}
     codes = {view: encode_all(model, sample.test, of, device, f"{name}: held-out codes") for view, of in shown.items()}

@@ -130,5 +130,5 @@ def test_probes_of_masked_views_are_fitted_to_masked_views():
     sample = Sample(Dataset("noise", "noise", "", images, labels, ("Bright",)), MaskedViews(8, 0.35), 300, 300, 0.5)
     one = Measured("contrary", Contrary(), reconstructs=False)
     measure(one, sample, CPU)
-    assert len(one.attributes) == 6
+    assert len(one.attributes) == 10
     assert all(of["Bright"] == 1 for of in one.attributes.values())

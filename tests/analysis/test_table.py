@@ -8,7 +8,7 @@ from scipy import stats
 
 from leae.analysis.measure import Measured
 from leae.analysis.probes import resample_weights
-from leae.analysis.table import Column, Estimate, columns_of, markdown, over_images, text_of
+from leae.analysis.table import Column, Estimate, columns_of, markdown, over_images, over_seeds, text_of
 from leae.analysis.trained import TrainedRun
 
 
@@ -38,6 +38,12 @@ def test_seeds_have_students_interval_and_differences_are_paired_by_them():
     assert np.isnan(column([128, 128]).estimate("psnr").low)
     assert np.isnan(column([128, 128]).difference_from(column([64, 64]), "psnr").low)
     assert np.isnan(column(one).difference_from(column(other), "ssim")).all()
+
+
+def test_the_interval_over_three_seeds_covers_the_truth_in_95_of_100_cases():
+    draws = np.random.default_rng(0).normal(20, 3, (400, 3))
+    covered = np.mean([estimate.low < 20 < estimate.high for estimate in map(over_seeds, draws)])
+    assert covered == pytest.approx(0.95, abs=0.033)  # three standard errors of 400 draws
 
 
 def test_a_star_marks_an_interval_on_one_side_of_zero():
