@@ -7,11 +7,13 @@
 The settings are main.py's constants and the published ones. Columns: the median rate in images/s, and the range; what
 share that is of the rate of a large matrix product in the same precision (above 100 % on CPUs whose convolutions are
 the faster ones); how long the first step took, in which compiling happens (sooner where PyTorch's cache has what it
-needs); and on a GPU the most memory in use, and how often the host waits for the GPU in a step.
+needs); the most memory in use, on a GPU PyTorch's, on Linux else the process's; and how often the host waits for a GPU
+in a step.
 """
 
 import argparse
 import gc
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -84,6 +86,19 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
+def peak_memory(work: Callable[[], object], device: torch.device) -> str:
+    """The most memory in use during a piece of work; empty where that is not known."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
+    if sys.platform != "linux":
+        return ""
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+    work()
+    return f"{int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]) / 2**20:.2f} GiB"
+
+
 def host_waits(work: Callable[[], object]) -> int:
     """How often the host waits for the GPU during a piece of work, as far as PyTorch notices."""
     with warnings.catch_warnings(record=True) as caught:
@@ -113,12 +128,9 @@ def time_steps(name: str, training: Training, steps: int, flop: float, rate: flo
 
     An image takes so many floating-point operations, and a matrix product makes so many of them in a second.
     """
-    device, batch_size, memory, waits = training.device, training.batches.batch_size, "", ""
-    first = seconds_of(training.step, device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        waits = host_waits(training.step)
-        memory = f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
+    device, batch_size = training.device, training.batches.batch_size
+    first, memory = seconds_of(training.step, device), peak_memory(training.step, device)
+    waits = host_waits(training.step) if device.type == "cuda" else ""
     seconds = [seconds_of(training.step, device) for _ in range(steps)]
     median, slowest, fastest = (batch_size / some for some in (np.median(seconds), max(seconds), min(seconds)))
     share = f"{flop * median / rate:.0%}"

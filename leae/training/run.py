@@ -118,7 +118,7 @@ class Run:
         """
         device = device_name(next(model.parameters()).device)
         if not self.folder:
-            self._create(dataset, device)
+            self._create(dataset, total_steps, device)
         start = self.restore(model, optimizer, judge)
         train, held_out = len(dataset.images["train"]), len(dataset.images[dataset.validation_split])
         held_out, size = min(held_out, self.settings["HELD_OUT"]), model.image_shape[-1]
@@ -129,7 +129,7 @@ class Run:
         print(f"run: {steps}; to resume it: --resume {self.folder}")
         return start
 
-    def _create(self, dataset: Dataset, device: str) -> None:
+    def _create(self, dataset: Dataset, total_steps: int, device: str) -> None:
         """Make the run's folder: runs/NAME, or runs/<kind>-001, or with the next free number."""
         self.data = {"name": dataset.name, "title": dataset.title, "identity": dataset.identity}
         self.settings["DATASET"] = dataset.name  # what "auto" meant
@@ -140,6 +140,7 @@ class Run:
             "settings": self.settings,
             "data": self.data,
             "init": self.init,
+            "steps": total_steps,
             "device": device,
             "versions": versions(),
             "command": sys.argv,

@@ -1,12 +1,14 @@
 """The benchmark counts what it says it counts. How fast things are is no test's business."""
 
+import mmap
 import re
+import sys
 
 import numpy as np
 import pytest
 
 from leae.analysis import bench
-from leae.analysis.bench import Training, flop_per_image
+from leae.analysis.bench import Training, flop_per_image, peak_memory
 from leae.data.batches import Batches
 from leae.training.settings import script_constants
 from tests.conftest import CPU, run_leae
@@ -41,6 +43,16 @@ def test_flop_are_those_of_two_encodings_two_decodings_and_five_judgements():
     assert flop_per_image(training) == pytest.approx(expected, rel=0.06)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell a process's peak memory")
+def test_peak_memory_sees_what_is_in_use_for_a_moment_only():
+    def fill(size):
+        with mmap.mmap(-1, size) as memory:
+            memory[:] = bytes(1) * size
+
+    little, much = peak_memory(lambda: fill(2**20), CPU), peak_memory(lambda: fill(2**29), CPU)
+    assert float(little.split()[0]) + 0.45 < float(much.split()[0])
+
+
 def test_the_report_has_the_figures_of_each_precision_in_at_most_100_columns(workplace, monkeypatch, capsys):
     monkeypatch.setattr(bench, "SETTINGS", {"small": ("a small one", True, SMALL)})
     monkeypatch.setattr(bench, "has_bfloat16", lambda device: True)
@@ -51,7 +63,7 @@ def test_the_report_has_the_figures_of_each_precision_in_at_most_100_columns(wor
     assert max(map(len, said.splitlines())) <= 100
     assert "a small one: 32×32, 8 images a step, 2.5 GFLOP an image" in said
     for precision in ("float32", "bfloat16"):
-        row = re.search(rf"{precision} +([\d.]+) +([\d.]+) to ([\d.]+) +(\d+)% +[\d.]+ s", said)
+        row = re.search(rf"{precision} +([\d.]+) +([\d.]+) to ([\d.]+) +(\d+)% +[\d.]+ s +[\d.]+ GiB", said)
         median, low, high, share = map(float, row.groups())
         assert low <= median <= high
         assert share == pytest.approx(100 * median * 2.5e9 / 1e12, abs=0.6)

@@ -1,10 +1,12 @@
 """The table of the runs here."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 
-from tests.conftest import metrics_of, run_leae
+from leae.training.settings import script_constants
+from tests.conftest import ROOT, metrics_of, run_leae
 
 
 def listed(monkeypatch, capsys):
@@ -14,21 +16,28 @@ def listed(monkeypatch, capsys):
     return {line.split()[0]: " ".join(line.split()) for line in text.replace("\n    ", " ").splitlines()}
 
 
-def test_every_run_has_its_kind_data_steps_figures_and_options(trained, monkeypatch, capsys):
+def test_every_run_has_its_kind_data_steps_figures_and_what_differs_from_the_script(trained, monkeypatch, capsys):
     table = listed(monkeypatch, capsys)
     assert list(table) == ["run", "masked-001", "plain-001", "self-teaching-001", "variational-001"]
     last = metrics_of(trained / "runs" / "self-teaching-001")[-1]
     figures = f"{float(last['psnr_clean']):.2f} {float(last['psnr_masked']):.2f}"
-    taught = rf"self-teaching-001 self-teaching faces 9 1 of 1 {figures} \d+-\d+-\d+ --dataset faces --faces 64 "
-    assert re.match(taught, table["self-teaching-001"])
-    assert re.match(r"plain-001 plain digits 2 \S+ of 2 .* --batch-size 8 ", table["plain-001"])
+    taught = rf"self-teaching-001 self-teaching faces 9 of 9 {figures} \d+-\d+-\d+ "
+    assert re.match(taught + "IMAGE_SIZE=16 FACES=144 LATENT_DIM=8 HIDDEN_DIM=4 ", table["self-teaching-001"])
+    assert re.match(r"plain-001 plain digits 2 of 2 .* MODEL=conv BATCH_SIZE=8 EPOCHS=2 ", table["plain-001"])
 
 
-def test_a_damaged_run_is_a_line_of_the_table(workplace, trained_place, monkeypatch, capsys):
+def test_a_run_by_the_constants_differs_in_nothing_and_a_damaged_one_is_a_line(
+    workplace, trained_place, monkeypatch, capsys
+):
     shutil.copytree(trained_place / "runs", "runs")
     Path("runs/empty").mkdir()
     Path("runs/notes.txt").touch()
     Path("runs/masked-001/metrics.csv").write_text("split,step\ntest,ten\n")
-    table = listed(monkeypatch, capsys)
+    path = Path("runs/self-teaching-001/settings.json")
+    content = json.loads(path.read_text())
+    for gpu in (False, True):
+        path.write_text(json.dumps(content | {"settings": script_constants(ROOT / "main.py", gpu)}))
+        table = listed(monkeypatch, capsys)
+        assert table["self-teaching-001"].endswith(content["started"][:10])
     assert "runs/empty" in table["empty:"]
     assert re.search(r"runs/masked-001/metrics.csv .*'ten'", table["masked-001:"])
