@@ -24,7 +24,6 @@ from leae.randomness import generator
 from leae.training.device import autocast, compile_if_it_works, find_device
 from leae.training.evaluation import Evaluation, MaskedViews, grid_rows, summary
 from leae.training.loop import Progress, Schedule, StopSignal
-from leae.training.run import milestones
 from leae.training.settings import configure
 
 gpu = torch.cuda.is_available()
@@ -102,7 +101,6 @@ def main() -> None:
     evaluate = Evaluation(train, held_out, views, device)
     shown = {"train": to_float(train[:GRID_IMAGES], device), split: to_float(held_out[:GRID_IMAGES], device)}
     total_steps = schedule.total_steps(batches.steps_per_epoch)
-    keep = milestones(total_steps)
     start = run.create_or_restore(dataset, total_steps, model, optimizer, judge)
 
     if COMPILE:
@@ -111,9 +109,9 @@ def main() -> None:
     progress = Progress(start, total_steps, BATCH_SIZE)
     with StopSignal() as stop:  # the first signal asks to stop, a second one ends
         for step in progress:  # runs once more after the last step, to evaluate
-            due = step % GRID_EVERY == 0 or step in keep
+            due = step % GRID_EVERY == 0 or step in run.milestones
             if due or stop.requested or progress.minutes > SAVE_MINUTES:
-                run.save(step, model, optimizer, judge, keep.get(step))
+                run.save(step, model, optimizer, judge)
                 if due and not stop.requested:
                     measures = evaluate(step, model, judge)
                     run.log(split, step, step / batches.steps_per_epoch, measures)

@@ -25,7 +25,6 @@ from leae.sigreg import sigreg
 from leae.training.device import autocast, compile_if_it_works, find_device
 from leae.training.evaluation import Evaluation, MaskedViews, NoisyViews, grid_rows, sample_rows, summary
 from leae.training.loop import Progress, Schedule, StopSignal
-from leae.training.run import milestones
 from leae.training.settings import configure
 
 gpu = torch.cuda.is_available()
@@ -130,7 +129,6 @@ def main() -> None:
     evaluate = Evaluation(train, held_out, views, device)
     shown = {"train": to_float(train[:GRID_IMAGES], device), split: to_float(held_out[:GRID_IMAGES], device)}
     total_steps = schedule.total_steps(batches.steps_per_epoch)
-    keep = milestones(total_steps)
     start = run.create_or_restore(dataset, total_steps, model, optimizer)
 
     if COMPILE:
@@ -139,9 +137,9 @@ def main() -> None:
     progress = Progress(start, total_steps, BATCH_SIZE)
     with StopSignal() as stop:  # the first signal asks to stop, a second one ends
         for step in progress:  # runs once more after the last step, to evaluate
-            due = step % GRID_EVERY == 0 or step in keep
+            due = step % GRID_EVERY == 0 or step in run.milestones
             if due or stop.requested or progress.minutes > SAVE_MINUTES:
-                run.save(step, model, optimizer, keep=keep.get(step))
+                run.save(step, model, optimizer)
                 if due and not stop.requested:
                     measures = evaluate(step, model)
                     run.log(split, step, step / batches.steps_per_epoch, measures)

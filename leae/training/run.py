@@ -75,6 +75,7 @@ class Run:
         self.data = {}  # name, title and identity of the data set
         self.init = None  # file and step of the weights that INIT means, where it means some
         self.content = {}  # of settings.json
+        self.milestones = {}  # the steps after which a checkpoint is kept, with its names
         self.rows, self.columns = [], []  # of metrics.csv
 
     @property
@@ -116,7 +117,7 @@ class Run:
 
         Raises what `restore` does.
         """
-        device = device_name(next(model.parameters()).device)
+        device, self.milestones = device_name(next(model.parameters()).device), milestones(total_steps)
         if not self.folder:
             self._create(dataset, total_steps, device)
         start = self.restore(model, optimizer, judge)
@@ -175,9 +176,8 @@ class Run:
         model: BaseAutoencoder,
         optimizer: torch.optim.Optimizer,
         judge: nn.Module | None = None,
-        keep: list[str] | None = None,
     ) -> None:
-        """Write last.safetensors, from which the run resumes, and the checkpoints named in `keep`, of the model alone.
+        """Write last.safetensors, from which the run resumes, and at a milestone the model alone, to be kept.
 
         A `UsageError` if a gradient, a weight or a moment is not finite; what was saved before stays.
         """
@@ -190,7 +190,7 @@ class Run:
         if bad:
             diverged = f"{bad[0]} is {bad[1]} after step {step}, training has diverged"
             raise UsageError(f"{diverged}; lower LEARNING_RATE; {folder} is unchanged")
-        for name in keep or []:
+        for name in self.milestones.get(step, []):
             write_checkpoint(folder / f"{name}.safetensors", model, step, state_of(model))
         write_checkpoint(folder / "last.safetensors", model, step, state, run=self.settings)
         if not (self.folder / "settings.json").exists():  # it was deleted
