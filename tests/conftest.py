@@ -1,7 +1,6 @@
 """What several tests share: an empty working folder, small data sets on disk, short training runs."""
 
 import csv
-import json
 import os
 import re
 import runpy
@@ -15,7 +14,6 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
-from safetensors import safe_open
 
 import leae.__main__
 from leae.training.run import Run
@@ -136,17 +134,3 @@ def wait_for_step(folder, step):
     while not (folder / "metrics.csv").exists() or not any(int(row["step"]) >= step for row in metrics_of(folder)):
         assert time.monotonic() < until, "it never came"
         time.sleep(0.01)
-
-
-def read_tensors(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
-    """The header and the tensors of a checkpoint."""
-    with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["leae"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-def assert_same_tensors(path: Path, other: Path) -> None:
-    """Two safetensors files hold the same to the bit."""
-    (header, tensors), (expected, theirs) = read_tensors(path), read_tensors(other)
-    assert header == expected
-    assert tensors.keys() == theirs.keys()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in tensors.items())

@@ -52,16 +52,14 @@ class Processes:
         folder: Path,
         bytes_of_a_file: int = resource.RLIM_INFINITY,
         environment: Mapping[str, str] | None = None,
-        own_group: bool = False,
     ) -> int:
         """Run "main.py", or "-m leae", as `python main.py …` would, but for metrics.png; its number as a process.
 
-        It works in the folder, made if need be, where what it prints goes to `output`. `bytes_of_a_file` is the most
-        that a file of its may have, a real limit of the system's. With `own_group` it leads a group of processes, as a
-        command does that is typed in a terminal.
+        It works in the folder, made if need be, where what it prints goes to `output`, and leads a group of processes,
+        as a command does that is typed in a terminal. `bytes_of_a_file` is the most that a file of its may have.
         """
         folder.mkdir(exist_ok=True)
-        command = (script, *map(str, options)), folder, bytes_of_a_file, environment or {}, own_group
+        command = (script, *map(str, options)), folder, bytes_of_a_file, environment or {}
         process = self.context.Process(target=live, args=command)
         process.start()
         self.started[process.pid] = process
@@ -88,13 +86,12 @@ class Processes:
             process.kill()
 
 
-def live(arguments: tuple[str, ...], folder: Path, bytes_of_a_file: int, environment: dict, own_group: bool) -> None:
+def live(arguments: tuple[str, ...], folder: Path, bytes_of_a_file: int, environment: dict) -> None:
     """What a process does."""
     signal.alarm(300)  # ends one that hangs
     multiprocessing.set_start_method(None, force=True)  # what the script starts itself comes in the system's way
     os.environ.update(environment)
-    if own_group:
-        os.setpgid(0, 0)
+    os.setpgid(0, 0)
     os.chdir(folder)
     output = os.open("output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     os.dup2(output, 1)

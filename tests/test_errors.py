@@ -7,7 +7,7 @@ import re
 import pytest
 from tqdm import tqdm
 
-from leae.errors import UsageError, require_in, run_command
+from leae.errors import UsageError, run_command
 
 
 def fail_with(error):
@@ -21,8 +21,7 @@ def fail_with(error):
     ("error", "says"),
     [
         (UsageError("EPOCHS is 0; it must be at least 1\nor more"), "EPOCHS is 0; it must be at least 1"),
-        (OSError(errno.ENOSPC, "No space left", "a/b.csv"), "a/b.csv: No space left; "),
-        (PermissionError(errno.EACCES, "Permission denied", b"c"), "c: Permission denied; "),
+        (OSError(errno.ENOSPC, "No space left", b"a/b.csv"), "a/b.csv: No space left; "),
         (MemoryError("Unable to allocate 8 TiB"), "Unable to allocate 8 TiB; "),
         (RuntimeError("DefaultCPUAllocator: can't allocate"), "can't allocate; "),
     ],
@@ -46,11 +45,13 @@ class FullDisk(io.StringIO):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("kind", ["full", "closed", "none"])
-def test_output_that_cannot_be_written_stops_nothing(monkeypatch, kind):
-    stream, went_on = {"full": FullDisk(), "closed": io.StringIO(), "none": None}[kind], []
-    if kind == "closed":
-        stream.close()
+CLOSED = io.StringIO()
+CLOSED.close()
+
+
+@pytest.mark.parametrize("stream", [FullDisk(), CLOSED, None], ids=["full", "closed", "none"])
+def test_output_that_cannot_be_written_stops_nothing(monkeypatch, stream):
+    went_on = []
 
     def main():
         for _ in tqdm(range(3), mininterval=0):
@@ -68,11 +69,3 @@ def test_what_the_terminals_encoding_lacks_is_written_escaped(monkeypatch):
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
     run_command(lambda: print("λ: 64×64 pixels", flush=True))
     assert written.getvalue() == rb"\u03bb: 64\xd764 pixels" + b"\n"
-
-
-def test_an_interval_has_the_ends_that_its_brackets_say():
-    require_in("[0, 1)", RATE=1e-3, WARMUP=0)
-    require_in("(0, 1]", NOISE=1)
-    for interval, value in (("[0, 1)", -0.1), ("[0, 1)", 1), ("(0, 1]", 0), ("(0, 1]", 1.1), ("[0, inf)", True)):
-        with pytest.raises(UsageError, match=f"^RATE is {value}; .*{re.escape(interval)}"):
-            require_in(interval, RATE=value)

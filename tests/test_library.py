@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -16,10 +17,7 @@ README = (ROOT / "leae" / "README.md").read_text(encoding="utf-8")
 def test_every_part_that_the_readme_names_is_there():
     assert all(callable(getattr(leae, name)) for name in leae.__all__)
     for name in re.findall(r"\bleae\.(\w+(?:\.\w+)?)\(", README):
-        part = leae
-        for attribute in name.split("."):
-            part = getattr(part, attribute)
-        assert callable(part)
+        assert callable(attrgetter(name)(leae))
 
 
 def test_the_readmes_own_model_is_trained_as_it_stands():

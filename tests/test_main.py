@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 import leae
+from leae.checkpoints import read_checkpoint
 from leae.training.run import Run, read_metrics
-from tests.conftest import SHORT, SMALL, TINY, metrics_of, read_tensors, run_script, write_image
+from tests.conftest import SHORT, SMALL, TINY, metrics_of, run_script, write_image
 
 
 def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch, capsys):
@@ -62,7 +63,7 @@ def test_the_variants_train(workplace, monkeypatch, options):
     run_script(monkeypatch, "main.py", *SHORT, "--max-steps", "2", *options)
     run = workplace / "runs" / "self-teaching-001"
     assert [row["step"] for row in metrics_of(run) if row["split"] == "train"] == ["2"]  # the last is always logged
-    assert read_tensors(run / "checkpoints" / "100.safetensors")[0]["step"] == 2
+    assert read_checkpoint(run / "checkpoints" / "100.safetensors")[0]["step"] == 2
 
 
 def test_a_run_is_not_resumed_on_data_that_changed(workplace, monkeypatch, capsys):
@@ -94,7 +95,7 @@ def test_a_gradient_that_is_no_number_ends_the_run_and_touches_no_checkpoint(wor
     said = capsys.readouterr().err
     assert re.search(rf"\n *{script}: the gradient of encoder.stem.weight is nan after step 6, ", said)
     (run,) = (workplace / "runs").glob("*-001")
-    assert read_tensors(run / "checkpoints" / "last.safetensors")[0]["step"] == 5
+    assert read_checkpoint(run / "checkpoints" / "last.safetensors")[0]["step"] == 5
 
 
 @pytest.mark.gpu

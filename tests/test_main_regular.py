@@ -9,7 +9,7 @@ import leae
 from leae.data.batches import to_float
 from leae.data.prepare import open_dataset
 from leae.training.evaluation import MaskedViews, NoisyViews, psnr, reconstruct
-from tests.conftest import SHORT, SMALL, TINY, assert_same_tensors, metrics_of, run_script
+from tests.conftest import SHORT, SMALL, TINY, metrics_of, run_script
 
 
 def test_the_first_step_is_that_of_the_formula(workplace, monkeypatch):
@@ -57,7 +57,8 @@ def test_a_fair_pair_begins_with_the_same_weights_on_the_same_data(workplace, mo
         run_script(monkeypatch, "main_regular.py", *SHORT, *sizes, "--max-steps", "1")
     for number in ("001", "002"):
         ours, theirs = (workplace / "runs" / f"{kind}-{number}" for kind in ("masked", "self-teaching"))
-        assert_same_tensors(*(place / "checkpoints" / "000.safetensors" for place in (ours, theirs)))
+        first = [(place / "checkpoints" / "000.safetensors").read_bytes() for place in (ours, theirs)]
+        assert first[0] == first[1]
         one, other = (json.loads((place / "settings.json").read_text()) for place in (ours, theirs))
         assert one["data"] == other["data"]
 

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 
-from tests.conftest import ROOT, SMALL, assert_same_tensors, metrics_of, run_leae, wait_for_step, write_image
+from tests.conftest import ROOT, SMALL, metrics_of, run_leae, wait_for_step, write_image
 
 OPTIONS = ["--batch-size", 32, "--epochs", 500, "--max-steps", 12, "--log-every", 1, "--grid-images", 3, *SMALL]
 DATA = {"self-teaching-001": ["--dataset", "faces", "--faces", 160], "self-teaching-002": ["--dataset", "pictures"]}
@@ -37,14 +37,9 @@ def test_a_run_that_moved_with_its_data_is_resumed_and_evaluated_there(processes
     assert resumed.returncode == 0, resumed.stderr
     assert processes.run("main.py", "--resume", f"runs/{pictures.name}", folder=place) == 0
     for run in (faces, pictures):
-        other = untouched / "runs" / run.name
-        assert_same_tensors(run / "checkpoints" / "last.safetensors", other / "checkpoints" / "last.safetensors")
+        other, last = untouched / "runs" / run.name, "checkpoints/last.safetensors"
+        assert (run / last).read_bytes() == (other / last).read_bytes()
         assert metrics_of(run) == metrics_of(other)
     monkeypatch.chdir(place)
-    commands = {
-        "evaluate": ["--train-images", "100"],
-        "compare": ["--images", "2"],
-        "latents": ["--map", "pca", "--images", "2"],
-    }
-    for command, options in commands.items():
-        run_leae(monkeypatch, command, f"runs/{pictures.name}", *options)
+    run_leae(monkeypatch, "evaluate", f"runs/{pictures.name}", "--train-images", "100")
+    run_leae(monkeypatch, "latents", f"runs/{pictures.name}", "--map", "pca", "--images", "2")

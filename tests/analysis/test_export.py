@@ -16,8 +16,9 @@ import torch
 import leae
 from leae.analysis.export import write_onnx
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
+from leae.checkpoints import read_checkpoint
 from leae.errors import UsageError
-from tests.conftest import assert_one_line, read_tensors, run_leae
+from tests.conftest import assert_one_line, run_leae
 
 RUN = Path("runs/self-teaching-001")
 
@@ -38,7 +39,7 @@ def test_an_exported_folder_is_loaded_as_the_runs_model_to_the_bit(trained, tmp_
     expected = leae.load(RUN / "checkpoints" / "100.safetensors")
     for name in (folder, str(folder), folder / "model.safetensors", RUN):
         assert_same_model(leae.load(name), expected)
-    header, tensors = read_tensors(folder / "model.safetensors")
+    header, tensors = read_checkpoint(folder / "model.safetensors")
     assert all(name.startswith("model.") for name in tensors)
     config = json.loads((folder / "config.json").read_text())
     assert all(config[name] == header[name] for name in ("class", "settings", "step"))

@@ -161,7 +161,7 @@ def test_of_processes_that_prepare_a_set_one_does_the_work_and_if_it_is_killed_t
 def test_a_signal_ends_preparing_and_the_processes_that_read_and_leaves_nothing(processes, workplace, number, status):
     os.mkfifo("output")
     options = ("prepare", "faces", "--faces", 1200, "--image-size", 32)
-    child = processes.start("-m leae", *options, folder=workplace, own_group=True)
+    child = processes.start("-m leae", *options, folder=workplace)
     with open("output") as output:
         array = PREPARED / ".faces-1200-32.tmp" / ".train.npy.tmp"
         wait_until(lambda: array.exists() and array.stat().st_size > 50_000)

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.conftest import LONG, assert_same_tensors, metrics_of, wait_for_step
+from tests.conftest import LONG, metrics_of, wait_for_step
 
 OPTIONS = [*LONG, "--save-minutes", "0"]
 
@@ -25,7 +25,7 @@ def trained_of(run):
 
 
 def contents_of(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("cause", ["full", "read-only"])
@@ -51,7 +51,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_which_goes_on_once_it_
     assert processes.run("main.py", *OPTIONS, "--max-steps", 10, folder=workplace / "other") == 0
     whole = workplace / "other" / "runs" / run.name
     assert metrics_of(run) == metrics_of(whole)
-    assert_same_tensors(*(place / "checkpoints" / "last.safetensors" for place in (run, whole)))
+    assert contents_of(run / "checkpoints") == contents_of(whole / "checkpoints")
     assert not list(workplace.rglob("*.tmp"))
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from leae.autoencoder import Autoencoder
-from leae.checkpoints import state_of, write_checkpoint
+from leae.checkpoints import read_checkpoint, state_of, write_checkpoint
 from leae.errors import UsageError
 from leae.judge import Judge
 from leae.training.run import Run, init_from_checkpoint
-from tests.conftest import TINY, assert_one_line, metrics_of, read_tensors, run_leae, run_script
+from tests.conftest import TINY, assert_one_line, metrics_of, run_leae, run_script
 from tests.test_checkpoints import SIZES, make_training
 from tests.training.test_run import make_run
 
@@ -34,9 +34,9 @@ def test_the_first_evaluation_is_the_sources_last_and_resuming_needs_no_source(s
     first, last = metrics_of(run)[0], metrics_of(source)[-1]
     assert [first[name] for name in measured] == [last[name] for name in measured]
     content = json.loads((run / "settings.json").read_text())
-    assert content["init"] == {"file": f"source/{LAST}", "step": read_tensors(source / LAST)[0]["step"]}
+    assert content["init"] == {"file": f"source/{LAST}", "step": read_checkpoint(source / LAST)[0]["step"]}
     assert content["settings"]["INIT"] == f"source/{LAST}"
-    header, tensors = read_tensors(run / LAST)
+    header, tensors = read_checkpoint(run / LAST)
     assert header["step"] == tensors["optimizer.decoder.head.bias.step"] == 1  # the optimizer is fresh
     shutil.rmtree(source)
     run_script(monkeypatch, "main.py", "--resume", "runs/photos-own")
@@ -45,8 +45,8 @@ def test_the_first_evaluation_is_the_sources_last_and_resuming_needs_no_source(s
 
 def test_a_baseline_begins_from_a_self_taught_run(source, workplace, monkeypatch):
     run_script(monkeypatch, "main_regular.py", *DATA, "--init", "source", "--output", "linear", "--max-steps", "1")
-    encoder = read_tensors(workplace / "runs" / "masked-001" / "checkpoints" / "000.safetensors")[1]
-    for name, tensor in read_tensors(source / "checkpoints" / "100.safetensors")[1].items():
+    encoder = read_checkpoint(workplace / "runs" / "masked-001" / "checkpoints" / "000.safetensors")[1]
+    for name, tensor in read_checkpoint(source / "checkpoints" / "100.safetensors")[1].items():
         assert torch.equal(encoder[name], tensor)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import LONG, ROOT, assert_same_tensors, metrics_of, wait_for_step
+from tests.conftest import LONG, ROOT, metrics_of, wait_for_step
 from tests.processes import torchrun
 
 # Saved after every step, so that many kills fall into the writing of a checkpoint; few evaluations, which take long.
@@ -73,10 +73,8 @@ def test_a_run_that_is_killed_anywhere_ends_as_one_that_nobody_touched(processes
     assert {path.name for path in run.parent.iterdir()} == {run.name, ".lock"}  # one run, and nothing half-written
     names = {path.relative_to(whole) for path in whole.rglob("*")}
     assert {path.relative_to(run) for path in run.rglob("*")} == names
-    for name in (name for name in names if name.suffix == ".safetensors"):
-        assert_same_tensors(run / name, whole / name)  # of last the judge and the optimizer, too
-    for name in (name for name in names if name.parent.name == "grids"):
-        assert (run / name).read_bytes() == (whole / name).read_bytes()
+    for name in (name for name in names if name.parent.name in ("checkpoints", "grids")):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()  # of last the judge and the optimizer, too
     rows = metrics_of(run)
     assert rows == metrics_of(whole)
     assert [int(row["step"]) for row in rows if row["split"] == "train"] == list(range(1, steps + 1))

@@ -5,12 +5,13 @@ import signal
 
 import pytest
 
-from tests.conftest import LONG, ROOT, metrics_of, read_tensors, run_script, wait_for_step
+from leae.checkpoints import read_checkpoint
+from tests.conftest import LONG, ROOT, metrics_of, run_script, wait_for_step
 from tests.processes import torchrun
 
 
 def step_of(run):
-    return read_tensors(run / "checkpoints" / "last.safetensors")[0]["step"]
+    return read_checkpoint(run / "checkpoints" / "last.safetensors")[0]["step"]
 
 
 @pytest.mark.parametrize(
