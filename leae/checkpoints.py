@@ -27,7 +27,7 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
 # What a checkpoint's model may be.
 MODELS = {m.__name__: m for m in (Autoencoder, VariationalAutoencoder, ConvAutoencoder, VariationalConvAutoencoder)}
 # What reading a damaged file, or building what a forged one asks for, raises.
-UNREADABLE = (SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError)
+MALFORMED = (SafetensorError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError)
 
 
 def state_of(
@@ -75,7 +75,7 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
         if header["class"] not in MODELS or type(header["step"]) is not int or header["step"] < 0:
             raise ValueError(f"its model is a {header['class']!r:.40} of step {header['step']!r:.20}")
         header.setdefault("run", {}).items()
-    except (*UNREADABLE, RecursionError) as error:
+    except (*MALFORMED, RecursionError) as error:
         raise UsageError(f"{path} is not a checkpoint of leae, or is damaged ({first_line(error)})") from error
     bad = first_non_finite(tensors)
     if bad:
@@ -96,7 +96,7 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> tup
             kind(**header["settings"]).load_state_dict(weights, assign=True)
         model = kind(**header["settings"])
         model.load_state_dict(weights)
-    except UNREADABLE as error:
+    except MALFORMED as error:
         raise UsageError(f"{path}: the weights do not fit the stored settings ({first_line(error)})") from error
     return model.to(device).eval(), header["step"]
 
@@ -121,7 +121,7 @@ def restore_checkpoint(
                 like = parameter.new_zeros(()) if moment == "step" else parameter.detach()
                 stored = moments[f"{name}.{moment}"].view(like.shape)
                 optimizer.state[parameter][moment] = torch.empty_like(like).copy_(stored)
-    except UNREADABLE as error:
+    except MALFORMED as error:
         raise UsageError(f"{path} does not fit this run ({first_line(error)}); start a new run") from error
     return header["step"], header["run"]
 

@@ -45,9 +45,9 @@ class Judge(nn.Module):
         require(ends_well, "the end of the judge's encoder", type(encoder.norm).__name__, "a batch norm")
         self.decay, self.norm = decay, norm
         self.encoder = encoder if live else copy.deepcopy(encoder).requires_grad_(False)
-        self.ratios = tuple(dict.fromkeys((WHOLE, *crop_ratios))) if norm == "whitened" else ()
+        self.whitened_ratios = tuple(dict.fromkeys((WHOLE, *crop_ratios))) if norm == "whitened" else ()
         size, device = encoder.norm.num_features, encoder.norm.running_mean.device
-        self.whitenings = nn.ModuleList(Whitening(size, epsilon, device) for _ in self.ratios)
+        self.whitenings = nn.ModuleList(Whitening(size, epsilon, device) for _ in self.whitened_ratios)
 
     def forward(self, real: Tensor, *views: Tensor, ratio: float = WHOLE) -> tuple[Tensor, list[Tensor]]:
         """T of a real view, the target, and of its reconstructions: codes [N, *latent_shape] of each.
@@ -66,8 +66,8 @@ class Judge(nn.Module):
         codes = [normalise_with(code, projected, norm) for code in codes]
         if self.norm == "shared":
             return target, codes
-        require(ratio in self.ratios, "ratio", ratio, f"one of the judge's crop_ratios, {self.ratios}")
-        whitening = self.whitenings[self.ratios.index(ratio)]
+        require(ratio in self.whitened_ratios, "ratio", ratio, f"one of its crop_ratios, {self.whitened_ratios}")
+        whitening = self.whitenings[self.whitened_ratios.index(ratio)]
         if self.training:
             whitening.update(target)
         W = whitening.matrix()

@@ -27,7 +27,7 @@ class EppsPulley(torch.autograd.Function):
         N · ∫ |φ̂(t) − exp(−t²/2)|² · exp(−t²/2) dt,   φ̂(t) = mean over the N samples of exp(i·t·sample)
 
     by the trapezoid rule on KNOTS knots over [0, LAST_KNOT], doubled for the symmetric half. It is about 1 for samples
-    of N(0, 1) at any N, and proportional to N for any other distribution. Each process gives its rows of the N samples.
+    of N(0, 1) at any N, and grows with N for any other distribution. Each process gives its rows of the N samples.
 
     The knots t_k = k·δ are evenly spaced, so that exp(i·t_k·x) is the k-th power of z = exp(i·δ·x): a product a knot.
     With e_k = φ̂(t_k) − exp(−t_k²/2) and the weights w_k, the statistic's derivative by a sample x is

@@ -11,7 +11,7 @@ from leae.distributed import all_reduce_mean
 from leae.errors import require_in
 from leae.layers import float64_device
 
-DECAY = 0.98  # of the moving average, a step
+COVARIANCE_DECAY = 0.98  # of the moving average, a step
 JITTER = 1e-12  # added to the variances, as codes that are all the same have none
 
 
@@ -35,14 +35,14 @@ class Whitening(nn.Module):
         self.epsilon = epsilon
         float64 = {"dtype": torch.float64, "device": float64_device(device)}
         self.register_buffer("covariance", torch.eye(dim, **float64))
-        self.register_buffer("weight", torch.zeros((), **float64))  # Σ DECAY^i over updates
+        self.register_buffer("weight", torch.zeros((), **float64))  # Σ COVARIANCE_DECAY^i over updates
 
     @torch.no_grad()
     def update(self, codes: Tensor) -> None:
         """Fold in the covariance of a step's real codes, [N, D] or [N, D, H, W], over batch, positions, processes."""
         samples = codes.to(self.covariance).movedim(1, -1).flatten(0, -2)
         centred = samples - all_reduce_mean(samples.mean(dim=0))
-        self.weight.mul_(DECAY).add_(1)
+        self.weight.mul_(COVARIANCE_DECAY).add_(1)
         self.covariance.lerp_(all_reduce_mean(centred.T @ centred / len(samples)), 1 / self.weight)
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from leae.judge import Judge
 from leae.masking import crop_side, draw_boxes, mask_side
 from leae.objective import SelfTeachingObjective
 from leae.sigreg import KNOTS, LAST_KNOT, draw_directions
-from leae.whitening import DECAY, Whitening
+from leae.whitening import COVARIANCE_DECAY, Whitening
 
 
 def down_block(block: DownBlock, x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def normalise(codes: Tensor, others: Tensor, norm: nn.Module) -> Tensor:
 def whitening(average: Whitening, real: Tensor) -> Tensor:
     """W [D, D] for codes of a kind of real view, which are folded into the average of their covariance."""
     samples = real.double().transpose(0, 1).flatten(1)  # [D, N·H·W]
-    past = DECAY * average.weight
+    past = COVARIANCE_DECAY * average.weight
     covariance = (past * average.covariance + torch.cov(samples, correction=0)) / (past + 1)
     average.covariance, average.weight = covariance, past + 1
     v, Q = torch.linalg.eigh(covariance)
@@ -111,7 +111,7 @@ def reference_objective(
         if judge.norm != "whitened":
             return normalised
         if ratio not in W:
-            W[ratio] = whitening(judge.whitenings[judge.ratios.index(ratio)], normalise(real, real, T.norm))
+            W[ratio] = whitening(judge.whitenings[judge.whitened_ratios.index(ratio)], normalise(real, real, T.norm))
         return torch.einsum("ij,nj...->ni...", W[ratio].to(codes.dtype), normalised)
 
     terms = {}

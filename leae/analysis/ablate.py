@@ -1,4 +1,4 @@
-"""Train named variants with several seeds, and compare them: the ablations behind the README's results.
+"""Train named variants with several seeds, and compare them: the ablations behind RESULTS.md.
 
     uv run -m leae ablate --dry-run                          what would be trained, and for how long
     uv run -m leae ablate                                    an evening on two cores, at 32×32
@@ -15,7 +15,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,9 +30,8 @@ from leae.files import atomic_write, write_csv
 from leae.training.device import find_device
 from leae.training.pictures import save_picture
 from leae.training.run import RUNS, Run
-from leae.training.settings import Parser, arguments_of, script_constants
+from leae.training.settings import SCRIPTS, Parser, arguments_of, script_constants
 
-SOURCE = Path(__file__).parents[2]
 MAIN, REGULAR = "main.py", "main_regular.py"
 MASK_RATIO = 0.35  # of the views that all variants are evaluated on
 SAME_TIME = 3.125  # baseline steps that take as long as one self-teaching step, at 32×32 on a CPU
@@ -78,7 +76,7 @@ VARIANTS = {
 
 def defaults_of(variant: str) -> dict:
     """The constants of a variant's script."""
-    return script_constants(SOURCE / VARIANTS[variant][0], torch.cuda.is_available())
+    return script_constants(VARIANTS[variant][0], torch.cuda.is_available())
 
 
 def wanted(variant: str, seed: int, options: argparse.Namespace) -> dict:
@@ -119,7 +117,7 @@ def command_for(variant: str, constants: dict, run: Run | None) -> list[str]:
     defaults = defaults_of(variant)
     asked = {"RESUME": str(run.folder), "DEVICE": constants["DEVICE"]} if run else constants
     options = [arguments_of(name, value) for name, value in asked.items() if value != defaults[name]]
-    return [str(SOURCE / VARIANTS[variant][0]), *chain(*options)]
+    return [str(SCRIPTS / VARIANTS[variant][0]), *chain(*options)]
 
 
 def measured(run: TrainedRun, sample: Sample, device: torch.device) -> Measured:

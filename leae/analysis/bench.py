@@ -34,7 +34,6 @@ from leae.randomness import generator
 from leae.training.device import autocast, compile_if_it_works, device_name, find_device, has_bfloat16
 from leae.training.settings import Parser, script_constants
 
-SCRIPT = Path(__file__).parents[2] / "main.py"
 DATA_IMAGES = 4096  # random images that batches are cut from
 CPU_BATCH = 8  # batch size of the GPU's settings without a GPU, where full batches take minutes
 PUBLISHED = {"JUDGE_DECAY": 0.0, "JUDGE_NORM": "own", "CROP_RATIOS": (0.15,)}  # what main.py has since improved on
@@ -172,7 +171,7 @@ def main(options: argparse.Namespace) -> None:
     print(f"{device_name(device)}; torch {torch.__version__}\nmatrix product: {said}")
     for name in SETTINGS if options.only is None else [options.only]:
         title, gpu, differing = SETTINGS[name]
-        constants = script_constants(SCRIPT, gpu) | differing
+        constants = script_constants("main.py", gpu) | differing
         batch_size = CPU_BATCH if gpu and not on_gpu else constants["BATCH_SIZE"]
         size = (DATA_IMAGES, constants["IMAGE_SIZE"], constants["IMAGE_SIZE"], 3)
         images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)

@@ -49,7 +49,7 @@ between the mean codes of training images with and without the attribute"""
 WALK = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # differences between the class means
 WALKED = 4  # attributes, the best separated
 NEIGHBOURS_SHOWN = 8  # of a query
-SAMPLE_ROWS = 2  # of either distribution
+ROWS_OF_EACH = 2  # of either distribution
 RARE = 0.02  # an attribute that fewer training images have, or lack, is chosen only by name
 
 
@@ -210,8 +210,8 @@ def draw_samples(space: LatentSpace, count: int, seed: int) -> Image.Image:
     codes = space.held_out[space.order].unflatten(1, model.latent_shape)
     found, true, used = sigreg_statistics(codes, seed)
     rows = {"held-out images,\nreconstructed": space.decode(space.held_out[space.order[:count]])}
-    standard = sample_images(model, SAMPLE_ROWS * count, seed, space.device).cpu()
-    fitted = space.decode(draw_fitted(space.training, SAMPLE_ROWS * count, seed))
+    standard = sample_images(model, ROWS_OF_EACH * count, seed, space.device).cpu()
+    fitted = space.decode(draw_fitted(space.training, ROWS_OF_EACH * count, seed))
     for name, decoded in (("N(0, I)", standard), ("the fitted Gaussian", fitted)):
         for row, images in enumerate(decoded.split(count)):
             rows[f"codes {row * count + 1} to {(row + 1) * count}\nof {name}"] = images

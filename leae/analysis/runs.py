@@ -13,7 +13,6 @@ from leae.training.pictures import cut
 from leae.training.run import CHANGEABLE, RUNS, Run, read_metrics
 from leae.training.settings import Parser, script_constants
 
-SCRIPTS = Path(__file__).parents[2]
 ROW = "{:21}  {:13}  {:10}  {:>18}  {:11}  {:10}"
 PSNR = ("psnr_clean", "psnr_masked", "psnr_noisy")
 ELSEWHERE = (
@@ -27,7 +26,7 @@ WIDTH = 96  # letters of the second line
 
 def differences(run: Run) -> str:
     """The constants that differ from those of the run's script, with a GPU or without: where fewer do."""
-    script = SCRIPTS / ("main.py" if run.kind == "self-teaching" else "main_regular.py")
+    script = "main.py" if run.kind == "self-teaching" else "main_regular.py"
     told = (*ELSEWHERE, "OBJECTIVE") if run.settings.get("OBJECTIVE") == run.kind else ELSEWHERE
     found = []
     for defaults in (script_constants(script, gpu) for gpu in (True, False)):

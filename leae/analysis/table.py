@@ -13,7 +13,7 @@ from leae.analysis.measure import VIEWS, Measured
 from leae.training.run import CHANGEABLE
 
 INCIDENTAL = ("NAME", *CHANGEABLE)  # constants that are no part of an experiment
-SHARED = ("SEED", "DATASET", "FACES")  # those in which the runs of a column may differ, as all are on the same images
+WITHIN_COLUMN = ("SEED", "DATASET", "FACES")  # those in which its runs may differ, as all are on the same images
 
 LABELS = {
     "psnr_{}": ("PSNR (dB), {}", ".2f"),
@@ -121,7 +121,9 @@ def columns_of(models: list[Measured]) -> list[Column]:
     """
     groups, seen = defaultdict(dict), Counter()
     for run, model in ((model.run, model) for model in models if model.run):
-        of = tuple((name, run.settings[name]) for name in sorted(run.settings) if name not in (*INCIDENTAL, *SHARED))
+        of = tuple(
+            (name, run.settings[name]) for name in sorted(run.settings) if name not in (*INCIDENTAL, *WITHIN_COLUMN)
+        )
         seed = run.settings["SEED"]
         groups[of, seen[of, seed]][seed] = model
         seen[of, seed] += 1

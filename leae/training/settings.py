@@ -22,7 +22,8 @@ from leae.reconstruction import LOSSES
 from leae.training.device import PRECISIONS
 from leae.training.run import CHANGEABLE, Run, require_new, tuples
 
-WHOLE = (1, LARGEST_WHOLE)
+SCRIPTS = Path(__file__).parents[2]  # the folder of main.py and main_regular.py
+COUNT = (1, LARGEST_WHOLE)
 SIZE = (1, LARGEST_SIZE)
 # By constant: the ends of a range of whole numbers, an interval of real ones (in brackets: for each entry of a tuple),
 # choices, or a type.
@@ -30,7 +31,7 @@ RANGES = {
     "DATASET": str,
     "IMAGE_SIZE": (8, MAX_IMAGE_SIZE),
     "FACES": (1, MAX_FACES),
-    "HELD_OUT": WHOLE,
+    "HELD_OUT": COUNT,
     "MODEL": ("residual", "conv"),
     "LATENT": LATENTS,
     "LATENT_DIM": SIZE,
@@ -51,7 +52,7 @@ RANGES = {
     "JUDGE_NORM": NORMS,
     "WHITENING_EPSILON": "(0, inf)",
     "BATCH_SIZE": (2, LARGEST_WHOLE),  # a batch norm needs a batch
-    "EPOCHS": WHOLE,
+    "EPOCHS": COUNT,
     "MAX_STEPS": (0, LARGEST_WHOLE),
     "LEARNING_RATE": "(0, 1)",
     "WARMUP": "[0, 1)",
@@ -61,8 +62,8 @@ RANGES = {
     "DEVICE": str,
     "PRECISION": PRECISIONS,
     "COMPILE": bool,
-    "LOG_EVERY": WHOLE,
-    "GRID_EVERY": WHOLE,
+    "LOG_EVERY": COUNT,
+    "GRID_EVERY": COUNT,
     "GRID_IMAGES": (1, 100),
     "SAVE_MINUTES": "[0, inf)",
     "NAME": str,
@@ -177,10 +178,10 @@ def constants_of(namespace: dict) -> dict:
     return constants
 
 
-def script_constants(script: Path, gpu: bool) -> dict:
-    """The top-level upper-case assignments of a script, by name, as they come out with or without a GPU."""
+def script_constants(script: str | Path, gpu: bool) -> dict:
+    """The top-level upper-case assignments of "main.py", say, by name, as they come out with or without a GPU."""
     constants = {}
-    for statement in ast.parse(script.read_text(encoding="utf-8")).body:
+    for statement in ast.parse((SCRIPTS / script).read_text(encoding="utf-8")).body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper():
                 constants[name] = eval(compile(ast.Expression(value), script, "eval"), {"gpu": gpu}, constants)

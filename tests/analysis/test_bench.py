@@ -14,7 +14,7 @@ from leae.training.settings import script_constants
 from tests.conftest import CPU, run_leae
 
 SIZES = {"IMAGE_SIZE": 32, "HIDDEN_DIM": 8, "LATENT_DIM": 6, "MAP_CHANNELS": 8, "CROP_RATIOS": (0.5,)}
-SMALL = script_constants(bench.SCRIPT, gpu=False) | bench.PUBLISHED | SIZES
+SMALL = script_constants("main.py", gpu=False) | bench.PUBLISHED | SIZES
 
 
 def counted(settings):

@@ -153,7 +153,7 @@ def test_samples_are_decoded_and_their_title_tells_how_gaussian_the_codes_are(sp
     first, *others = drawn["rows"].values()
     shown = images_of(space)[space.order[:4]]
     torch.testing.assert_close(first, reconstruct(space.run.model, shown), rtol=0, atol=1e-5)
-    assert len(others) == 2 * latents.SAMPLE_ROWS
+    assert len(others) == 2 * latents.ROWS_OF_EACH
     said = [float(figure) for figure in re.findall(r"(\S+) of (?:[\d,]+ held-out|as many)", drawn["said"])]
     with torch.no_grad():
         assert said == pytest.approx(sigreg_statistics(space.run.model.encode(images_of(space)))[:2], rel=0.05)
