@@ -94,11 +94,17 @@ LINES = [  # a script's command line, and what its answer names
         )
         for name, value, other in IDLE
     ],
+    ("main.py", "--epoch 3", "--epoch, .*--epochs"),
+    ("main.py", "--epochs 2.5", "--epochs.*2.5"),
+    ("main.py", "--epochs", "--epochs"),
+    ("main.py", "--crop-ratios a", "--crop-ratios.*'a'"),
+    ("main.py", "--compile 5", "5"),
     ("main.py", "--learning-rate 0", "LEARNING_RATE is 0.0"),
     ("main.py", f"--epochs {10**400}", "EPOCHS|--epochs"),
     ("main.py", "--objective masked", "OBJECTIVE is 'masked'"),
     ("main_regular.py", "--objective symmetric", "OBJECTIVE is 'symmetric'"),
     ("main.py", "--dataset mnits", "'mnits'.*mnist"),
+    ("main.py", "--model conv --image-size 48", "IMAGE_SIZE is 48"),
     ("main.py", "--hidden-dim 32768", "hidden_dim"),
     ("main.py", "--image-size 64 --mask-ratio 0.999", "mask_ratio is 0.999"),
     ("main.py", "--image-size 64 --crop-ratios 0.01", "0.01.*0.031"),

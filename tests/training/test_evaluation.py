@@ -1,10 +1,12 @@
 """What is measured of a run while it trains: held-out PSNR against closed forms, and a collapse of the codes."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
-from leae.codes import effective_rank
+from leae.codes import effective_rank, sigreg_statistics
 from leae.conv_autoencoder import VariationalConvAutoencoder
 from leae.data.batches import to_float
 from leae.judge import Judge
@@ -47,8 +49,6 @@ def test_psnr_is_taken_in_evaluation_mode_against_the_clean_images_beside_two_an
     }
     assert {name: measures[name] for name in expected} == pytest.approx(expected, abs=1e-3)
     assert model.training
-    line = evaluation.summary(measures)
-    assert all(f"{value:.2f} dB" in line for value in expected.values())
 
 
 @pytest.mark.parametrize(("views", "difference"), [(MaskedViews(32, 0.35), 19**2 / 32**2), (NoisyViews(0.1), 1)])
@@ -78,9 +78,8 @@ def test_samples_are_decoded_from_standard_gaussian_codes_that_stay_the_same():
     first, second = evaluation.sample_images(model, 800, 0, CPU), evaluation.sample_images(model, 800, 0, CPU)
     assert first.shape == (800, 1, 32, 32)
     assert torch.equal(first, second)
-    assert seen[0].shape == (800, 7)
-    assert (seen[0].mean(dim=0).abs() < 5 / 800**0.5).all()
-    assert ((seen[0].std(dim=0) - 1).abs() < 5 / 1600**0.5).all()
+    found, true, _ = sigreg_statistics(seen[0])
+    assert found < 3 * true
 
 
 def test_evaluation_leaves_no_gradient_and_the_mode_it_found_also_after_an_error():
@@ -103,18 +102,15 @@ def watch(count=40):
 
 
 def test_a_collapse_is_told_once_when_it_begins_and_again_if_it_comes_back(capsys):
-    evaluate, judge = watch(), Judge(Dimmer(HEALTHY))
-    history = [HEALTHY, ON_A_LINE, ON_A_LINE, WITH_A_DEAD_ONE, HEALTHY, WITH_A_DEAD_ONE, WITH_A_DEAD_ONE]
-    for number, codes in enumerate(history):
+    evaluate, judge, said = watch(), Judge(Dimmer(HEALTHY)), []
+    for codes in (HEALTHY, ON_A_LINE, ON_A_LINE, WITH_A_DEAD_ONE, HEALTHY, WITH_A_DEAD_ONE, WITH_A_DEAD_ONE):
         judge.encoder.codes = codes
-        measures = evaluate(1000 * number, Dimmer(codes), judge)
+        measures = evaluate(0, Dimmer(codes), judge)
         assert measures["encoder_effective_rank"] == effective_rank(codes)
         assert measures["encoder_dead_dimensions"] == measures["judge_dead_dimensions"]
-    said = capsys.readouterr().err.splitlines()
-    for name, (first, second) in {"encoder": said[::2], "judge": said[1::2]}.items():
-        assert f"the {name}'s codes have collapsed: after step 1,000 0 of 4 dimensions are dead" in first
-        assert "effective rank is 1.00" in first
-        assert f"the {name}'s codes have collapsed: after step 5,000 1 of 4 dimensions are dead" in second
+        said.append(re.findall("warning: the (encoder|judge)", capsys.readouterr().err))
+    both = ["encoder", "judge"]
+    assert said == [[], both, [], [], [], both, []]
 
 
 def test_codes_that_are_not_finite_or_too_few_to_tell_are_not_measured(capsys):
