@@ -1,7 +1,6 @@
 """main.py as a user types it, at a size that trains in seconds."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -36,13 +35,11 @@ def test_a_run_leaves_the_folder_that_the_design_promises(workplace, monkeypatch
     terms = ["loss", "latent", "sigreg", "consistency", *crops]
     assert all(float(row[term]) > 0 for row in rows if row["split"] == "train" for term in terms)
 
-    printed = capsys.readouterr().out
-    quality = re.search(r"held-out PSNR: clean ([\d.]+) dB, masked ([\d.]+) dB, ", printed)
-    assert float(quality[1]) == pytest.approx(float(rows[-1]["psnr_clean"]), abs=0.006)
-    assert float(quality[2]) == pytest.approx(float(rows[-1]["psnr_masked"]), abs=0.006)
-    assert float(rows[-1]["encoder_effective_rank"]) > 1
-    assert rows[-1]["judge_dead_dimensions"].isdigit()
-    assert str(Path("runs") / "self-teaching-001" / "grids") in printed
+    printed, last = capsys.readouterr().out, rows[-1]
+    assert all(f"{float(last[name]):.2f} dB" in printed for name in ("psnr_clean", "psnr_masked"))
+    assert float(last["encoder_effective_rank"]) > 1
+    assert last["judge_dead_dimensions"].isdigit()
+    assert "runs/self-teaching-001/grids" in printed
     assert leae.load(folder / "checkpoints" / "100.safetensors").settings["latent_dim"] == 8
 
 

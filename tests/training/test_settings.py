@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from leae.errors import UsageError
-from leae.training.settings import comments_of, configure, constants_of, option_of, parse_command_line
+from leae.training.settings import comments_of, configure, constants_of, option_of
 from tests.conftest import ROOT
 from tests.training.test_run import make_run
 
@@ -20,21 +20,9 @@ def namespace(workplace):
     return runpy.run_path("main.py", run_name="not main")
 
 
-def parsed(monkeypatch, namespace, line):
-    monkeypatch.setattr("sys.argv", ["main.py", *line.split()])
-    return parse_command_line(namespace)
-
-
 def configured(monkeypatch, namespace, line):
     monkeypatch.setattr("sys.argv", ["main.py", *line.split()])
     return configure(namespace, "self-teaching")
-
-
-def test_an_option_has_the_type_of_its_constant(monkeypatch, namespace):
-    line = "--epochs 7 --rate 2 --name b --crop-ratios 0.5 --no-compile"
-    chosen = {"EPOCHS": 7, "RATE": 2.0, "NAME": "b", "CROP_RATIOS": (0.5,), "COMPILE": False}
-    assert parsed(monkeypatch, namespace, line) == chosen
-    assert parsed(monkeypatch, namespace, "") == {}
 
 
 @pytest.mark.parametrize("value", [None, {}, ["pooled"], ("0.15",)])
@@ -46,7 +34,7 @@ def test_a_constant_is_a_number_a_text_a_bool_or_a_tuple_of_numbers(namespace, v
 def test_help_lists_every_constant_with_its_comment_and_value(monkeypatch, namespace, capsys):
     namespace["CROP_RATIOS"] = (0.25, 0.5)
     with pytest.raises(SystemExit):
-        parsed(monkeypatch, namespace, "--help")
+        configured(monkeypatch, namespace, "--help")
     text = " ".join(capsys.readouterr().out.split())
     assert all(option_of(name) in text for name in constants_of(namespace))
     assert all(" ".join(comment.split()) in text for _, comment in comments_of(Path("main.py")).values())
