@@ -1,4 +1,4 @@
-"""The one command for everything that is not training: what it lists, what it refuses."""
+"""The scripts and the commands as typed: what they list, what they refuse."""
 
 import importlib
 
@@ -29,6 +29,29 @@ def test_help_has_the_usage_and_an_example_of_it(monkeypatch, capsys, command):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
+        ("main.py --epoch 3", "--epoch, .*--epochs"),
+        ("main.py --epochs 2.5", "--epochs.*2.5"),
+        ("main.py --epochs", "--epochs"),
+        (f"main.py --epochs {10**400}", "EPOCHS|--epochs"),
+        ("main.py --crop-ratios a", "--crop-ratios.*'a'"),
+        ("main.py --compile 5", "5"),
+        ("main.py --learning-rate 0", "LEARNING_RATE is 0.0"),
+        ("main.py --objective masked", "OBJECTIVE is 'masked'"),
+        ("main_regular.py --objective symmetric", "OBJECTIVE is 'symmetric'"),
+        ("main_regular.py --reconstruction-loss bce --output linear", "linear.*bce"),
+        ("main.py --model conv --image-size 48", "IMAGE_SIZE is 48"),
+        ("main.py --hidden-dim 32768", "hidden_dim"),
+        ("main.py --image-size 64 --mask-ratio 0.999", "mask_ratio is 0.999"),
+        ("main.py --image-size 64 --crop-ratios 0.01", "0.01.*0.031"),
+        ("main.py --dataset mnits", "'mnits'.*mnist"),
+        ("main.py --dataset faces --faces 64 --batch-size 65", "64 .*65"),
+        ("main.py --device abacus", "'abacus'"),
+        ("main.py --name a/b", "NAME is 'a/b'"),
+        ("main.py --name masked-001", "runs/masked-001 .*--resume runs/masked-001"),
+        ("main.py --init nowhere", "nowhere"),
+        ("main.py --init RUN --model conv", "ConvAutoencoder, .*Autoencoder in RUN"),
+        ("main.py --init nowhere --resume RUN", "INIT is .*nowhere"),
+        ("main.py --resume runs/none", "runs/none"),
         ("evalute --help", "evalute, .*evaluate.*prepare, compare, "),
         ("compare RUN --imagse 5", "--imagse, .*--images"),
         ("compare RUN --images 0", "--images is 0"),
@@ -51,11 +74,13 @@ def test_help_has_the_usage_and_an_example_of_it(monkeypatch, capsys, command):
         ("export RUN mine", "mine"),
         ("export RUN new --license x:y", "--license is 'x:y'"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_what_is_refused_is_one_line_and_nothing_is_written(trained, monkeypatch, capsys, line, says):
     (trained / "empty").mkdir(exist_ok=True)
     for image in ("good/1.png", "bad/2.png"):
         write_image(trained / "mine" / image, 1)
     before = sorted(trained.rglob("*"))
-    assert_one_line(monkeypatch, capsys, *line.replace("RUN", "runs/self-teaching-001").split(), says=says)
+    line, says = (text.replace("RUN", "runs/self-teaching-001") for text in (line, says))
+    assert_one_line(monkeypatch, capsys, *line.split(), says=says)
     assert sorted(trained.rglob("*")) == before

@@ -87,12 +87,8 @@ def test_under_autocast_convolutions_are_bfloat16_and_codes_pixels_crops_and_los
     with torch.autocast("cpu", torch.bfloat16):
         assert model.encoder.project(images).dtype == torch.bfloat16
         codes = model.encode(images)
-        assert (
-            codes.dtype
-            == model.decode(codes).dtype
-            == layers.normalise(codes.bfloat16(), judge.encoder.norm).dtype
-            == torch.float32
-        )
+        normalised = layers.normalise(codes.bfloat16(), judge.encoder.norm)
+        assert {tensor.dtype for tensor in (codes, model.decode(codes), normalised)} == {torch.float32}
         coarse = objective(model, judge, images, torch.Generator().manual_seed(0))
         cropped = crop_and_resize(images, boxes, 8)
     assert torch.equal(cropped, crop_and_resize(images, boxes, 8))

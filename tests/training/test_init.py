@@ -11,7 +11,7 @@ from leae.checkpoints import read_checkpoint, state_of, write_checkpoint
 from leae.errors import UsageError
 from leae.judge import Judge
 from leae.training.run import Run, init_from_checkpoint
-from tests.conftest import TINY, assert_one_line, metrics_of, run_script
+from tests.conftest import TINY, metrics_of, run_script
 from tests.test_checkpoints import SIZES, make_training
 from tests.training.test_run import make_run
 
@@ -91,17 +91,3 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_from_the_weig
     assert torch.equal(fresh[0].decoder.head.weight, trained[0].decoder.head.weight)
     assert resumed.restore(*fresh) == 0
     assert metrics_of(run.folder) == []  # the first evaluation comes again
-
-
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        ("--init elsewhere --resume source", "INIT is .*elsewhere"),
-        ("--init source --model conv", "ConvAutoencoder, .*Autoencoder in source"),
-        ("--name taken", "runs/taken .*--resume runs/taken"),
-    ],
-)
-def test_what_cannot_be_begun_is_refused_in_one_line(source, workplace, monkeypatch, capsys, line, says):
-    (workplace / "runs" / "taken").mkdir(parents=True)
-    assert_one_line(monkeypatch, capsys, "main.py", *line.split(), says=says)
-    assert [path.name for path in (workplace / "runs").iterdir()] == ["taken"]

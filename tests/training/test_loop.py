@@ -35,14 +35,6 @@ def test_a_run_ends_with_its_epochs_or_its_limit():
         assert Schedule(5, limit, 0.01, 0, "cosine").total_steps(20) == steps
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that a test sets; seconds."""
-    now = [100.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    return now
-
-
 def test_it_counts_from_the_first_step_and_has_one_turn_more_for_the_last_evaluation():
     assert list(Progress(3, 7, batch_size=1)) == [3, 4, 5, 6, 7]
     assert list(Progress(7, 7, batch_size=1)) == [7]
@@ -50,8 +42,10 @@ def test_it_counts_from_the_first_step_and_has_one_turn_more_for_the_last_evalua
         Progress(8, 7, batch_size=1)
 
 
-def test_speed_is_taken_since_the_last_measurement_and_without_evaluations_and_minutes_since_the_last_restart(clock):
-    progress, speeds = Progress(0, 100, batch_size=8), {}
+def test_speed_is_that_since_the_last_measurement_without_evaluations_and_minutes_those_since_a_restart(monkeypatch):
+    clock, speeds = [100.0], {}
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    progress = Progress(0, 100, batch_size=8)
     for step in progress:
         if step == 14:
             assert progress.minutes == pytest.approx((10 * 0.5 + 4 * 2) / 60)
