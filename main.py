@@ -21,7 +21,7 @@ from leae.errors import run_command
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
 from leae.randomness import generator
-from leae.training.device import autocast, compile_if_it_works, find_device
+from leae.training.device import autocast, compiled, find_device
 from leae.training.evaluation import Evaluation, MaskedViews, grid_rows, summary
 from leae.training.loop import Progress, Schedule, StopSignal
 from leae.training.settings import configure
@@ -103,9 +103,7 @@ def main() -> None:
     total_steps = schedule.total_steps(batches.steps_per_epoch)
     start = run.create_or_restore(dataset, total_steps, model, optimizer, judge)
 
-    if COMPILE:
-        compile_if_it_works(model.encoder, model.decoder, judge.encoder)
-    compute_terms = data_parallel(objective, model)
+    compute_terms = data_parallel(compiled(objective.terms, device) if COMPILE else objective.terms, model)
     progress = Progress(start, total_steps, BATCH_SIZE)
     with StopSignal() as stop:  # the first signal asks to stop, a second one ends
         for step in progress:  # runs once more after the last step, to evaluate
@@ -126,9 +124,10 @@ def main() -> None:
             learning_rate = schedule.learning_rate_at(step, total_steps)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            with autocast(device, PRECISION):
-                terms = compute_terms(judge, images, generator(SEED, "step", step, device), step)
             optimizer.zero_grad()
+            draws = objective.draw(judge, images, generator(SEED, "step", step, device))
+            with autocast(device, PRECISION):
+                terms = compute_terms(judge, images, draws, step)
             terms["loss"].backward()
             optimizer.step()
             judge.update(model.encoder)

@@ -20,9 +20,9 @@ from leae.distributed import data_parallel, init_processes
 from leae.errors import run_command
 from leae.masking import add_noise, draw_gaussian, mask_squares
 from leae.randomness import generator
-from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
-from leae.sigreg import sigreg
-from leae.training.device import autocast, compile_if_it_works, find_device
+from leae.reconstruction import ReconstructionLoss, gaussian_kl, latent_from
+from leae.sigreg import draw_directions, sigreg_along
+from leae.training.device import autocast, compiled, find_device
 from leae.training.evaluation import Evaluation, MaskedViews, NoisyViews, grid_rows, sample_rows, summary
 from leae.training.loop import Progress, Schedule, StopSignal
 from leae.training.settings import configure
@@ -104,20 +104,26 @@ def main() -> None:
     run.load_initial_weights(model)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
-    def loss_terms(model: nn.Module, images: Tensor, draws: torch.Generator) -> dict[str, Tensor]:
+    def draw(images: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What is random in a step: the model's input, and the posterior's noise or SIGReg's directions."""
+        if variational:
+            return images, draw_gaussian(images.new_empty(len(images), *model.latent_shape), draws)
+        return corrupt(images, draws), draw_directions(model.latent_shape[0], draws)
+
+    def loss_terms(model: nn.Module, images: Tensor, corrupted: Tensor, drawn: Tensor) -> dict[str, Tensor]:
         """The loss of a batch and its summands, by name."""
         if variational:
             mean, log_variance = model.posterior(images)
-            raw = model.decoder(draw_latent(mean, log_variance, draws))
+            raw = model.decoder(latent_from(mean, log_variance, drawn))
             # Both are summed over an image's dimensions and averaged over the batch; see `gaussian_kl`.
             reconstruction = images[0].numel() * reconstruction_loss(raw, images)
             kl = gaussian_kl(mean, log_variance)
             return {"loss": reconstruction + BETA * kl, "reconstruction": reconstruction, "kl": kl}
-        code = model.encode(corrupt(images, draws))
+        code = model.encode(corrupted)
         reconstruction = reconstruction_loss(model.decoder(code), images)
         if SIGREG_WEIGHT == 0:
             return {"loss": reconstruction}
-        regularity = SIGREG_WEIGHT * sigreg(code, draws)
+        regularity = SIGREG_WEIGHT * sigreg_along(drawn, code)
         return {"loss": reconstruction + regularity, "reconstruction": reconstruction, "sigreg": regularity}
 
     dataset = open_dataset(DATASET, IMAGE_SIZE, FACES, run.identity, at_least=BATCH_SIZE)  # prepared, if it was not
@@ -131,9 +137,7 @@ def main() -> None:
     total_steps = schedule.total_steps(batches.steps_per_epoch)
     start = run.create_or_restore(dataset, total_steps, model, optimizer)
 
-    if COMPILE:
-        compile_if_it_works(model.encoder, model.decoder)
-    compute_terms = data_parallel(loss_terms, model)
+    compute_terms = data_parallel(compiled(loss_terms, device) if COMPILE else loss_terms, model)
     progress = Progress(start, total_steps, BATCH_SIZE)
     with StopSignal() as stop:  # the first signal asks to stop, a second one ends
         for step in progress:  # runs once more after the last step, to evaluate
@@ -156,9 +160,9 @@ def main() -> None:
             learning_rate = schedule.learning_rate_at(step, total_steps)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            with autocast(device, PRECISION):
-                terms = compute_terms(images, generator(SEED, "step", step, device))
             optimizer.zero_grad()
+            with autocast(device, PRECISION):
+                terms = compute_terms(images, *draw(images, generator(SEED, "step", step, device)))
             terms["loss"].backward()
             optimizer.step()
 

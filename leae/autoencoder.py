@@ -13,7 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from leae.errors import UsageError, require, require_choice, require_whole
-from leae.layers import BatchNorm, SpaceToDepthShortcut, StridedConv, UpsampledConv, at_least_float32
+from leae.layers import (
+    BatchNorm,
+    ChannelsLast,
+    SpaceToDepthShortcut,
+    StridedConv,
+    Upsample,
+    UpsampledConv,
+    at_least_float32,
+)
 
 LARGEST_SIZE = 65_536  # of any size of a model; what is larger is a slip of the hand, or of a hostile file
 MOST_PARAMETERS = 2**30  # of a model that is trained: 4 GiB, and four times that with gradients and moments
@@ -126,8 +134,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # A 1×1 convolution and nearest-neighbour upsampling commute: convolve a quarter of the pixels.
-        shortcut = F.interpolate(self.shortcut(x), scale_factor=2, mode="nearest")
-        return F.silu(self.conv2(F.silu(self.conv1(x))) + shortcut)
+        return F.silu(self.conv2(F.silu(self.conv1(x))) + Upsample.apply(self.shortcut(x)))
 
 
 class Encoder(BaseEncoder):
@@ -144,7 +151,7 @@ class Encoder(BaseEncoder):
         self.norm = norm
 
     def convolve(self, images: Tensor) -> Tensor:
-        return self.to_latent(self.down2(self.down1(F.silu(self.stem(images)))))
+        return self.to_latent(ChannelsLast.apply(self.down2(self.down1(F.silu(self.stem(images))))))
 
 
 class Decoder(nn.Module):
@@ -161,7 +168,7 @@ class Decoder(nn.Module):
         self.head = UpsampledConv(hidden_dim, channels)
 
     def forward(self, latent: Tensor) -> Tensor:
-        return self.head(self.up2(self.up1(self.from_latent(latent))))
+        return self.head(self.up2(self.up1(ChannelsLast.apply(self.from_latent(latent)))))
 
 
 class Autoencoder(BaseAutoencoder):

@@ -86,4 +86,5 @@ def crop_and_resize(images: Tensor, corners: Tensor, side: int) -> Tensor:
     rows, columns = weights.unbind(1)  # [N, S, S] each: output position × input position
     # Not in bfloat16, which is coarser than pixels are shown. On a GPU that may use TF32, these products do.
     with torch.autocast(images.device.type, enabled=False):
-        return rows[:, None] @ images @ columns[:, None].mT
+        crops = rows[:, None] @ images @ columns[:, None].mT
+    return crops.contiguous(memory_format=torch.channels_last)

@@ -18,8 +18,8 @@ the batch, and a step costs 0.6 times as much. The crop objective uses the clean
 λ · SIGReg(z_clean).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,17 +28,28 @@ from torch import Tensor, nn
 from leae.distributed import local_rows, world_size
 from leae.errors import require, require_choice, require_in
 from leae.judge import WHOLE, Judge
-from leae.masking import crop_and_resize, crop_side, draw_boxes, mask_squares
-from leae.sigreg import sigreg
+from leae.masking import crop_and_resize, crop_side, draw_boxes, fill_squares, mask_side
+from leae.sigreg import draw_directions, sigreg_along
 
 ALL, FROM_FIRST, FROM_SECOND = slice(None), slice(0, None, 2), slice(1, None, 2)  # all of a batch, or every other image
 # The images whose clean views, and those whose masked views, are used.
 OBJECTIVES = {"symmetric": (ALL, ALL), "alternating": (FROM_FIRST, FROM_SECOND), "crop": (ALL,)}
 
 
+class Draws(NamedTuple):
+    """What is random in a step. Corners, int64 [n, 2], are row and column of the top left pixels of n squares."""
+
+    masks: list[Tensor]  # the corners that the masked view hides; none without a masked view
+    crops: dict[float, Tensor]  # by crop ratio: the corners of each image's box; none where it is the whole image
+    directions: list[Tensor]  # [D, DIRECTIONS] of SIGReg for each view's codes
+
+
 @dataclass(frozen=True)
 class SelfTeachingObjective:
-    """The objective; call it on a batch. A value outside its range is a ValueError."""
+    """The objective; call it on a batch. A value outside its range is a ValueError.
+
+    A step in two parts: `draw` draws all that is random, `terms` is then a function of tensors, which can be compiled.
+    """
 
     kind: str = "symmetric"  # or "alternating", or "crop"
     mask_ratio: float = 0.35  # share of an image's area that the masked view hides, in (0, 1)
@@ -60,28 +71,54 @@ class SelfTeachingObjective:
     def __call__(
         self, model: nn.Module, judge: Judge, x: Tensor, generator: torch.Generator, step: int = 0
     ) -> dict[str, Tensor]:
+        """The loss of one batch and every term of it by name: `terms` of what the generator draws."""
+        return self.terms(model, judge, x, self.draw(judge, x, generator), step)
+
+    def draw(self, judge: Judge, x: Tensor, generator: torch.Generator) -> Draws:
+        """What is random in the step of a batch, drawn by a generator on its device.
+
+        A mask that hides no pixel of images of this size, or a crop below 2×2 pixels, is a ValueError.
+        """
+        size, rows = x.shape[-1], OBJECTIVES[self.kind]
+
+        def boxes(count: int, side: int) -> Tensor:
+            return local_rows(draw_boxes(count * world_size(), side, size, generator))
+
+        masks = [boxes(len(x[part]), mask_side(size, self.mask_ratio)) for part in rows[1:]]
+        sides = {ratio: crop_side(size, ratio) for ratio in self.crop_ratios}
+        crops = {ratio: boxes(len(x), side) for ratio, side in sides.items() if side < size}
+        dim = judge.encoder.norm.num_features
+        return Draws(masks, crops, [draw_directions(dim, generator, x.dtype) for _ in rows])
+
+    def terms(self, model: nn.Module, judge: Judge, x: Tensor, draws: Draws, step: int = 0) -> dict[str, Tensor]:
         """The loss of one batch, or of this process's rows of it, and every term of it by name.
 
         The model is E and D: its `encode` maps images [n, C, S, S] to codes [n, D] or [n, D, H, W], normalised by the
         statistics of this batch, its `decode` maps codes to images in [0, 1]. The judge is T. `x` are images, float
-        [N, C, S, S] in [0, 1], at least two of each view. The generator, on their device, draws masks, boxes and
-        SIGReg's directions. `step` optimizer steps came before: for schedules. A mask that hides no pixel of images of
-        this size, or a crop below 2×2 pixels, is a ValueError.
+        [N, C, S, S] in [0, 1], at least two of each view, `draws` theirs. `step` optimizer steps came before: for
+        schedules.
 
         Scalars come back by name: "loss" to take the gradient of, its two parts "latent" and "sigreg" (λ included), and
         the terms that "latent" is the mean of: "consistency" (symmetric), "clean_crop_0.15", "masked_crop_0.15".
         """
         crop_ratios = self.crop_ratios  # a schedule goes here: `self.crop_ratios if step < 10_000 else (1.0,)`, say
-        symmetric, rows = self.kind == "symmetric", OBJECTIVES[self.kind]
-        views = x[rows[0]], *(mask_squares(x[part], self.mask_ratio, generator) for part in rows[1:])
+        symmetric, rows, size = self.kind == "symmetric", OBJECTIVES[self.kind], x.shape[-1]
+        hidden = mask_side(size, self.mask_ratio)
+        masked = [fill_squares(x[part], mask, hidden) for part, mask in zip(rows[1:], draws.masks, strict=True)]
+        views = x[rows[0]], *masked
         z = [model.encode(view) for view in views]  # z_clean, z_masked, each normalised by its own statistics
         reconstructions = [model.decode(code) for code in z]  # x_clean, x_masked
 
         # What the judge sees of x and of its reconstructions at each crop ratio; consistency wants the whole image.
         judged = {}
         for ratio in dict.fromkeys((WHOLE, *crop_ratios) if symmetric else crop_ratios):
-            crop = draw_crop(ratio, x, generator)
-            judged[ratio] = judge(crop(x), *map(crop, reconstructions, rows), ratio=ratio)
+            if ratio in draws.crops:
+                corners, side = draws.crops[ratio], crop_side(size, ratio)
+                real = crop_and_resize(x, corners, side)
+                shown = [crop_and_resize(r, corners[part], side) for r, part in zip(reconstructions, rows, strict=True)]
+            else:
+                real, shown = x, reconstructions
+            judged[ratio] = judge(real, *shown, ratio=ratio)
 
         terms = {}
         if symmetric:
@@ -92,15 +129,5 @@ class SelfTeachingObjective:
             for view, part, code in zip(("clean", "masked"), rows, codes, strict=False):  # or the clean one alone
                 terms[f"{view}_crop_{ratio}"] = F.mse_loss(code, target[part])
         latent = torch.stack(list(terms.values())).mean()
-        regularity = self.sigreg_weight * sum(sigreg(code, generator) for code in z) / len(z)
+        regularity = self.sigreg_weight * sum(map(sigreg_along, draws.directions, z)) / len(z)
         return {"loss": latent + regularity, "latent": latent, "sigreg": regularity, **terms}
-
-
-def draw_crop(ratio: float, x: Tensor, generator: torch.Generator) -> Callable[..., Tensor]:
-    """`crop` of the formulas: it cuts the same boxes out of whatever views of x it is given, of these rows of x."""
-    count, size = len(x), x.shape[-1]
-    side = crop_side(size, ratio)
-    if side == size:
-        return lambda views, rows=ALL: views
-    corners = local_rows(draw_boxes(count * world_size(), side, size, generator))
-    return lambda views, rows=ALL: crop_and_resize(views, corners[rows], side)

@@ -13,7 +13,6 @@ from torch import Tensor
 from leae.autoencoder import OUTPUTS
 from leae.errors import require, require_choice
 from leae.layers import at_least_float32
-from leae.masking import draw_gaussian
 
 LOSSES = ("mse", "bce")
 
@@ -51,9 +50,9 @@ class ReconstructionLoss:
         return F.mse_loss(torch.sigmoid(raw), images)
 
 
-def draw_latent(mean: Tensor, log_variance: Tensor, generator: torch.Generator) -> Tensor:
-    """A code from the posterior, z = μ + σ · ε with ε drawn from N(0, I): [N, D] or [N, D, H, W], as μ and log σ²."""
-    return mean + torch.exp(log_variance / 2) * draw_gaussian(mean, generator)
+def latent_from(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
+    """A code from the posterior, z = μ + σ · ε with the noise ε of N(0, I): [N, D] or [N, D, H, W], as all three."""
+    return mean + torch.exp(log_variance / 2) * noise
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class EppsPulley(torch.autograd.Function):
         knots = torch.linspace(0, LAST_KNOT, KNOTS, device=projections.device, dtype=projections.dtype)
         gaussian = torch.exp(-knots.square() / 2)  # the target's characteristic function, and the window as well
         weights = gaussian * (2 * LAST_KNOT / (KNOTS - 1))
-        weights[[0, -1]] /= 2  # the trapezoid rule's ends
+        weights[:: KNOTS - 1] /= 2  # the trapezoid rule's ends
 
         angles = projections * knots[1]
         z = torch.complex(angles.cos(), angles.sin())  # [..., N, K]
@@ -74,13 +74,18 @@ class EppsPulley(torch.autograd.Function):
 def sigreg(codes: Tensor, generator: torch.Generator) -> Tensor:
     """SIGReg of codes [N, C], or [N, C, H, W] whose every position is a sample of N codes: a scalar.
 
-    The Epps–Pulley statistic averaged over random directions, which the generator, on the codes' device, draws at
-    every call. It is float32 (float64 for float64 codes) even under autocast, which it disables. Two things are
-    coarser: codes that autocast's layers have rounded to bfloat16, and on a GPU, where `find_device` allows TF32, the
-    projections.
+    It is `sigreg_along` random directions, which the generator, on the codes' device, draws at every call.
+    """
+    return sigreg_along(draw_directions(codes.shape[1], generator, at_least_float32(codes).dtype), codes)
+
+
+def sigreg_along(directions: Tensor, codes: Tensor) -> Tensor:
+    """SIGReg of codes along directions [C, K] of their dtype: the Epps–Pulley statistic, averaged over them.
+
+    It is float32 (float64 for float64 codes) even under autocast, which it disables. Two things are coarser: codes that
+    autocast's layers have rounded to bfloat16, and on a GPU, where `find_device` allows TF32, the projections.
     """
     with torch.autocast(codes.device.type, enabled=False):
         codes = at_least_float32(codes)
-        directions = draw_directions(codes.shape[1], generator, codes.dtype)
         samples = codes.flatten(2).permute(2, 0, 1) if codes.dim() == 4 else codes  # [H·W, N, C] or [N, C]
         return EppsPulley.apply(samples @ directions).mean()

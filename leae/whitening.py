@@ -48,7 +48,7 @@ class Whitening(nn.Module):
     @torch.no_grad()
     def matrix(self) -> Tensor:
         """W [D, D], float64, not finite where codes were not."""
-        one = torch.eye(len(self.covariance)).to(self.covariance)
+        one = torch.eye(len(self.covariance), dtype=self.covariance.dtype, device=self.covariance.device)
         C = self.covariance + JITTER * one
         L = torch.linalg.cholesky_ex(C / C.diagonal().mean() + self.epsilon * one).L
         W = torch.linalg.solve_triangular(L, one, upper=False)

@@ -10,7 +10,7 @@ from leae.distributed import data_parallel, init_processes, local_rows
 from leae.judge import Judge
 from leae.masking import add_noise, draw_gaussian
 from leae.objective import SelfTeachingObjective
-from leae.reconstruction import ReconstructionLoss, draw_latent, gaussian_kl
+from leae.reconstruction import ReconstructionLoss, gaussian_kl, latent_from
 
 SIZE, BATCH, STEPS = 16, 12, 5
 CASES = {  # latent, judge's decay and norm, objective
@@ -28,7 +28,10 @@ CASES = {  # latent, judge's decay and norm, objective
 def variational_terms(model, judge, images, draws):
     """The terms of main_regular.py's, on noisy images."""
     mean, log_variance = model.posterior(add_noise(images, 0.2, draw_gaussian(images, draws)))
-    raw, kl = model.decoder(draw_latent(mean, log_variance, draws)), gaussian_kl(mean, log_variance)
+    raw, kl = (
+        model.decoder(latent_from(mean, log_variance, draw_gaussian(mean, draws))),
+        gaussian_kl(mean, log_variance),
+    )
     return {"loss": images[0].numel() * ReconstructionLoss()(raw, images) + kl, "kl": kl}
 
 

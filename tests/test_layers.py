@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from leae import layers
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.judge import Judge
-from leae.layers import SpaceToDepthShortcut, StridedConv, UpsampledConv
+from leae.layers import ChannelsLast, SpaceToDepthShortcut, StridedConv, Upsample, UpsampledConv
 from leae.masking import crop_and_resize, draw_boxes
 from leae.objective import SelfTeachingObjective
 from leae.reconstruction import ReconstructionLoss
@@ -23,7 +23,7 @@ def random(*shape, memory_format=torch.contiguous_format):
 def assert_same_with_gradients(ours, plain, inputs, **tolerance):
     torch.testing.assert_close(ours, plain, **tolerance)
     cotangent = torch.randn_like(plain)
-    gradients = (torch.autograd.grad(output, inputs, cotangent) for output in (ours, plain))
+    gradients = (torch.autograd.grad(output, inputs, cotangent, retain_graph=True) for output in (ours, plain))
     for mine, expected in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, expected, **tolerance)
 
@@ -44,6 +44,7 @@ def test_strided_convolution_is_a_4x4_convolution_of_stride_2(memory_format, wan
     plain = F.conv2d(images, layer.weight, layer.bias, stride=2, padding=1)
     inputs = [tensor for tensor in (images, layer.weight, layer.bias) if tensor.requires_grad]
     assert_same_with_gradients(layer(images), plain, inputs)
+    assert_same_with_gradients(layer.as_product(images), plain, inputs)  # on a GPU
 
 
 def test_strided_convolution_gets_gradients_under_autocast():
@@ -62,6 +63,16 @@ def test_upsampled_convolution_is_nearest_upsampling_and_a_3x3_convolution(out_c
     x = random(2, 5, 6, 7, memory_format=memory_format)
     plain = F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), layer.weight, layer.bias, padding=1)
     assert_same_with_gradients(layer(x), plain, (x, layer.weight, layer.bias))
+
+
+@both_memory_formats
+def test_upsampling_and_channels_last_change_no_value_or_gradient(memory_format):
+    x = random(2, 5, 6, 4, memory_format=memory_format)
+    assert_same_with_gradients(Upsample.apply(x), F.interpolate(x, scale_factor=2, mode="nearest"), (x,))
+    assert_same_with_gradients(ChannelsLast.apply(x), x.clone(), (x,))
+    ordered = ChannelsLast.apply(x)
+    (gradient,) = torch.autograd.grad(ordered, x, torch.ones(2, 5, 6, 4, dtype=x.dtype))
+    assert all(t.is_contiguous(memory_format=torch.channels_last) for t in (ordered, gradient))
 
 
 @both_memory_formats

@@ -31,7 +31,7 @@ from leae.errors import require_whole
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
 from leae.randomness import generator
-from leae.training.device import autocast, compile_if_it_works, device_name, find_device, has_bfloat16
+from leae.training.device import autocast, compiled, device_name, find_device, has_bfloat16
 from leae.training.settings import Parser, script_constants
 
 DATA_IMAGES = 4096  # random images that batches are cut from
@@ -52,7 +52,7 @@ ROW = "  {:18}  {:>8}  {:>18}  {:>10}  {:>10}  {:>10}  {:>5}"  # of a setting's 
 class Training:
     """A model in training as main.py trains it, by main.py's constants."""
 
-    def __init__(self, constants: dict, batches: Batches, precision: str):
+    def __init__(self, constants: dict, batches: Batches, precision: str, compiling: bool = False):
         torch.manual_seed(0)
         c = SimpleNamespace(**constants)
         self.batches, self.device, self.precision, self.steps = batches, batches.device, precision, 0
@@ -61,15 +61,17 @@ class Training:
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.objective = SelfTeachingObjective(c.OBJECTIVE, c.MASK_RATIO, c.CROP_RATIOS, c.SIGREG_WEIGHT)
         self.judge = Judge(self.model.encoder, c.JUDGE_DECAY, c.JUDGE_NORM, c.WHITENING_EPSILON, c.CROP_RATIOS)
+        self.compute_terms = compiled(self.objective.terms, self.device) if compiling else self.objective.terms
         options = {"weight_decay": c.WEIGHT_DECAY, "fused": True}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), c.LEARNING_RATE, **options)
 
     def step(self) -> None:
-        images, draws = self.batches.at(self.steps), generator(0, "step", self.steps, self.device)
-        self.steps += 1
-        with autocast(self.device, self.precision):
-            terms = self.objective(self.model, self.judge, images, draws)
+        images = self.batches.at(self.steps)
         self.optimizer.zero_grad()
+        draws = self.objective.draw(self.judge, images, generator(0, "step", self.steps, self.device))
+        with autocast(self.device, self.precision):
+            terms = self.compute_terms(self.model, self.judge, images, draws, self.steps)
+        self.steps += 1
         terms["loss"].backward()
         self.optimizer.step()
         self.judge.update(self.model.encoder)
@@ -142,14 +144,11 @@ def time_setting(title: str, constants: dict, batches: Batches, steps: int, comp
     flop = flop_per_image(Training(constants, batches, "float32"))
     print(f"\n{title}: {size}×{size}, {batch_size} images a step, {flop / 1e9:.1f} GFLOP an image")
     print(ROW.format("", "images/s", "range", "of product", "first step", "memory", "waits"))
-    for precision, compiled in product(rates, (False, True) if compiling else (False,)):
+    for precision, fast in product(rates, (False, True) if compiling else (False,)):
         torch.compiler.reset()  # every program is compiled anew
-        training = Training(constants, batches, precision)
-        gc.collect()  # the one before: a compiled module is in a circle of references
-        model, judge = training.model, training.judge
-        if not compiled or compile_if_it_works(model.encoder, model.decoder, judge.encoder):
-            name = f"{precision}, compiled" if compiled else precision
-            print(time_steps(name, training, steps, flop, rates[precision]).rstrip())
+        gc.collect()  # the one before: a compiled function is in a circle of references
+        training, name = Training(constants, batches, precision, fast), f"{precision}, compiled" if fast else precision
+        print(time_steps(name, training, steps, flop, rates[precision]).rstrip())
 
 
 def add_arguments(parser: Parser) -> None:

@@ -3,9 +3,10 @@
 import ctypes
 import os
 import platform
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from tqdm import tqdm
 
 from leae.distributed import world_size
 from leae.errors import UsageError, first_line, require
@@ -67,23 +68,27 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=coarse)
 
 
-def compile_if_it_works(*encoders_and_decoders: nn.Module) -> bool:
-    """Compile the convolutional parts of modules that have a `project`, or a `forward` alone, in place, for training.
+def compiled(function: Callable, device: torch.device) -> Callable:
+    """A function of tensors and modules, compiled at its first call; on a GPU, CUDA graphs replay it and its backward.
 
-    In evaluation they stay as they are: its few batches of other sizes would not pay for compiling them. Where
-    PyTorch's compiler does not work (no Triton, no C++ compiler), nothing is compiled, which is said and returned.
+    A step is about a thousand kernels, which a processor launches more slowly than a GPU runs them; a graph is one
+    launch. Where PyTorch's compiler fails (no Triton, no C++ compiler), the function itself is called, which is said.
     """
-    try:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=next(encoders_and_decoders[0].parameters()).device))
-    except (RuntimeError, ImportError, OSError) as error:
-        print(f"torch.compile does not work here ({first_line(error)}); going on without it")
-        return False
-    for module in dict.fromkeys(encoders_and_decoders):  # a live judge's encoder is the model's
-        name = "project" if hasattr(module, "project") else "forward"
-        plain = getattr(module, name)
-        compiled = torch.compile(plain, dynamic=False)  # a step has few shapes, each worth a program of its own
-        setattr(module, name, lambda x, m=module, c=compiled, p=plain: c(x) if m.training else p(x))
-    return True
+    best = None  # known after the first call
+
+    def call(*arguments):
+        nonlocal best
+        if best is None:
+            graphs = device.type == "cuda" and world_size() == 1  # they would take in the processes' communication
+            best = torch.compile(function, mode="reduce-overhead" if graphs else None)
+            try:
+                return best(*arguments)
+            except Exception as error:  # whatever a compiler, of which there are many, may raise
+                tqdm.write(f"torch.compile does not work here ({first_line(error)}); going on without it")
+                best = function
+        return best(*arguments)
+
+    return call
 
 
 def device_name(device: torch.device) -> str:

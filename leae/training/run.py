@@ -128,6 +128,8 @@ class Run:
         print(f"model: a code of {model.latent_size:,} numbers an image, {model.compression:.0f}× compression")
         steps = f"steps {start:,} to {total_steps:,}, {self.settings['BATCH_SIZE']} images each"
         print(f"run: {steps}; to resume it: --resume {self.folder}")
+        if self.settings["COMPILE"]:
+            print("compile: the first step takes a minute or two")
         return start
 
     def _create(self, dataset: Dataset, total_steps: int, device: str) -> None:
