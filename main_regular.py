@@ -31,6 +31,7 @@ gpu = torch.cuda.is_available()
 
 # --- data
 DATASET = "auto"  # celeba, faces (rendered), auto (one of these), mnist, fashion-mnist, cifar10, digits, or a folder
+CLASSES = True  # sub-folders are classes, where DATASET is FOLDER/CLASS/… or FOLDER/train/CLASS/… (test, val)
 IMAGE_SIZE = 128 if gpu else 64  # side in pixels, a multiple of 8; MODEL "conv" makes it 32
 FACES = 50_000 if gpu else 8_192  # rendered faces to train on, if DATASET means them; others are held out
 HELD_OUT = 20_000 if gpu else 1_000  # at most so many held-out images for evaluation
@@ -126,7 +127,7 @@ def main() -> None:
         regularity = SIGREG_WEIGHT * sigreg_along(drawn, code)
         return {"loss": reconstruction + regularity, "reconstruction": reconstruction, "sigreg": regularity}
 
-    dataset = open_dataset(DATASET, IMAGE_SIZE, FACES, run.identity, at_least=BATCH_SIZE)  # prepared, if it was not
+    dataset = open_dataset(DATASET, IMAGE_SIZE, FACES, run.identity, BATCH_SIZE, CLASSES)  # prepared, if it was not
     init_processes(device)
     split = dataset.validation_split  # "valid" where there is one, else "test"
     train, held_out = dataset.images["train"], dataset.images[split][:HELD_OUT]

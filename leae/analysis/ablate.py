@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from leae.analysis.curves import summary_panels
 from leae.analysis.evaluate import HELD_OUT_IMAGES, LABEL_SHARE, TRAIN_IMAGES, evaluate, read_evaluation
 from leae.analysis.measure import Measured, Sample
-from leae.analysis.table import CSV_HEAD, FIGURES, INCIDENTAL, SUMMARY, Column, csv_rows, markdown, text_of
+from leae.analysis.table import CSV_HEAD, FIGURES, INCIDENTAL, Column, csv_rows, markdown, summary_of, text_of
 from leae.analysis.trained import TrainedRun, open_runs
 from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write, write_csv
@@ -133,17 +133,17 @@ def table(columns: list[Column]) -> str:
 
     A star marks a paired difference from the first variant whose interval excludes zero.
     """
-    rows = []
+    rows, names = [], summary_of(columns)
     for column in columns:
-        stars = [column.difference_from(columns[0], name).star for name in SUMMARY]
-        texts = [text_of(column.estimate(name), FIGURES[name][1]) for name in SUMMARY]
+        stars = [column.difference_from(columns[0], name).star for name in names]
+        texts = [text_of(column.estimate(name), FIGURES[name][1]) for name in names]
         rows.append([column.title, str(len(column.by_seed)), *map("".join, zip(texts, stars, strict=True))])
-    return markdown(["", "seeds", *(FIGURES[name][0] for name in SUMMARY)], rows)
+    return markdown(["", "seeds", *(FIGURES[name][0] for name in names)], rows)
 
 
 def draw(columns: list[Column], title: str) -> Figure:
     """Every figure of every variant with its interval, beside the first variant's."""
-    figure, panels = summary_panels(2 + 0.55 * len(columns), sharey=True)
+    figure, panels = summary_panels(columns, 2 + 0.55 * len(columns), sharey=True)
     titles = [column.title for column in columns]
     for name, axes in panels.items():
         values, low, high = np.transpose([column.estimate(name) for column in columns])
@@ -194,6 +194,6 @@ def main(options: argparse.Namespace) -> None:
     title = f"{options.dataset} at {options.image_size}×{options.image_size}, {options.steps:,} steps, by seeds"
     with atomic_write(RUNS / "ablation.md") as file:
         file.write(f"{title}\n\n{table(columns)}\n")
-    write_csv(RUNS / "ablation.csv", CSV_HEAD, csv_rows(columns, SUMMARY))
+    write_csv(RUNS / "ablation.csv", CSV_HEAD, csv_rows(columns, summary_of(columns)))
     save_picture(draw(columns, title), RUNS / "ablation.png")
     print(f"{table(columns)}\ntable and picture: {RUNS / 'ablation.md'}, .csv and .png")

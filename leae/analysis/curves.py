@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from leae.analysis.measure import Measured, Sample, measure
-from leae.analysis.table import CSV_HEAD, FIGURES, SUMMARY, Column, columns_of, csv_rows
+from leae.analysis.table import CSV_HEAD, FIGURES, Column, columns_of, csv_rows, summary_of
 from leae.analysis.trained import TrainedRun, open_runs
 from leae.errors import require
 from leae.files import write_csv
@@ -47,7 +47,7 @@ def write_curves(
         for one in models:
             measure(one, sample, device)
     by_checkpoint = dict(zip(CHECKPOINTS, map(columns_of, curves), strict=True))
-    figures = [*AXES, *SUMMARY]
+    figures = [*AXES, *summary_of(by_checkpoint[CHECKPOINTS[0]])]
     rows = [[checkpoint, *row] for checkpoint, columns in by_checkpoint.items() for row in csv_rows(columns, figures)]
     write_csv(path, ["checkpoint", *CSV_HEAD], rows)
     pictures = [path.with_name(f"{path.stem}-{axis}.png") for axis in AXES]
@@ -56,10 +56,10 @@ def write_curves(
     return [path, *pictures]
 
 
-def summary_panels(height: float, **options) -> tuple[Figure, dict[str, Axes]]:
-    """A picture with a panel for each figure of SUMMARY, by its name; `options` are for `subplots`."""
+def summary_panels(columns: list[Column], height: float, **options) -> tuple[Figure, dict[str, Axes]]:
+    """A picture with a panel for each figure of `summary_of`, by its name; `options` are for `subplots`."""
     figure = Figure(figsize=(18, height), layout="constrained")
-    panels = dict(zip(SUMMARY, figure.subplots(2, 5, **options).flat, strict=True))
+    panels = dict(zip(summary_of(columns), figure.subplots(2, 5, **options).flat, strict=True))
     for name, axes in panels.items():
         axes.set(title=FIGURES[name][0])
         axes.grid(alpha=0.3)
@@ -68,7 +68,7 @@ def summary_panels(height: float, **options) -> tuple[Figure, dict[str, Axes]]:
 
 def draw_curves(curves: list[list[Column]], axis: str, title: str) -> Figure:
     """A line for each column, and its interval over seeds as a band: every figure against one of AXES."""
-    figure, panels = summary_panels(height=6.4)
+    figure, panels = summary_panels(curves[0], height=6.4)
     for name, axes in panels.items():
         for column in zip(*curves, strict=True):  # as it is after each checkpoint
             along = [at.estimate(axis).value for at in column]

@@ -4,9 +4,9 @@
     uv run -m leae embed runs/self-teaching-001 test --output codes.csv
 
 A .npz file, for `numpy.load`, has `codes`, float32 [N, *latent_shape]; `errors`, float64 [N], the mean squared errors
-of the reconstructions; of a folder `files`, the N images' paths in it; of a split `attributes`, bool [N, A], and
-`attribute_names`, if there are any. A .csv file has the same in a row for each image. train, valid and test are splits,
-./test is a folder.
+of the reconstructions; of a folder `files`, the N images' paths in it; of a split, if there are any, `attributes`, bool
+[N, A], and `attribute_names`, or `classes`, int64 [N], and `class_names`. A .csv file has the same in a row for each
+image. train, valid and test are splits, ./test is a folder.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from leae.analysis.trained import add_run_arguments, open_runs, require_file, re
 from leae.autoencoder import BaseAutoencoder
 from leae.data import celeba
 from leae.data.batches import CHUNK, Images, chunks_of, to_float
-from leae.data.sources import CELEBA_CROP, folder_source, read_images
+from leae.data.sources import CELEBA_CROP, image_names, read_images
 from leae.errors import UsageError, require
 from leae.files import as_utf8, atomic_write, write_csv
 from leae.training.device import find_device
@@ -66,13 +66,6 @@ class Embedding:
     errors: np.ndarray  # float64 [N], the mean squared errors of the reconstructions
     hashes: list[int]  # see `hashes_of`
     unusable: dict[str, str]  # the other images' paths, and why they could not be used
-
-
-def image_names(root: Path) -> list[str]:
-    """A folder's images, at any depth, as paths below it; `UsageError` if it has none."""
-    if not root.is_dir():
-        raise UsageError(f"{root} is not a folder; name one with images")
-    return sorted(name for names in folder_source(root, size=0).splits.values() for name in names)
 
 
 def read_for(model: BaseAutoencoder, root: Path, names: list[str]) -> list[np.ndarray | str]:
@@ -133,8 +126,11 @@ def write_table(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """The arrays of the .npz file as a .csv file; float32 is written with as many digits as bring it back."""
     codes = arrays["codes"].reshape(len(arrays["codes"]), -1)
     attributes = arrays.get("attributes", np.zeros((len(codes), 0), bool)).astype(int)
+    labels = arrays.get("attribute_names", ())
+    if "classes" in arrays:
+        attributes, labels = arrays["class_names"][arrays["classes"]][:, None], ["class"]
     first, names = ("file", arrays["files"]) if "files" in arrays else ("image", range(len(codes)))
-    header = (first, "error", *arrays.get("attribute_names", ()), *(f"code_{n}" for n in range(codes.shape[1])))
+    header = (first, "error", *labels, *(f"code_{n}" for n in range(codes.shape[1])))
     images = zip(names, arrays["errors"], attributes, codes, strict=True)
     write_csv(path, header, ((name, float(e), *has, *(f"{x:.9g}" for x in code)) for name, e, has, code in images))
 
@@ -156,6 +152,8 @@ def main(options: argparse.Namespace) -> None:
         if dataset.attribute_names:
             names = np.array(dataset.attribute_names)
             arrays |= {"attributes": dataset.attributes[split], "attribute_names": names}
+        if dataset.class_names:
+            arrays |= {"classes": dataset.classes[split], "class_names": np.array(dataset.class_names)}
     else:
         root = Path(options.images)
         found = embed_folder(run.model, root, image_names(root))

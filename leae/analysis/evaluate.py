@@ -51,10 +51,10 @@ def evaluate(
 
 
 def figures_of(model: Measured) -> dict:
-    """Every figure with the ends of its interval, null where undefined, and those of the probes by attribute."""
+    """Every figure with the ends of its interval, null where undefined; those by attribute, and recall by class."""
     estimates = {name: over_images(values) for name, values in model.values.items()}
     figures = {name: [x if math.isfinite(x) else None for x in estimate] for name, estimate in estimates.items()}
-    return {"figures": figures, "attributes": model.attributes}
+    return {"figures": figures, "attributes": model.attributes, "recall": model.recall}
 
 
 def read_evaluation(run: TrainedRun, sample: Sample) -> dict[str, float] | None:
@@ -99,6 +99,8 @@ def main(options: argparse.Namespace) -> None:
     sample = Sample(dataset, views, options.train_images, options.held_out, options.label_share)
     counts = f"{len(sample.train):,} training and {len(sample.test):,} held-out images"
     probed = f"{len(sample.attributes)} attributes, {sample.probed_by_few.sum()} of them by {len(sample.few):,} labels"
+    if dataset.class_names:
+        probed = f"{dataset.label_count}, also by {len(sample.few):,} labels"
     title = f"{dataset.title}: {counts}; {probed}; mask ratio {views.mask_ratio:g}"
     print(title)
     models = with_baselines(runs, sample.train, device)

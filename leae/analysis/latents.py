@@ -45,7 +45,7 @@ FEWEST_IMAGES = 4  # held-out images that the pictures need
 MOST_IMAGES = 50  # in a picture, or pairs of them
 BETWEEN = 9  # images on a line, its ends included
 WALKS = """held-out images' codes moved along attributes' directions, decoded. Above, how far: 1 is the difference
-between the mean codes of training images with and without the attribute"""
+between the mean codes of training images with and without the attribute, or of a class and of all others"""
 WALK = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # differences between the class means
 WALKED = 4  # attributes, the best separated
 NEIGHBOURS_SHOWN = 8  # of a query
@@ -62,9 +62,8 @@ class LatentSpace:
     def __init__(self, run: TrainedRun, dataset: Dataset, seed: int, device: torch.device):
         self.run, self.dataset, self.device = run, dataset, device
         train, test = dataset.images["train"], dataset.images["test"]
-        labels = dataset.attributes.get("train", np.zeros((len(train), 0), bool))
         drawn = draw_training(dataset, seed)
-        self.training_labels = torch.from_numpy(labels[drawn])  # bool [M, A]
+        self.training_labels = torch.from_numpy(dataset.has_label("train", drawn))  # bool [M, A]
         self.training = encode_all(run.model, train[drawn], None, device, "training codes").flatten(1)  # [M, D]
         self.order = torch.randperm(len(test), generator=generator(seed, "selection"))  # the first of these are shown
 
@@ -114,9 +113,9 @@ def separation(codes: Tensor, labels: Tensor) -> float:
 
 
 def separations(space: LatentSpace) -> dict[str, float]:
-    """How well each attribute that is common enough is separated on training images, the best first."""
+    """How well each attribute, or class, that is common enough is separated on training images, the best first."""
     areas = {}
-    for name, labels in zip(space.dataset.attribute_names, space.training_labels.T, strict=True):
+    for name, labels in zip(space.dataset.label_names, space.training_labels.T, strict=True):
         if RARE <= labels.float().mean() <= 1 - RARE and not np.isnan(area := separation(space.training, labels)):
             areas[name] = area
     return dict(sorted(areas.items(), key=lambda item: -item[1]))
@@ -125,16 +124,15 @@ def separations(space: LatentSpace) -> dict[str, float]:
 def colours_of(space: LatentSpace, asked: str | None, attributes: list[str]) -> tuple[np.ndarray, list[str]]:
     """A label for each held-out image, int64 [N], by which it is coloured, and the labels' names.
 
-    The labels are the first of the attributes, if there are any; but classes, unless an attribute was asked for.
+    The labels are classes, unless one was asked for or they are too many; else the first of the attributes, if any.
     """
-    names, labels = space.dataset.attribute_names, space.dataset.attributes.get("test")
-    classes = 2 <= len(names) <= MOST_CLASSES and (space.training_labels.sum(dim=1) == 1).all()
-    if classes and not asked:
-        return labels.argmax(axis=1), list(names)
+    dataset = space.dataset
+    if dataset.class_names and len(dataset.class_names) <= MOST_CLASSES and not asked:
+        return dataset.classes["test"], list(dataset.class_names)
     if not attributes:
         return np.zeros(len(space.held_out), int), ["held-out images"]
     name = attributes[0]
-    return labels[:, names.index(name)].astype(int), [f"not {name}", name]
+    return dataset.has_label("test")[:, dataset.label_names.index(name)].astype(int), [f"not {name}", name]
 
 
 def draw_codes_map(space: LatentSpace, kind: str, seed: int, labels: np.ndarray, names: list[str]) -> Figure:
@@ -164,7 +162,7 @@ def draw_walks(space: LatentSpace, attributes: list[str], count: int) -> Image.I
     walkers = space.order[:count]
     originals, rows = space.images(walkers), {}
     for name in attributes:
-        column = space.dataset.attribute_names.index(name)
+        column = space.dataset.label_names.index(name)
         direction = class_difference(space.training, space.training_labels[:, column])
         for number, walker in enumerate(walkers):
             codes = space.held_out[walker] + torch.tensor(WALK)[:, None] * direction
@@ -252,7 +250,7 @@ def pictures(space: LatentSpace, options: argparse.Namespace) -> Iterator[tuple[
 
 def add_arguments(parser: Parser) -> None:
     add_run_arguments(parser, nargs=1, masks=False)
-    parser.add_argument("--attribute", help="for the maps' colours and the walks [the best separated]")
+    parser.add_argument("--attribute", help="or class, for the maps' colours and the walks [the best separated]")
     parser.add_argument("--map", choices=MAPS, help="draw only this map [pca and tsne]")
     parser.add_argument("--images", type=int, default=8, help="images, or pairs, in a picture [%(default)s]")
     parser.add_argument("--seed", type=int, default=0, help="for the images, t-SNE and samples [%(default)s]")
@@ -267,10 +265,10 @@ def main(options: argparse.Namespace) -> None:
     [run] = open_runs(options.runs, options.checkpoint, device)
     dataset = run.open_data()
     if (name := options.attribute) is not None:
-        names = dataset.attribute_names
-        known = f"an attribute of {dataset.title}; these are: {', '.join(names) or 'none'}"
+        names = dataset.label_names
+        known = f"an attribute or a class of {dataset.title}; these are: {', '.join(names) or 'none'}"
         require(name in names, "--attribute", name, known)
-        share = dataset.attributes["train"][:, names.index(name)].mean()
+        share = dataset.has_label("train")[:, names.index(name)].mean()
         require(0 < share < 1, "--attribute", name, "one that some training images have and some lack")
     require_whole(FEWEST_IMAGES, **{"the number of held-out images": len(dataset.images["test"])})
     space = LatentSpace(run, dataset, options.seed, device)

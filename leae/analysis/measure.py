@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
+from sklearn.metrics import recall_score
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -22,13 +23,18 @@ from leae.masking import inside_squares
 from leae.training.evaluation import MaskedViews, mean_image, psnr
 
 VIEWS = ("clean", "masked")
-CHANCE = 0.5  # of every probe
+CHANCE = 0.5  # of every probe of attributes; of classes' it is the largest class's share
 SCORES = {"auroc": probes.auroc, "balanced_accuracy": probes.balanced_accuracy}
 # Probes, "few" by few labels, and their scores: the neighbours' votes are too few for a ranking.
 METHODS = {
     "linear": (probes.linear_scores, ("auroc", "balanced_accuracy")),
     "few": (probes.linear_scores, ("auroc", "balanced_accuracy")),
     "neighbours": (probes.neighbour_scores, ("balanced_accuracy",)),
+}
+CLASS_METHODS = {  # the same where images have classes
+    "linear": (probes.linear_classes, ("top1",)),
+    "few": (probes.linear_classes, ("top1",)),
+    "neighbours": (probes.neighbour_classes, ("top1",)),
 }
 UNDEFINED = np.array([math.nan])
 
@@ -151,6 +157,7 @@ class Measured:
     # Figures by name, such as "linear_clean_auroc": float64 [1 + RESAMPLES], or [1] if they are not resampled.
     values: dict[str, np.ndarray] = field(default_factory=dict)
     attributes: dict[str, dict[str, float]] = field(default_factory=dict)  # a probe's figure of each attribute
+    recall: dict[str, dict[str, float]] = field(default_factory=dict)  # a probe's of each class: "linear_clean", say
 
     def figure(self, name: str) -> np.ndarray:
         """Its values; NaN if it was not measured."""
@@ -158,7 +165,7 @@ class Measured:
 
 
 class Sample:
-    """What every model is measured on: images, their masks, and those A of their attributes that can be probed."""
+    """What every model is measured on: images, masks, and classes, or those A of the attributes that can be probed."""
 
     def __init__(self, dataset: Dataset, views: MaskedViews, train: int, test: int, label_share: float):
         self.train, self.test = dataset.images["train"][:train], dataset.images["test"][:test]  # uint8 [N, S, S, C]
@@ -172,6 +179,9 @@ class Sample:
         self.few = order[: max(1, round(label_share * len(order)))]  # indices of training images
         self.probed_by_few = probes.probed_attributes(self.train_labels[self.few])  # bool [A], which have enough
         self.weights = probes.resample_weights(len(self.test))
+        self.class_names = np.array(dataset.class_names)
+        if dataset.class_names:
+            self.train_labels, self.test_labels = (dataset.classes[split][:n] for split, n in counts.items())  # int [N]
 
     @property
     def options(self) -> dict[str, float]:
@@ -216,7 +226,16 @@ def with_baselines(runs: list[TrainedRun], train: np.ndarray, device: torch.devi
 
 
 def probe(one: Measured, view: str, train: np.ndarray, test: np.ndarray, sample: Sample) -> None:
-    """Fill in what a model's codes of one view, float [N, D] and [M, D], tell of the sample's attributes."""
+    """Fill in what a model's codes of one view, float [N, D] and [M, D], tell of the sample's classes or attributes."""
+    if len(sample.class_names):
+        there = np.unique(sample.test_labels)
+        for method, (classes_by, _) in CLASS_METHODS.items():
+            images = sample.few if method == "few" else slice(None)
+            guesses = classes_by(train[images], sample.train_labels[images], test)
+            one.values[f"{method}_{view}_top1"] = probes.accuracy(guesses, sample.test_labels, sample.weights)
+            shares = recall_score(sample.test_labels, guesses, labels=there, average=None, zero_division=0)
+            one.recall[f"{method}_{view}"] = dict(zip(sample.class_names[there].tolist(), shares.tolist(), strict=True))
+        return
     for method, (scores_by, scores) in METHODS.items():
         attributes, images = np.ones(len(sample.attributes), bool), slice(None)
         if method == "few":
@@ -241,14 +260,16 @@ def measure(one: Measured, sample: Sample, device: torch.device, perceptual: Per
                 figures = perceptual(model, sample.test, views, device, f"{name}: LPIPS and FID")
                 one.values |= {figure: np.array([value]) for figure, value in figures.items()}
     if not hasattr(model, "encode"):
-        names = (f"{method}_{view}_{score}" for method, (_, of) in METHODS.items() for score in of for view in VIEWS)
-        one.values |= {name: np.array([CHANCE]) for name in names}
+        methods = (CLASS_METHODS if len(sample.class_names) else METHODS).items()
+        names = (f"{method}_{view}_{score}" for method, (_, of) in methods for score in of for view in VIEWS)
+        chance = np.bincount(sample.test_labels).max() / len(sample.test) if len(sample.class_names) else CHANCE
+        one.values |= {name: np.array([chance]) for name in names}
         return
     shown = {"clean": None, "masked": views}
     codes = {view: encode_all(model, sample.test, of, device, f"{name}: held-out codes") for view, of in shown.items()}
     if one.run:
         figures = latent_figures(codes["clean"], codes["masked"])
         one.values |= {figure: np.array([value], float) for figure, value in figures.items()}
-    for view, of in shown.items() if len(sample.attributes) else ():
+    for view, of in shown.items() if len(sample.attributes) or len(sample.class_names) else ():
         train = encode_all(model, sample.train, of, device, f"{name}: training codes")
         probe(one, view, train.flatten(1).numpy(), codes[view].flatten(1).numpy(), sample)

@@ -179,8 +179,10 @@ def build_page(players: list[Player]) -> gr.Blocks:
                 gr.Markdown(f"Interpolation between the codes of A and B: one picture, and below {STEPS} steps.")
                 share = gr.Slider(0, 1, 0.5, step=0.01, label="from A (0) to B (1)")
                 morphed = columns(players, pictures=2)
-            with gr.Tab("Attributes" if attributes else "Components") as walks:
-                unit = "the difference between the mean codes of training pictures with and without the attribute"
+            known = "Classes" if space.dataset.class_names else "Attributes"
+            with gr.Tab(known if attributes else "Components") as walks:
+                of = "of the class and of all others" if known == "Classes" else "with and without the attribute"
+                unit = f"the difference between the mean codes of training pictures {of}"
                 gr.Markdown(f"Change picture A: +1 adds {unit if attributes else 'a standard deviation'} to its code.")
                 with gr.Row():
                     amounts = [gr.Slider(-3, 3, 0, step=0.1, label=name, min_width=340) for name in sliders]

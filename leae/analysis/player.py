@@ -9,7 +9,7 @@ from leae.analysis.latents import LatentSpace, class_difference, draw_fitted
 from leae.codes import mean_square_distance
 from leae.randomness import generator
 
-SLIDERS = 6  # attributes, or principal components
+SLIDERS = 6  # attributes, classes, or principal components
 SAMPLES = 6  # of either distribution
 
 
@@ -26,11 +26,11 @@ class Player(LatentSpace):
         return mean_square_distance(self.training).sqrt().item()
 
     def directions(self, attributes: list[str]) -> Tensor:
-        """A direction [D] for each slider: from the mean code without an attribute to that with it.
+        """A direction [D] for each slider: from the mean code without an attribute, or of other classes, to its own.
 
         Without attributes they are the first principal components, each a standard deviation long.
         """
-        codes, names = self.training, self.dataset.attribute_names
+        codes, names = self.training, self.dataset.label_names
         if attributes:
             labels = [self.training_labels[:, names.index(name)] for name in attributes]
             return torch.stack([class_difference(codes, label) for label in labels])

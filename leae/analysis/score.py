@@ -22,11 +22,12 @@ from sklearn.metrics import RocCurveDisplay, roc_auc_score
 from torch import Tensor
 
 from leae.analysis import maps
-from leae.analysis.embed import Embedding, embed_folder, hashes_of, image_names, read_for
+from leae.analysis.embed import Embedding, embed_folder, hashes_of, read_for
 from leae.analysis.latents import MOST_IMAGES, LatentSpace
 from leae.analysis.probes import PROBE_DIMS
 from leae.analysis.trained import add_run_arguments, open_runs
 from leae.data.batches import to_float
+from leae.data.sources import image_names
 from leae.errors import UsageError, require, require_whole
 from leae.files import as_utf8, write_csv
 from leae.training.device import find_device

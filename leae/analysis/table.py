@@ -1,6 +1,7 @@
 """The table of `evaluate` and `ablate`: estimates with their intervals, columns of runs, Markdown and CSV."""
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from leae.analysis.measure import VIEWS, Measured
 from leae.training.run import CHANGEABLE
 
 INCIDENTAL = ("NAME", *CHANGEABLE)  # constants that are no part of an experiment
-WITHIN_COLUMN = ("SEED", "DATASET", "FACES")  # those in which its runs may differ, as all are on the same images
+WITHIN_COLUMN = ("SEED", "DATASET", "CLASSES", "FACES")  # in which its runs may differ, as all are on the same images
 
 LABELS = {
     "psnr_{}": ("PSNR (dB), {}", ".2f"),
@@ -28,6 +29,9 @@ LABELS = {
     "few_{}_auroc": ("AUROC by few labels, {}", ".3f"),
     "few_{}_balanced_accuracy": ("balanced accuracy by few labels, {}", ".3f"),
     "neighbours_{}_balanced_accuracy": ("neighbours, {}", ".3f"),
+    "linear_{}_top1": ("top-1, {}", ".3f"),
+    "few_{}_top1": ("top-1 by few labels, {}", ".3f"),
+    "neighbours_{}_top1": ("top-1 of neighbours, {}", ".3f"),
     "sigreg_statistic": ("SIGReg statistic", ".1f"),
     "sigreg_statistic_gaussian": ("SIGReg statistic of N(0, I)", ".1f"),
     "effective_rank": ("effective rank", ".1f"),
@@ -37,7 +41,7 @@ LABELS = {
 }
 # Label and format of every figure, by name, in the table's order; {} is a view.
 FIGURES = {name.format(v): (label.format(v), form) for name, (label, form) in LABELS.items() for v in VIEWS}
-# The figures that say most, for `ablate` and the learning curves.
+# The figures that say most, for `ablate` and the learning curves; see `summary_of`.
 SUMMARY = (
     "psnr_clean",
     "psnr_masked",
@@ -137,6 +141,12 @@ def columns_of(models: list[Measured]) -> list[Column]:
         seeds = [f"{len(by_seed)} seeds"] if len(by_seed) > 1 else []
         columns.append(Column(", ".join([f"{number} {kind}", *said, *seeds]), by_seed))
     return columns + [Column(model.name, {None: model}) for model in models if not model.run]
+
+
+def summary_of(columns: list[Column]) -> list[str]:
+    """The names of SUMMARY; where the first column has top-1 accuracies, these stand for attributes' figures."""
+    has_classes = any("linear_clean_top1" in model.values for model in columns[0].by_seed.values())
+    return [re.sub("_(auroc|balanced_accuracy)$", "_top1", name) if has_classes else name for name in SUMMARY]
 
 
 def text_of(estimate: Estimate, form: str) -> str:

@@ -57,7 +57,8 @@ class TrainedRun:
     def open_data(self) -> Dataset:
         """The data set that it was trained on; a `UsageError` if that is not there any more, or has changed."""
         size = self.model.image_shape[-1]
-        return open_dataset(self.settings["DATASET"], size, self.settings["FACES"], self.data["identity"])
+        of, classes = self.settings, self.settings.get("CLASSES", False)  # older runs took folders for none
+        return open_dataset(of["DATASET"], size, of["FACES"], self.data["identity"], classes=classes)
 
     def views(self, mask_ratio: float | None, seed: int = 0) -> MaskedViews:
         """Masked views, by default with the run's mask ratio; a `UsageError` if no such square fits the images."""

@@ -1,6 +1,6 @@
 """Prepare a data set for training: `uv run -m leae prepare faces --faces 20000`.
 
-A prepared folder, below data/prepared/, has one array per split, [N, S, S, C], its attributes and a manifest. It is
+A prepared folder, below data/prepared/, has one array per split, [N, S, S, C], its labels and a manifest. It is
 prepared again when its source has changed, or when an array is damaged.
 """
 
@@ -11,7 +11,7 @@ import shutil
 import sys
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from leae.errors import UsageError, require_whole
 from leae.files import atomic_write, digest, one_at_a_time, write_json
 
 MAX_IMAGE_SIZE, MAX_FACES = 2048, 10**6  # pixels a side; rendered faces to train on
-FORMAT = 3  # of the prepared folder; another number is prepared again
+FORMAT = 4  # of the prepared folder; another number is prepared again
 BAD_SHARE = 0.01  # a larger share of unusable images is an error
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -43,24 +43,48 @@ class Dataset:
     name: str  # what opens it again: "faces", "celeba", "mnist", a folder's path; never "auto"
     title: str  # what it is, for people
     identity: str  # sha256, in hex, of the arrays' checksums: what is in it, not where it is or when it was made
-    images: dict[str, ImageFile]  # uint8 [N, S, S, C] by split: "train", "test" and, for CelebA, "valid"
+    images: dict[str, ImageFile]  # uint8 [N, S, S, C] by split: "train", "test" and, where there is one, "valid"
     attributes: dict[str, np.ndarray]  # bool [N, A] by split, empty if the source has none
     attribute_names: tuple[str, ...]
+    classes: dict[str, np.ndarray] = field(default_factory=dict)  # int64 [N] by split, likewise
+    class_names: tuple[str, ...] = ()  # a data set has attributes or classes, or neither
 
     @property
     def validation_split(self) -> str:
         """What a training run is evaluated on: "valid" where there is one, else "test"."""
         return "valid" if "valid" in self.images else "test"
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of its attributes or classes."""
+        return self.attribute_names or self.class_names
+
+    @property
+    def label_count(self) -> str:
+        """How many attributes or classes it has, for people."""
+        return f"{len(self.label_names):,} {'classes' if self.class_names else 'attributes'}"
+
+    def has_label(self, split: str, which: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """Which of `label_names` images of a split have; a class is one against the others: bool [N, names]."""
+        if self.class_names:
+            return self.classes[split][which][:, None] == np.arange(len(self.class_names))
+        return self.attributes.get(split, np.zeros((len(self.images[split]), 0), bool))[which]
+
 
 def open_dataset(
-    name: str, image_size: int, face_count: int = 50_000, identity: str | None = None, at_least: int = 1
+    name: str,
+    image_size: int,
+    face_count: int = 50_000,
+    identity: str | None = None,
+    at_least: int = 1,
+    classes: bool = True,
 ) -> Dataset:
     """A data set by its name, prepared first if it is not, if its source has changed since, or if it is damaged.
 
     Of the processes that call this at once, the first prepares it and the others wait. `identity` is that of the data
-    set that a run was trained on: a prepared folder that has it is opened, and the source is not asked for. A
-    `UsageError` if the source cannot be prepared, has fewer than `at_least` training images, or another identity.
+    set that a run was trained on: a prepared folder that has it is opened, and the source is not asked for. Without
+    `classes`, a folder's sub-folders are none. A `UsageError` if the source cannot be prepared, has fewer than
+    `at_least` training images, or another identity.
     """
     for folder in sorted((DATA / "prepared").glob("[!.]*")) if identity else ():
         manifest = _read_manifest(folder)
@@ -68,7 +92,7 @@ def open_dataset(
             with one_at_a_time(folder):
                 if _is_whole(folder, manifest):
                     return _open(folder, manifest, name)
-    source = find_source(name, image_size, face_count)
+    source = find_source(name, image_size, face_count, classes)
     train, test = len(source.splits["train"]), len(source.splits["test"])
     if train < at_least or test < 1:  # before anything is written
         raise UsageError(f"{source.title}: {train:,} training and {test:,} test images; {at_least:,} and 1 are needed")
@@ -122,25 +146,34 @@ def _checksum(path: Path) -> int:
 
 
 def _open(folder: Path, manifest: dict, name: str) -> Dataset:
-    splits, names, identity = manifest["splits"], tuple(manifest["attribute_names"]), digest(manifest["checksums"])
-    images = {split: ImageFile(folder / f"{split}.npy") for split in splits}
-    attributes = {split: np.load(folder / f"{split}-attributes.npy") for split in splits} if names else {}
-    return Dataset(name, manifest["title"], identity, images, attributes, names)
+    images = {split: ImageFile(folder / f"{split}.npy") for split in manifest["splits"]}
+    labels = {
+        kind: {split: np.load(folder / f"{split}-{kind}.npy") for split in images} if manifest[names] else {}
+        for kind, names in (("attributes", "attribute_names"), ("classes", "class_names"))
+    }
+    names = {kind: tuple(manifest[kind]) for kind in ("attribute_names", "class_names")}
+    return Dataset(name, manifest["title"], digest(manifest["checksums"]), images, **labels, **names)
 
 
 def _prepare(source: Source, folder: Path) -> dict:
     """Read a source into a prepared folder, which appears only once it is complete; its manifest."""
     total = sum(map(len, source.splits.values()))
-    temporary, bad = folder.with_name(f".{folder.name}.tmp"), []
+    temporary, bad, hashes = folder.with_name(f".{folder.name}.tmp"), [], {}  # of images, by split
     shutil.rmtree(temporary, ignore_errors=True)  # a process that was killed has left it
     temporary.mkdir(parents=True)
     try:
         need, free = total * source.image_size**2 * source.channels, shutil.disk_usage(temporary).free
         if need > free:
             raise UsageError(f"{folder} would take {need:,} bytes, and {free:,} are free; make room")
+        for note in source.notes:
+            print(note)
         with tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar:
             for split in source.splits:
-                _write_split(temporary, source, split, bar, bad)
+                hashes[split] = _write_split(temporary, source, split, bar, bad)
+        seen = set(hashes.pop("train"))
+        for split, of in hashes.items():
+            if shared := sum(image in seen for image in of):
+                print(f"{source.title}: {shared:,} of {len(of):,} {split} images are training images as well")
         if bad:
             tqdm.write(f"warning: {source.title}: {_list(bad, total)}; left out", file=sys.stderr)
         manifest = {
@@ -150,6 +183,7 @@ def _prepare(source: Source, folder: Path) -> dict:
             "splits": list(source.splits),
             "checksums": {path.name: _checksum(path) for path in sorted(temporary.glob("*.npy"))},
             "attribute_names": list(source.attribute_names),
+            "class_names": list(source.class_names),
             "skipped": bad,
         }
         write_json(temporary / "manifest.json", {**manifest, "checksum": digest(manifest)})
@@ -163,9 +197,10 @@ def _prepare(source: Source, folder: Path) -> dict:
         raise
 
 
-def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list) -> None:
-    """Write the arrays of a split; what cannot be used is added to `bad`."""
-    items, shape, rows = source.splits[split], (source.image_size, source.image_size, source.channels), []
+def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list) -> list[int]:
+    """Write the arrays of a split; what cannot be used is added to `bad`. A hash of each image comes back."""
+    items, shape = source.splits[split], (source.image_size, source.image_size, source.channels)
+    rows, hashes = [], []
     workers = CORES if len(items) >= SERIAL else 0
     generator = torch.Generator()  # PyTorch's own is left as it is
     chunks = DataLoader(items, READ_AT_A_TIME, collate_fn=source.read, num_workers=workers, generator=generator)
@@ -180,17 +215,21 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
                 if len(bad) > BAD_SHARE * bar.total:
                     raise UsageError(f"{source.title}: {_list(bad, bar.total)}; at most {BAD_SHARE:.0%} may be")
             else:
-                image, row = result if isinstance(result, tuple) else (result, source.attributes.get(item))
-                file.write(np.ascontiguousarray(image))
+                image, row = result if isinstance(result, tuple) else (result, source.labels.get(item))
+                pixels = image.tobytes()
+                file.write(pixels)
+                hashes.append(hash(pixels))
                 rows.append(row)
         if not rows:
             raise UsageError(f"{source.title}: no {split} image can be used; {_list(bad, bar.total)}")
         file.seek(0)
         header["shape"] = (len(rows), *shape)
         np.lib.format.write_array_header_1_0(file, header)  # as long as the one before: NumPy leaves room
-    if source.attribute_names:
-        with atomic_write(folder / f"{split}-attributes.npy", "wb") as file:
-            np.save(file, np.array(rows, dtype=bool))
+    for kind, names, dtype in (("attributes", source.attribute_names, bool), ("classes", source.class_names, np.int64)):
+        if names:
+            with atomic_write(folder / f"{split}-{kind}.npy", "wb") as file:
+                np.save(file, np.array(rows, dtype))
+    return hashes
 
 
 def _list(bad: list[list[str]], total: int) -> str:
@@ -203,7 +242,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help=f"{', '.join(DATA_SETS)}, or the path of a folder of images")
     parser.add_argument("--image-size", type=int, help="side in pixels [main.py's: %(default)s]")
     parser.add_argument("--faces", type=int, help="faces to train on [main.py's: %(default)s]")
-    parser.set_defaults(**DEFAULTS[torch.cuda.is_available()])
+    parser.add_argument("--classes", action=argparse.BooleanOptionalAction, help="sub-folders are classes [yes]")
+    parser.set_defaults(classes=True, **DEFAULTS[torch.cuda.is_available()])
 
 
 def main(options: argparse.Namespace) -> None:
@@ -214,6 +254,6 @@ def main(options: argparse.Namespace) -> None:
         with one_at_a_time(CELEBA):
             if not celeba.has_celeba(CELEBA):  # another process may just have fetched it
                 celeba.fetch(CELEBA)
-    dataset = open_dataset(options.dataset, options.image_size, options.faces)
+    dataset = open_dataset(options.dataset, options.image_size, options.faces, classes=options.classes)
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.images.items())
-    print(f"{dataset.title}: {counts}; {len(dataset.attribute_names)} attributes; prepared under {DATA / 'prepared'}")
+    print(f"{dataset.title}: {counts}; {dataset.label_count}; prepared under {DATA / 'prepared'}")

@@ -17,10 +17,9 @@ class SmallSet:
     labels: dict[str, np.ndarray]  # int [N], by split
     classes: tuple[str, ...]  # their names
 
-    def read(self, size: int, items: list[tuple[str, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Images by split and number: for each uint8 [size, size, C], and its class as bool [number of classes]."""
-        one_hot = np.eye(len(self.classes), dtype=bool)
-        return [(fit(self.images[split][i], size), one_hot[self.labels[split][i]]) for split, i in items]
+    def read(self, size: int, items: list[tuple[str, int]]) -> list[tuple[np.ndarray, int]]:
+        """Images by split and number: for each uint8 [size, size, C], and its class's number."""
+        return [(fit(self.images[split][i], size), self.labels[split][i]) for split, i in items]
 
 
 def load_torchvision(reader: str, place: str, files: str, data: Path) -> SmallSet:

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from leae.data import celeba, faces, small_sets
+from leae.data.folders import TEST_EVERY, read_layout
 from leae.data.images import SUFFIXES, UNREADABLE, read_square, reason
 from leae.data.small_sets import SmallSet
 from leae.errors import UsageError, require
-from leae.files import digest, one_at_a_time
+from leae.files import as_utf8, digest, one_at_a_time
 
 DATA = Path("data")
 CELEBA = DATA / "celeba"
 CELEBA_CROP = 128  # side in pixels of the square cut out of CelebA's 178×218, whatever size it is scaled to
-TEST_EVERY = 10  # one image in so many is for testing where the source does not say
 FACE_SEED = 0
 FIRST_TEST_FACE = 1_000_000_000  # so that test faces begin alike, however many are trained on
 
@@ -34,19 +34,23 @@ class Source:
     image_size: int  # S, side in pixels that images are cut and scaled to
     fingerprint: str  # changes when the source does
     splits: dict[str, list]
-    # For each of some items: uint8 [S, S, C], alone or with its attributes, or why there is none. Workers call it.
+    # For each of some items: uint8 [S, S, C], alone or with its labels, or why there is none. Workers call it.
     read: Callable[[list], list]
     attribute_names: tuple[str, ...] = ()
-    attributes: dict[str, np.ndarray] = field(default_factory=dict)  # by item, unless `read` brings them
+    class_names: tuple[str, ...] = ()  # a source has attributes or classes, or neither
+    # By item its attributes, bool [A], or its class's number, unless `read` brings them.
+    labels: dict[str, np.ndarray | int] = field(default_factory=dict)
     channels: int = 3
+    notes: tuple[str, ...] = ()  # lines that are said when it is prepared
 
 
-def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
+def find_source(name: str, image_size: int, face_count: int = 50_000, classes: bool = True) -> Source:
     """The source that a data set's name means. Nothing is prepared yet; a small set is downloaded.
 
     The name is one of DATA_SETS, "auto" (CelebA if it lies under data/celeba, else faces), or a folder's path; a folder
     in CelebA's layout is read as such. Images will have `image_size` pixels a side, and `face_count` faces would be
-    rendered for training. `UsageError` if there is no such data set, or a part is missing.
+    rendered for training. Without `classes`, a folder's sub-folders are none. `UsageError` if there is no such data
+    set, or a part is missing.
     """
     if name == "auto":
         name = "celeba" if celeba.has_celeba(CELEBA) else "faces"
@@ -57,7 +61,7 @@ def find_source(name: str, image_size: int, face_count: int = 50_000) -> Source:
     if name and celeba.has_celeba(Path(name)):
         return find_celeba(name, image_size, face_count)
     if name and Path(name).is_dir():
-        return folder_source(name, image_size)
+        return folder_source(name, image_size, classes)
     raise UsageError(f"there is no data set {name!r}; choose auto, {', '.join(DATA_SETS)}, or a folder of images")
 
 
@@ -80,14 +84,14 @@ def _render(size: int, items: list[int]) -> list:
 
 
 def find_small_set(load: Callable[[Path], SmallSet], name: str, size: int, face_count: int) -> Source:
-    """A set that fits in memory, loaded from DATA or downloaded to it, with its classes as attributes."""
+    """A set that fits in memory, loaded from DATA or downloaded to it, with its classes."""
     with one_at_a_time(DATA / name):
         small = load(DATA)
     splits = {split: [(split, number) for number in range(len(labels))] for split, labels in small.labels.items()}
     arrays = [array for split in splits for array in (small.images[split], small.labels[split])]
     fingerprint = digest(*(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays))
     title, channels, read = DATA_SETS[name].title, DATA_SETS[name].channels, partial(small.read, size)
-    return Source(name, f"{name}-{size}", title, size, fingerprint, splits, read, small.classes, {}, channels)
+    return Source(name, f"{name}-{size}", title, size, fingerprint, splits, read, (), small.classes, channels=channels)
 
 
 def find_celeba(name: str, size: int, face_count: int) -> Source:
@@ -99,34 +103,41 @@ def find_celeba(name: str, size: int, face_count: int) -> Source:
     found = celeba.find(root)
     fingerprint = digest(_states(root, found.files), CELEBA_CROP)
     read = partial(read_images, found.archive or root, size, CELEBA_CROP)
-    return Source(name, key, title, size, fingerprint, found.splits, read, found.attribute_names, found.attributes)
+    return Source(name, key, title, size, fingerprint, found.splits, read, found.attribute_names, (), found.attributes)
 
 
-def folder_source(name: str | Path, size: int) -> Source:
-    """Any folder of images, searched recursively; see `split_names` for which are for testing.
+def folder_source(name: str | Path, size: int, classes: bool = True) -> Source:
+    """Any folder of images, searched recursively; `read_layout` says what are its splits and, if wanted, its classes.
+
+    Raises what `image_names` does.
+    """
+    root = Path(name)
+    splits, class_of, notes = read_layout(root, image_names(root), classes)
+    class_names = sorted(set(class_of.values()))
+    if class_names:  # in an order by which the first images are of all classes
+        splits = {split: sorted(members, key=digest) for split, members in splits.items()}
+    numbers = {each: number for number, each in enumerate(class_names)}
+    labels = {item: numbers[its] for item, its in class_of.items()}
+    states = _states(root, (root / item for members in splits.values() for item in members))
+    key = _folder_key(name, size) + ("-classes" if class_names else "")
+    fingerprint = digest(states, splits, labels)
+    title, read = f"images in {root}", partial(read_images, root, size, None)
+    class_names, notes = tuple(map(as_utf8, class_names)), tuple(notes)
+    return Source(str(name), key, title, size, fingerprint, splits, read, (), class_names, labels, notes=notes)
+
+
+def image_names(root: Path) -> list[str]:
+    """A folder's images, at any depth, as paths below it, sorted.
 
     What is hidden, by a dot before its name, is left out. `UsageError` if there are no images; OSError where a folder
     cannot be read.
     """
-    root = Path(name)
+    if not root.is_dir():
+        raise UsageError(f"{root} is not a folder; name one with images")
     paths = [path for path in visible_files(root) if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not paths:
         raise UsageError(f"{root} has no images; expected files that end in {', '.join(SUFFIXES)}, at any depth")
-    splits = split_names(path.relative_to(root).as_posix() for path in paths)
-    fingerprint, read = digest(_states(root, paths), splits["test"]), partial(read_images, root, size, None)
-    return Source(str(name), _folder_key(name, size), f"images in {root}", size, fingerprint, splits, read)
-
-
-def split_names(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names for training and for testing, sorted: for testing those whose hash is in the lowest tenth of all hashes.
-
-    So each name alone decides, and what is added later moves no other. Only where this would leave a split empty, the
-    name with the lowest hash is for testing, or the one with the highest for training.
-    """
-    names = sorted(names, key=digest)
-    count = sum(int(digest(name), 16) < 2**256 // TEST_EVERY for name in names)
-    count = min(max(count, 1), len(names) - 1)
-    return {"train": sorted(names[count:]), "test": sorted(names[:count])}
+    return sorted(path.relative_to(root).as_posix() for path in paths)
 
 
 def visible_files(root: Path) -> Iterator[Path]:

@@ -124,7 +124,8 @@ class Run:
         train, held_out = len(dataset.images["train"]), len(dataset.images[dataset.validation_split])
         held_out, size = min(held_out, self.settings["HELD_OUT"]), model.image_shape[-1]
         print(f"device: {device}")
-        print(f"data: {dataset.title}, {train:,} images to train on, {held_out:,} held out, {size}×{size} pixels")
+        title = f"{dataset.title}, {dataset.label_count}" if dataset.class_names else dataset.title
+        print(f"data: {title}, {train:,} images to train on, {held_out:,} held out, {size}×{size} pixels")
         print(f"model: a code of {model.latent_size:,} numbers an image, {model.compression:.0f}× compression")
         steps = f"steps {start:,} to {total_steps:,}, {self.settings['BATCH_SIZE']} images each"
         print(f"run: {steps}; to resume it: --resume {self.folder}")

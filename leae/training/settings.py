@@ -29,6 +29,7 @@ SIZE = (1, LARGEST_SIZE)
 # choices, or a type.
 RANGES = {
     "DATASET": str,
+    "CLASSES": bool,
     "IMAGE_SIZE": (8, MAX_IMAGE_SIZE),
     "FACES": (1, MAX_FACES),
     "HELD_OUT": COUNT,

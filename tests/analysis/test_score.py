@@ -9,10 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from leae.analysis.embed import Embedding, embed_folder, image_names
+from leae.analysis.embed import Embedding, embed_folder
 from leae.analysis.score import distance_from, scores_of, write_scores
 from leae.analysis.trained import open_runs
 from leae.autoencoder import Autoencoder
+from leae.data.sources import image_names
 from leae.errors import UsageError
 from tests.conftest import gaussian, run_leae, write_image
 

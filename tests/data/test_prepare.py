@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from leae.data import prepare, sources
+from leae.data import folders, prepare, sources
 from leae.data.prepare import open_dataset
 from leae.errors import UsageError
 from leae.training.settings import script_constants
@@ -62,10 +62,10 @@ def test_a_prepared_set_is_used_again_and_prepared_anew_when_its_source_changes(
     assert manifest.stat().st_mtime_ns == written
     write_image(workplace / "pictures" / "a" / "001.png", 77)
     os.utime("pictures/a/001.png", (1, 1))
-    write_image(workplace / "pictures" / "new.png", 99)
+    write_image(workplace / "pictures" / "a" / "new.png", 99)
     numbers = numbers_of(open_dataset("pictures", 16))
     assert sorted(numbers["train"] + numbers["test"]) == [0, *range(2, 20), 77, 99]
-    monkeypatch.setattr(sources, "TEST_EVERY", 2)  # another rule for the splits
+    monkeypatch.setattr(folders, "TEST_EVERY", 2)  # another rule for the splits
     assert len(open_dataset("pictures", 16).images["test"]) > len(numbers["test"])
     open_dataset("faces", 16, 10)
     monkeypatch.setattr(sources.faces, "VERSION", 2)

@@ -101,8 +101,9 @@ def test_a_set_is_downloaded_once_or_placed_by_hand_and_read_with_its_labels(ser
         if name != "cifar10":
             images = np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., None]
         assert np.array_equal(dataset.images[split], images)
-        assert np.array_equal(dataset.attributes[split], np.eye(10, dtype=bool)[labels])
-    assert (len(dataset.attribute_names), dataset.attribute_names[7]) == (10, seventh)
+        assert np.array_equal(dataset.classes[split], labels)
+    assert (len(dataset.class_names), dataset.class_names[7]) == (10, seventh)
+    assert (dataset.attributes, dataset.attribute_names) == ({}, ())
     assert dataset.images["train"].shape[-1] == channels_of(name)
     shutil.rmtree(served, ignore_errors=True)
     find_source(name, 32)
@@ -135,9 +136,9 @@ def test_digits_need_nothing_and_share_none_between_the_splits(workplace):
     dataset, digits = open_dataset("digits", 8), load_digits()
     together = np.concatenate([dataset.images["train"], dataset.images["test"]])[..., 0]
     assert np.abs(together / 255 - digits.images / 16).max() <= 0.5 / 255
-    labels = np.concatenate([dataset.attributes["train"], dataset.attributes["test"]]).argmax(axis=1)
+    labels = np.concatenate([dataset.classes["train"], dataset.classes["test"]])
     assert np.array_equal(labels, digits.target)
-    assert dataset.attributes["test"].sum(axis=0).min() >= 15  # every digit is tested on
+    assert np.bincount(dataset.classes["test"]).min() >= 15  # every digit is tested on
 
 
 def test_28_pixels_are_padded_by_2_and_then_all_are_scaled():

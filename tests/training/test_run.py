@@ -13,7 +13,7 @@ from leae.training.run import RUNS, Run, milestones, read_metrics
 from tests.test_checkpoints import make_training
 
 DATA = {"name": "faces", "title": "rendered faces", "identity": "abc"}
-DATASET = SimpleNamespace(**DATA, images={"train": range(8), "test": range(4)}, validation_split="test")
+DATASET = SimpleNamespace(**DATA, images={"train": range(8), "test": range(4)}, validation_split="test", class_names=())
 SETTINGS = {"EPOCHS": 3, "CROP_RATIOS": (0.15, 1.0), "DATASET": "auto", "BATCH_SIZE": 8, "HELD_OUT": 4}
 
 
