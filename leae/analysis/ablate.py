@@ -27,7 +27,7 @@ from leae.analysis.table import CSV_HEAD, FIGURES, INCIDENTAL, Column, csv_rows,
 from leae.analysis.trained import TrainedRun, open_runs
 from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write, write_csv
-from leae.training.device import find_device
+from leae.training.device import PRECISIONS, find_device
 from leae.training.pictures import save_picture
 from leae.training.run import RUNS, Run
 from leae.training.settings import SCRIPTS, Parser, arguments_of, script_constants
@@ -36,10 +36,12 @@ MAIN, REGULAR = "main.py", "main_regular.py"
 MASK_RATIO = 0.35  # of the views that all variants are evaluated on
 SAME_TIME = 3.125  # baseline steps that take as long as one self-teaching step, at 32×32 on a CPU
 ALTERNATING_SAME_TIME = 1.67  # the same of the alternating objective
+CROP_SAME_TIME = 1.85  # and of the crop objective
 SPEED = {MAIN: 195, REGULAR: 610}  # images a second at 32×32 on one core of a 2.5 GHz Xeon
 
 PUBLISHED = {"JUDGE_DECAY": 0.0, "JUDGE_NORM": "own", "CROP_RATIOS": (0.15,), "SIGREG_WEIGHT": 0.03}
 PUBLISHED |= {"SCHEDULE": "constant", "WARMUP": 0.0, "LEARNING_RATE": 1e-3}
+SPATIAL = {"LATENT": "spatial", "SPATIAL_DIM": 8}  # at 32×32 as many numbers a code as pooled
 
 # By name: the script, how many times --steps, and the constants that differ from the script's. All are compared with
 # the first one.
@@ -63,6 +65,8 @@ VARIANTS = {
     "mask ratio 0.6": (MAIN, 1, {"MASK_RATIO": 0.6}),
     "no masked view (crop objective)": (MAIN, 1, {"OBJECTIVE": "crop"}),
     "alternating, same time": (MAIN, ALTERNATING_SAME_TIME, {"OBJECTIVE": "alternating"}),
+    "crop objective, same time": (MAIN, CROP_SAME_TIME, {"OBJECTIVE": "crop"}),
+    "crop objective, spatial, same time": (MAIN, CROP_SAME_TIME, {**SPATIAL, "OBJECTIVE": "crop"}),
     "norm shared, λ 0.03": (MAIN, 1, {"JUDGE_NORM": "shared", "SIGREG_WEIGHT": 0.03}),
     "as published": (MAIN, 1, PUBLISHED),
     "masked": (REGULAR, 1, {}),
@@ -71,6 +75,12 @@ VARIANTS = {
     "masked, SIGReg λ 0.01": (REGULAR, 1, {"SIGREG_WEIGHT": 0.01}),
     "plain": (REGULAR, 1, {"OBJECTIVE": "plain"}),
     "plain, same time": (REGULAR, SAME_TIME, {"OBJECTIVE": "plain"}),
+    "masked, SIGReg λ 0.003, same time": (REGULAR, SAME_TIME, {"SIGREG_WEIGHT": 0.003}),
+    "masked, SIGReg λ 0.01, same time": (REGULAR, SAME_TIME, {"SIGREG_WEIGHT": 0.01}),
+    "masked, SIGReg λ 0.03, same time": (REGULAR, SAME_TIME, {"SIGREG_WEIGHT": 0.03}),
+    "plain, SIGReg λ 0.003, same time": (REGULAR, SAME_TIME, {"OBJECTIVE": "plain", "SIGREG_WEIGHT": 0.003}),
+    "plain, SIGReg λ 0.01, same time": (REGULAR, SAME_TIME, {"OBJECTIVE": "plain", "SIGREG_WEIGHT": 0.01}),
+    "plain, SIGReg λ 0.03, same time": (REGULAR, SAME_TIME, {"OBJECTIVE": "plain", "SIGREG_WEIGHT": 0.03}),
 }
 
 
@@ -85,7 +95,8 @@ def wanted(variant: str, seed: int, options: argparse.Namespace) -> dict:
     steps = round(times * options.steps)
     sizes = {"DATASET": options.dataset, "IMAGE_SIZE": options.image_size}
     length = {"MAX_STEPS": steps, "EPOCHS": steps}  # an epoch has a step at least
-    return {**defaults_of(variant), **sizes, **length, "SEED": seed, "DEVICE": options.device, **differing}
+    computing = {"DEVICE": options.device, "PRECISION": options.precision}
+    return {**defaults_of(variant), **sizes, **length, **computing, "SEED": seed, **differing}
 
 
 def find_run(constants: dict) -> Run | None:
@@ -164,6 +175,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--dataset", default="faces", help="as in the scripts, except auto [%(default)s]")
     parser.add_argument("--dry-run", action="store_true", help="print what would be trained, and for how long")
     parser.add_argument("--device", default="auto", help="cuda, mps, cpu, or the first available [%(default)s]")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="as in the scripts [%(default)s]")
 
 
 def main(options: argparse.Namespace) -> None:
