@@ -29,8 +29,9 @@ def world_size() -> int:
 def init_processes(device: torch.device) -> None:
     """Join torchrun's other processes, if any. A process that waits for minutes gives up: prepare data before."""
     if world_size() > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(dist.destroy_process_group)
+        on_gpu = device.type == "cuda"
+        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+        atexit.register(dist.destroy_process_group)  # which waits for all others: see `leae.errors.run_command`
 
 
 def barrier() -> None:
@@ -71,4 +72,5 @@ def data_parallel(function: Callable, model: nn.Module) -> Callable:
     The model is the same in all; the losses that the function computes are those of a process's rows.
     """
     call = FunctionOf(function, model)
-    return DistributedDataParallel(call) if world_size() > 1 else call
+    # The buffers are equal, as all processes compute them from the statistics of the global batch.
+    return DistributedDataParallel(call, broadcast_buffers=False) if world_size() > 1 else call

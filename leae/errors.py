@@ -5,10 +5,11 @@ import math
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from tqdm import tqdm
 
@@ -94,28 +95,47 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
 
     So does an `OSError` that names a file, and memory that ran out. Ctrl-C, SIGTERM and SIGHUP end with the statuses
     130, 143 and 129, unless a training loop holds them back (`leae.training.loop.StopSignal`). Any other exception is a
-    bug and keeps its traceback. Of several processes that share a run, only the first one prints.
+    bug and keeps its traceback.
+
+    Of several processes that share a run, only the first one prints, until they have joined: then a process may fail
+    alone, and says why. It ends at once, without the clean-up that would wait for the others; torchrun ends those.
     """
     name = name or Path(sys.argv[0]).name
-    first = os.environ.get("RANK", "0") == "0"
+    rank = os.environ.get("RANK", "0")
+    first, end = rank == "0", sys.exit if os.environ.get("WORLD_SIZE", "1") == "1" else _end_at_once
     before = {number: signal.signal(number, _terminate) for number in signals_to_end()}
     sys.stdout, sys.stderr = TolerantStream(sys.stdout if first else None), TolerantStream(sys.stderr)
     try:
         main()
-    except (UsageError, OSError, MemoryError, RuntimeError) as error:
+    except Exception as error:
         line = _line_for(error)
-        if line is None:
+        if line is None and end is sys.exit:
             raise
-        if first:
-            said = f"{name}: {line}".replace("\n", "\\n")  # one line, whatever a name has in it
-            tqdm.write(said, file=sys.stderr)  # above a progress bar
-        sys.exit(2)
+        if line is None:
+            traceback.print_exc()
+            end(1)
+        if first or _joined():
+            said = f"{name if first else f'{name}, process {rank}'}: {line}"
+            tqdm.write(said.replace("\n", "\\n"), file=sys.stderr)  # one line, above a progress bar
+        end(2)
     except KeyboardInterrupt as interruption:
         print(f"\n{name}: interrupted", file=sys.stderr)
         sys.exit(128 + (interruption.args[0] if interruption.args else signal.SIGINT))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _joined() -> bool:
+    """Whether this process has joined others."""
+    distributed = sys.modules.get("torch.distributed")  # not imported here, where it would take seconds
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
+
+
+def _end_at_once(status: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _line_for(error: Exception) -> str | None:

@@ -22,7 +22,8 @@ from tests.processes import Processes, draw_no_metrics
 ROOT, CPU = Path(__file__).parent.parent, torch.device("cpu")
 RUNS = ["runs/self-teaching-001", "runs/masked-001"]  # of `trained_place`
 SHORT = [  # a training run of seconds, the same on a CPU with bfloat16 and without
-    *["--dataset", "faces", "--faces", "64", "--held-out", "32", "--device", "cpu", "--precision", "float32"],
+    *["--dataset", "faces", "--faces", "64", "--held-out", "32"],
+    *["--device", "cpu", "--precision", "float32", "--no-compile"],  # wherever there is a GPU, too
     *["--batch-size", "8", "--epochs", "2", "--log-every", "4", "--grid-every", "6", "--grid-images", "3"],
 ]
 SMALL = ["--image-size", "16", "--hidden-dim", "4", "--map-channels", "4", "--latent-dim", "8"]

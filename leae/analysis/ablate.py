@@ -185,8 +185,8 @@ def main(options: argparse.Namespace) -> None:
     planned = {(name, seed): wanted(name, seed, options) for name in options.only for seed in range(options.seeds)}
     missing = [key for key, constants in planned.items() if not is_finished(find_run(constants))]
     minutes = sum(minutes_of(planned[variant, seed], VARIANTS[variant][0]) for variant, seed in missing)
-    said = f"{minutes:,.0f} minutes on one core of a 2.5 GHz Xeon without bfloat16"
-    print(f"{len(planned)} runs, {len(missing)} of them to be trained, about {said}")
+    said = "" if device.type == "cuda" else f", about {minutes:,.0f} minutes on one core of a 2.5 GHz Xeon in float32"
+    print(f"{len(planned)} runs, {len(missing)} of them to be trained{said}")
     for variant, seed in missing:
         constants = planned[variant, seed]
         command = command_for(variant, constants, find_run(constants))

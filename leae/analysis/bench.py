@@ -3,12 +3,13 @@
     uv run -m leae bench                                every setting
     uv run -m leae bench --only cpu --steps 20          one setting, more steps
     uv run -m leae bench --compile                      without a GPU: compiled steps as well, a minute's wait for each
+    uv run -m leae bench --only gpu --profile           and the kernels that take the most time
 
 The settings are main.py's constants and the published ones. Columns: the median rate in images/s, and the range; what
 share that is of the rate of a large matrix product in the same precision (above 100 % on CPUs whose convolutions are
 the faster ones); how long the first step took, in which compiling happens (sooner where PyTorch's cache has what it
-needs); the most memory in use, on a GPU PyTorch's, on Linux else the process's; and how often the host waits for a GPU
-in a step.
+needs); the most memory in use, on a GPU PyTorch's, on Linux else the process's; how often the host waits for a GPU in a
+step; and how often it launches something there, a kernel or a CUDA graph.
 """
 
 import argparse
@@ -26,12 +27,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from leae.autoencoder import Autoencoder
-from leae.data.batches import Batches
+from leae.data.batches import STEPS_BEFORE_MOVING, Batches
 from leae.errors import require_whole
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
 from leae.randomness import generator
-from leae.training.device import autocast, compiled, device_name, find_device, has_bfloat16
+from leae.training.device import PRECISIONS, autocast, compiled, device_name, find_device, has_bfloat16
 from leae.training.settings import Parser, script_constants
 
 DATA_IMAGES = 4096  # random images that batches are cut from
@@ -46,7 +47,9 @@ SETTINGS = {
     "latent512": ("published, latent 512", True, {**PUBLISHED, "LATENT_DIM": 512}),
     "spatial": ("published, spatial latent 32", True, {**PUBLISHED, "LATENT": "spatial", "SPATIAL_DIM": 32}),
 }
-ROW = "  {:18}  {:>8}  {:>18}  {:>10}  {:>10}  {:>10}  {:>5}"  # of a setting's table
+ROW = "  {:18}  {:>8}  {:>16}  {:>10}  {:>10}  {:>9}  {:>5}  {:>8}"  # of a setting's table
+COSTLIEST = 25  # kernels that --profile prints
+LOG_EVERY = 10  # steps between two that the host waits for, as in the scripts
 
 
 class Training:
@@ -90,9 +93,10 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 def peak_memory(work: Callable[[], object], device: torch.device) -> str:
     """The most memory in use during a piece of work; empty where that is not known."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         work()
-        return f"{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
+        return f"{torch.cuda.max_memory_reserved(device) / 2**30:.2f} GiB"  # with what CUDA graphs keep
     if sys.platform != "linux":
         return ""
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
@@ -110,6 +114,21 @@ def host_waits(work: Callable[[], object]) -> int:
     return sum("called a synchronizing CUDA operation" in str(warning.message) for warning in caught)
 
 
+def profile(work: Callable[[], object], device: torch.device) -> tuple[int, list[tuple[float, int, str]]]:
+    """How often the host launches something on a GPU during a piece of work, and what the device spends its time on.
+
+    The latter are milliseconds, how often, and name of every kernel, of every operation on a CPU; the costliest first.
+    """
+    on_gpu = device.type == "cuda"
+    activities = [torch.profiler.ProfilerActivity.CPU, *[torch.profiler.ProfilerActivity.CUDA] * on_gpu]
+    with torch.profiler.profile(activities=activities) as profiler:
+        seconds_of(work, device)
+    events, time = profiler.key_averages(), "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    launches = sum(event.count for event in events if "launchkernel" in event.key.lower() or "GraphLaunch" in event.key)
+    costs = [(getattr(event, time) / 1e3, event.count, event.key) for event in events]
+    return launches, sorted((cost for cost in costs if cost[0] > 0), reverse=True)
+
+
 def matrix_product_rate(device: torch.device, precision: str) -> float:
     """The best rate in FLOP/s of a large square matrix product; a GPU computes float32 in TF32, as in a step."""
     size = 8192 if device.type == "cuda" else 2048
@@ -124,37 +143,54 @@ def flop_per_image(training: Training) -> float:
     return counter.get_total_flops() / training.batches.batch_size
 
 
-def time_steps(name: str, training: Training, steps: int, flop: float, rate: float) -> str:
-    """Time some steps: a row of the table.
+def time_steps(name: str, training: Training, steps: int, flop: float, rate: float, profiling: bool) -> list[str]:
+    """Time some steps: a row of the table and, if profiling, one for each of the costliest kernels.
 
     An image takes so many floating-point operations, and a matrix product makes so many of them in a second.
     """
     device, batch_size = training.device, training.batches.batch_size
-    first, memory = seconds_of(training.step, device), peak_memory(training.step, device)
-    waits = host_waits(training.step) if device.type == "cuda" else ""
-    seconds = [seconds_of(training.step, device) for _ in range(steps)]
+    on_gpu, waits, launches, costs = device.type == "cuda", "", "", []
+
+    def make_steps(count: int) -> None:
+        for _ in range(count):
+            training.step()
+
+    first = seconds_of(training.step, device)
+    # On a GPU meanwhile CUDA graphs are recorded, and the images move there.
+    memory = peak_memory(lambda: make_steps(STEPS_BEFORE_MOVING if on_gpu else 1), device)
+    together = min(steps, LOG_EVERY) if on_gpu else 1  # where the host runs ahead, between two rows of metrics.csv
+    seconds = [seconds_of(lambda: make_steps(together), device) / together for _ in range(steps // together)]
     median, slowest, fastest = (batch_size / some for some in (np.median(seconds), max(seconds), min(seconds)))
-    share = f"{flop * median / rate:.0%}"
-    return ROW.format(name, f"{median:.1f}", f"{slowest:.1f} to {fastest:.1f}", share, f"{first:.1f} s", memory, waits)
+    if on_gpu:
+        waits = host_waits(training.step)
+    if on_gpu or profiling:
+        launches, costs = profile(training.step, device)
+    rates = f"{median:.1f}", f"{slowest:.1f} to {fastest:.1f}", f"{flop * median / rate:.0%}"
+    row = ROW.format(name, *rates, f"{first:.1f} s", memory, waits, launches if on_gpu else "").rstrip()
+    return [row, *(f"    {ms:8.3f} ms  {count:5}×  {key[:80]}" for ms, count, key in costs[: COSTLIEST * profiling])]
 
 
-def time_setting(title: str, constants: dict, batches: Batches, steps: int, compiling: bool, rates: dict) -> None:
+def time_setting(
+    title: str, constants: dict, batches: Batches, steps: int, compiling: bool, profiling: bool, rates: dict
+) -> None:
     """Time the steps of a setting in each precision, and print a table; `rates` are those of matrix products."""
     size, batch_size = constants["IMAGE_SIZE"], batches.batch_size
     flop = flop_per_image(Training(constants, batches, "float32"))
     print(f"\n{title}: {size}×{size}, {batch_size} images a step, {flop / 1e9:.1f} GFLOP an image")
-    print(ROW.format("", "images/s", "range", "of product", "first step", "memory", "waits"))
+    print(ROW.format("", "images/s", "range", "of product", "first step", "memory", "waits", "launches"))
     for precision, fast in product(rates, (False, True) if compiling else (False,)):
         torch.compiler.reset()  # every program is compiled anew
         gc.collect()  # the one before: a compiled function is in a circle of references
         training, name = Training(constants, batches, precision, fast), f"{precision}, compiled" if fast else precision
-        print(time_steps(name, training, steps, flop, rates[precision]).rstrip())
+        print("\n".join(time_steps(name, training, steps, flop, rates[precision], profiling)), flush=True)
 
 
 def add_arguments(parser: Parser) -> None:
     parser.add_argument("--only", choices=SETTINGS, help="one of the settings instead of all")
     parser.add_argument("--steps", type=int, help="steps that are timed of each kind [10, on a GPU 50]")
     parser.add_argument("--compile", action="store_true", help="time compiled steps without a GPU, too")
+    parser.add_argument("--profile", action="store_true", help=f"print each step's {COSTLIEST} costliest kernels")
+    parser.add_argument("--precision", choices=PRECISIONS[1:], help="one precision instead of all")
     parser.add_argument("--device", default="auto", help="cuda, mps, cpu, or the first available [%(default)s]")
 
 
@@ -163,9 +199,8 @@ def main(options: argparse.Namespace) -> None:
     on_gpu = device.type == "cuda"
     steps = (50 if on_gpu else 10) if options.steps is None else options.steps
     require_whole(1, **{"--steps": steps})
-    rates = {"float32": matrix_product_rate(device, "float32")}
-    if has_bfloat16(device):
-        rates["bfloat16"] = matrix_product_rate(device, "bfloat16")
+    precisions = ["float32", *["bfloat16"] * has_bfloat16(device)] if options.precision is None else [options.precision]
+    rates = {precision: matrix_product_rate(device, precision) for precision in precisions}
     said = " and ".join(f"{rate / 1e12:.3g} TFLOP/s in {precision}" for precision, rate in rates.items())
     print(f"{device_name(device)}; torch {torch.__version__}\nmatrix product: {said}")
     for name in SETTINGS if options.only is None else [options.only]:
@@ -175,4 +210,4 @@ def main(options: argparse.Namespace) -> None:
         size = (DATA_IMAGES, constants["IMAGE_SIZE"], constants["IMAGE_SIZE"], 3)
         images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
         batches = Batches(images, batch_size, 0, device)
-        time_setting(title, constants, batches, steps, options.compile or on_gpu, rates)
+        time_setting(title, constants, batches, steps, options.compile or on_gpu, options.profile, rates)

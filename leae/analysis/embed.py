@@ -28,6 +28,7 @@ from leae.data.batches import CHUNK, Images, chunks_of, to_float
 from leae.data.sources import CELEBA_CROP, image_names, read_images
 from leae.errors import UsageError, require
 from leae.files import as_utf8, atomic_write, write_csv
+from leae.layers import float64_device
 from leae.training.device import find_device
 from leae.training.evaluation import evaluation_mode
 from leae.training.run import RUNS
@@ -46,7 +47,8 @@ def codes_and_errors(model: BaseAutoencoder, chunks: Iterable[Tensor], title: st
         for images in chunks:
             code = model.encode(images)
             codes.append(code.float().cpu())
-            errors.append((model.decode(code) - images).cpu().double().square().mean(dim=(1, 2, 3)))
+            difference = (model.decode(code) - images).to(float64_device(images.device), torch.float64)
+            errors.append(difference.square().mean(dim=(1, 2, 3)).cpu())
     return require_finite(torch.cat(codes), title), torch.cat(errors)
 
 

@@ -16,6 +16,8 @@ from leae.errors import UsageError, require
 from leae.randomness import generator
 
 CHUNK = 256  # images that a model is shown at a time, where it is not trained
+STEPS_BEFORE_MOVING = 5  # on a GPU: by then a step has all the memory that it needs, CUDA graphs included
+PIECE = 4096  # images that move to a GPU at a time
 
 
 class ImageFile:
@@ -74,7 +76,8 @@ def chunks_of(
     every process has its part of the chunks.
     """
     firsts = range(rank() * CHUNK, len(images), world_size() * CHUNK) if share else range(0, len(images), CHUNK)
-    for first in tqdm(firsts, title, leave=False, dynamic_ncols=True, disable=not title or len(firsts) == 1):
+    silent = not title or len(firsts) == 1 or rank() > 0
+    for first in tqdm(firsts, title, leave=False, dynamic_ncols=True, disable=silent):
         chunk = images[first : first + CHUNK]
         ready = isinstance(chunk, Tensor) and chunk.is_floating_point()
         yield first, chunk.to(device) if ready else to_float(chunk, device)
@@ -86,9 +89,9 @@ class Batches:
     Every epoch goes through all images once, in an order drawn from (seed, epoch); the last images that do not
     fill a batch are left out of that epoch. `batch_size` is that of all processes together; each cuts its own rows.
 
-    All images are kept on a GPU that has room for them. Otherwise batches are read from their file, for a GPU one step
-    ahead and by another thread. A `ValueError` if there are fewer images than one batch, or the processes cannot
-    share a batch evenly.
+    Batches are read from the images' file, for a GPU one step ahead and by another thread. After the first steps, all
+    images move to a GPU if they take at most half of the memory that is free there by then. A `ValueError` if there are
+    fewer images than one batch, or the processes cannot share a batch evenly.
     """
 
     def __init__(self, images: Images, batch_size: int, seed: int, device: torch.device):
@@ -97,14 +100,17 @@ class Batches:
         require(even, "batch_size", batch_size, f"a multiple of {world_size()}, the number of processes")
         self.batch_size, self.seed, self.device = batch_size, seed, device
         self.steps_per_epoch = len(images) // batch_size
-        resident = device.type == "cuda" and math.prod(images.shape) < torch.cuda.mem_get_info(device)[0] / 2
-        self.images = torch.from_numpy(np.asarray(images)).to(device) if resident else images
+        self.images = images
         self.epoch, self.order = None, None
-        self.ahead = ThreadPoolExecutor(1) if device.type == "cuda" and not resident else None
+        self.ahead = ThreadPoolExecutor(1) if device.type == "cuda" else None
         self.reading = {}  # step → what the other thread reads for it
+        self.calls = 0  # of `at`
 
     def at(self, step: int) -> Tensor:
         """The batch of a step, or this process's rows of it: float32 [n, C, S, S] in [0, 1] on the device."""
+        if self.ahead is not None and self.calls == STEPS_BEFORE_MOVING:
+            self._move_to_device()
+        self.calls += 1
         if self.ahead is None:
             return to_float(self.read(step), self.device)
         rows = self.reading.pop(step, None) or self.ahead.submit(self._read_pinned, step)
@@ -121,6 +127,17 @@ class Batches:
         size = self.batch_size // world_size()
         first = batch * self.batch_size + rank() * size
         return self.images[self.order[first : first + size]]
+
+    def _move_to_device(self) -> None:
+        """Keep all images on the GPU, if they fit."""
+        if math.prod(self.images.shape) > torch.cuda.mem_get_info(self.device)[0] / 2:
+            return
+        self.ahead.shutdown()  # once it has read what it reads
+        moved = torch.empty(self.images.shape, dtype=torch.uint8, device=self.device)
+        bar = {"leave": False, "dynamic_ncols": True, "disable": rank() > 0}
+        for first in tqdm(range(0, len(moved), PIECE), "moving images to the GPU", **bar):
+            moved[first : first + PIECE] = torch.tensor(np.asarray(self.images[first : first + PIECE]))
+        self.images, self.ahead, self.epoch = moved, None, None
 
     def _read_pinned(self, step: int) -> Tensor:
         """The same in memory that the GPU can copy by itself."""

@@ -23,16 +23,18 @@ def find_device(name: str) -> torch.device:
     if name == "auto":  # an Apple GPU trains with the constants of a CPU, in float32
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(1, device=name).item()  # fails on devices that are not there, or hold no numbers
-    except (RuntimeError, AssertionError, ImportError) as error:  # PyTorch built without CUDA asserts
-        raise UsageError(f"PyTorch cannot use the device {name!r} here; choose another, such as cpu") from error
-    device = torch.device(name)
-    if device.type == "cuda":
-        if world_size() > 1:
+        device = torch.device(name)
+        if device.type == "cuda" and world_size() > 1:  # first of all: what is allocated before is on GPU 0
             processes, count = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
             require(processes <= count, "--nproc-per-node", processes, f"at most {count}, the GPUs here")
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(device)
+        torch.empty(1, device=device).item()  # fails on devices that are not there, or hold no numbers
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError, ImportError) as error:  # PyTorch built without CUDA asserts
+        raise UsageError(f"PyTorch cannot use the device {name!r} here; choose another, such as cpu") from error
+    if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32: 10 bits of mantissa, summed in float32
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True  # the shapes of a step never change
@@ -54,18 +56,24 @@ def keep_freed_memory() -> None:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16: a GPU, or a CPU with AVX512-BF16 or AMX."""
+    """Whether a device computes in bfloat16: a GPU since NVIDIA's Ampere, or a CPU with AVX512-BF16 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch before 2.13 cannot tell
-    return device.type == "cuda" or bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return device.type == "cpu" and bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def precision_on(device: torch.device, precision: str) -> str:
+    """What one of `PRECISIONS` means: "auto" is bfloat16 where the device computes in it, else float32."""
+    return precision if precision != "auto" else "bfloat16" if has_bfloat16(device) else "float32"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """What the convolutions and linear layers of a step are computed in: "auto" is bfloat16 where the device has it.
+    """What the convolutions and linear layers of a step are computed in, one of `PRECISIONS`.
 
     Their results are turned into float32 before the batch norm, SIGReg and the losses, which are computed in it.
     """
-    coarse = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=coarse)
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision_on(device, precision) == "bfloat16")
 
 
 def compiled(function: Callable, device: torch.device) -> Callable:

@@ -72,14 +72,19 @@ Views = MaskedViews | NoisyViews
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode and without gradients; afterwards it is in the mode it was in."""
-    training = model.training
+    """The model in evaluation mode and without gradients; afterwards it is in the mode it was in.
+
+    cuDNN does not look for the fastest algorithms meanwhile: for chunks of many sizes that takes longer than it saves.
+    """
+    training, benchmark = model.training, torch.backends.cudnn.benchmark
     model.eval()
+    torch.backends.cudnn.benchmark = False
     try:
         with torch.no_grad():
             yield
     finally:
         model.train(training)
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def reconstruct(model: nn.Module, images: Tensor) -> Tensor:
@@ -110,8 +115,9 @@ def sample_rows(model: BaseAutoencoder, columns: int, seed: int, device: torch.d
 
 def mean_image(images: Images) -> Tensor:
     """The mean of images uint8 [N, S, S, C]: float [C, S, S] in [0, 1]."""
-    parts = (np.asarray(images[first : first + 4096]) for first in range(0, len(images), 4096))
-    total = sum(part.sum(axis=0, dtype=np.float64) for part in parts)
+    firsts = range(0, len(images), 4096)
+    bar = tqdm(firsts, "mean image", leave=False, dynamic_ncols=True, disable=len(firsts) == 1 or rank() > 0)
+    total = sum(np.asarray(images[first : first + 4096]).sum(axis=0, dtype=np.float64) for first in bar)
     return torch.from_numpy(total / len(images)).permute(2, 0, 1).float() / 255
 
 
@@ -171,7 +177,7 @@ class Evaluation:
 
         Processes that share a run share the images.
         """
-        chunks = chunks_of(self.held_out, self.device, share=True)
+        chunks = chunks_of(self.held_out, self.device, "evaluating", share=True)
         total = sum(psnr(answer(chunk, first), chunk).sum().item() for first, chunk in chunks)
         total = torch.tensor(total, dtype=torch.float64, device=float64_device(self.device))
         return all_reduce_sum(total).item() / len(self.held_out)

@@ -33,7 +33,7 @@ from leae.distributed import rank
 from leae.errors import UsageError, first_line, require
 from leae.files import write_csv, write_json
 from leae.judge import Judge
-from leae.training.device import device_name
+from leae.training.device import device_name, precision_on
 from leae.training.pictures import draw_grid, draw_metrics, save_picture
 
 RUNS = Path("runs")
@@ -117,13 +117,14 @@ class Run:
 
         Raises what `restore` does.
         """
-        device, self.milestones = device_name(next(model.parameters()).device), milestones(total_steps)
+        at, self.milestones = next(model.parameters()).device, milestones(total_steps)
+        device, precision = device_name(at), precision_on(at, self.settings["PRECISION"])
         if not self.folder:
             self._create(dataset, total_steps, device)
         start = self.restore(model, optimizer, judge)
         train, held_out = len(dataset.images["train"]), len(dataset.images[dataset.validation_split])
         held_out, size = min(held_out, self.settings["HELD_OUT"]), model.image_shape[-1]
-        print(f"device: {device}")
+        print(f"device: {device}, {precision}")
         title = f"{dataset.title}, {dataset.label_count}" if dataset.class_names else dataset.title
         print(f"data: {title}, {train:,} images to train on, {held_out:,} held out, {size}×{size} pixels")
         print(f"model: a code of {model.latent_size:,} numbers an image, {model.compression:.0f}× compression")

@@ -89,18 +89,26 @@ def test_images_in_a_file_are_those_of_the_array_and_one_that_becomes_shorter_is
 
 
 def test_batches_that_are_read_ahead_are_the_same_and_read_once(monkeypatch):
-    """As for a GPU without room for the array, on a machine without one."""
+    """As for a GPU without room for the array, and for one with room from the sixth step on, on a machine without."""
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda rows: pinned.append(rows) or rows)
-    for steps, reads in ((range(9), 10), ([5, 2, 3], 5)):  # the next one, too
-        ahead = Batches(numbered(24), 6, 0, CPU)
-        with ThreadPoolExecutor(1) as ahead.ahead:
+    images = numbered(24)
+    for steps, reads, room in ((range(9), 10, 1), ([5, 2, 3], 5, 1), (range(9), 6, 2)):  # the next one, too
+        monkeypatch.setattr("torch.cuda.mem_get_info", lambda device, room=room: (room * images.nbytes, 2**40))
+        ahead = Batches(images, 6, 0, CPU)
+        with ThreadPoolExecutor(1) as reader:
+            ahead.ahead = reader
             assert seen(ahead, steps) == seen(Batches(numbered(24), 6, 0, CPU), steps)
         assert len(pinned) == reads
+        assert isinstance(ahead.images, torch.Tensor) == (room == 2)
         pinned.clear()
 
 
 @pytest.mark.gpu
-def test_batches_on_a_gpu_are_those_of_the_cpu():
+@pytest.mark.parametrize("room", [True, False])
+def test_batches_on_a_gpu_are_those_of_the_cpu(monkeypatch, room):
+    if not room:
+        monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (0, 2**40))
     gpu, cpu = (Batches(numbered(24), 5, 0, torch.device(name)) for name in ("cuda", "cpu"))
     assert all(torch.equal(gpu.at(step).cpu(), cpu.at(step)) for step in range(10))
+    assert isinstance(gpu.images, torch.Tensor) == room

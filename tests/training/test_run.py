@@ -15,6 +15,7 @@ from tests.test_checkpoints import make_training
 DATA = {"name": "faces", "title": "rendered faces", "identity": "abc"}
 DATASET = SimpleNamespace(**DATA, images={"train": range(8), "test": range(4)}, validation_split="test", class_names=())
 SETTINGS = {"EPOCHS": 3, "CROP_RATIOS": (0.15, 1.0), "DATASET": "auto", "BATCH_SIZE": 8, "HELD_OUT": 4}
+SETTINGS |= {"PRECISION": "float32", "COMPILE": False}
 
 
 def make_run(**settings):

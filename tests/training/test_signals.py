@@ -38,6 +38,31 @@ def test_a_signal_saves_a_run_and_names_the_command_that_goes_on(processes, work
     assert steps[:goal] == list(range(1, goal + 1))
 
 
+ALONE = """
+import torch
+from leae.distributed import barrier, init_processes, rank
+from leae.errors import UsageError, run_command
+
+def main():
+    init_processes(torch.device("cpu"))
+    if rank() == {rank}:
+        raise {error}("its disk is full")
+    barrier()
+
+run_command(main, "main.py")
+"""
+
+
+@pytest.mark.parametrize(("rank", "error"), [(0, "UsageError"), (1, "UsageError"), (1, "KeyError")])
+def test_a_process_that_fails_alone_says_why_and_the_others_end(workplace, rank, error):
+    (workplace / "alone.py").write_text(ALONE.format(rank=rank, error=error))
+    process = torchrun(workplace, "alone.py")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    says = {"UsageError": "^main.py" + rank * ", process 1" + ": ", "KeyError": "^KeyError: '"}[error]
+    assert len(re.findall(f"{says}its disk is full", errors, re.MULTILINE)) == 1
+
+
 def test_processes_that_share_a_run_leave_it_after_the_same_step_and_one_alone_goes_on_with_it(workplace, monkeypatch):
     options = [*LONG, "--log-every", "2", "--max-steps", "40"]
     process = torchrun(workplace, str(ROOT / "main.py"), *options)
