@@ -5,7 +5,6 @@ import json
 import re
 from pathlib import Path
 
-import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -18,7 +17,6 @@ from sklearn.preprocessing import StandardScaler
 from leae.analysis import latents, probes
 from leae.analysis.ablate import draw, table
 from leae.analysis.measure import Measured
-from leae.analysis.page import build_page
 from leae.analysis.player import SLIDERS, Player
 from leae.analysis.table import Column, summary_of
 from leae.analysis.trained import open_runs
@@ -130,6 +128,7 @@ def test_a_splits_codes_come_with_its_classes(trained, monkeypatch):
 def test_directions_are_those_from_all_other_classes_to_one_and_the_page_has_a_slider_for_the_best(
     trained, monkeypatch
 ):
+    gr, page = pytest.importorskip("gradio"), pytest.importorskip("leae.analysis.page")
     [run] = open_runs([RUN], "100", CPU)
     player = Player(run, run.open_data(), 0, CPU)
     drawn = latents.draw_training(player.dataset)
@@ -139,7 +138,7 @@ def test_directions_are_those_from_all_other_classes_to_one_and_the_page_has_a_s
         expected = player.training[of].mean(dim=0) - player.training[~of].mean(dim=0)
         torch.testing.assert_close(direction, expected)
     assert set(best := list(latents.separations(player))) == set("0123456789")
-    blocks = build_page([player]).blocks.values()
+    blocks = page.build_page([player]).blocks.values()
     assert [block.label for block in blocks if isinstance(block, gr.Slider)][1:-1] == best[:SLIDERS]
     assert [block.label for block in blocks if isinstance(block, gr.Tab)] == ["Mask", "Morph", "Classes", "Samples"]
     run_leae(monkeypatch, "latents", RUN, "--attribute", "7", "--map", "pca", "--images", "4", "--device", "cpu")

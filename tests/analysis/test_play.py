@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from leae.analysis.page import GALLERY, enlarge, painted_mask, serve
 from leae.analysis.player import SAMPLES, SLIDERS, Player
 from leae.autoencoder import Autoencoder
 from leae.data.batches import to_float
@@ -24,6 +23,8 @@ from leae.errors import UsageError
 from tests.analysis.test_latents import data_for, space_of
 from tests.conftest import assert_one_line, write_image
 from tests.data.test_images import claiming
+
+app = pytest.importorskip("leae.analysis.page", reason="the page needs gradio")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -45,7 +46,7 @@ def players():
 
 @pytest.fixture(scope="module")
 def address(players):
-    with serve(players, "127.0.0.1", free_port()) as address:
+    with app.serve(players, "127.0.0.1", free_port()) as address:
         yield address
 
 
@@ -77,7 +78,7 @@ def pixels_at(page, number: int) -> np.ndarray:
 
 def assert_shows(page, number: int, images: torch.Tensor, least: int = 384) -> None:
     """Wait for a picture to show these images, to a rounding."""
-    expected, end = enlarge(images, least).astype(int), time.monotonic() + 30
+    expected, end = app.enlarge(images, least).astype(int), time.monotonic() + 30
     while time.monotonic() < end:
         shown = pixels_at(page, number).astype(int)
         if shown.shape == expected.shape and abs(shown - expected).max() <= 1:
@@ -99,7 +100,7 @@ def paint_everything(page) -> None:
 @in_a_browser
 def test_painting_morphing_attributes_brushed_codes_and_samples(page, players):
     space = players[0]
-    shown = space.order[:GALLERY].sort().values
+    shown = space.order[: app.GALLERY].sort().values
     first, second = space.images(shown[:1]), space.images(shown[-1:])
     assert page.get_by_role("tab").all_inner_texts() == ["Mask", "Morph", "Attributes", "Brush codes", "Samples"]
     for number, player in enumerate(players):
@@ -124,7 +125,7 @@ def test_painting_morphing_attributes_brushed_codes_and_samples(page, players):
         assert_shows(page, 2 + 2 * number, player.decode(line[:1]))
         strip = pixels_at(page, 3 + 2 * number)
         assert strip.shape == (64, 9 * 64, 3)
-        assert abs(strip[:, 256:320].astype(int) - enlarge(player.decode(line[2:3]), 64)).max() <= 1
+        assert abs(strip[:, 256:320].astype(int) - app.enlarge(player.decode(line[2:3]), 64)).max() <= 1
 
     page.get_by_role("tab", name="Attributes").click()
     page.locator("input[type=range]:visible").first.fill("2")
@@ -168,7 +169,7 @@ def test_photographs_of_ones_own_are_cut_and_other_files_are_a_line(page, player
     assert_shows(page, 1, own, 96)
     page.get_by_text("A", exact=True).first.click()
     page.locator(".pictures button.thumbnail-item").nth(3).click()
-    chosen = players[0].images(players[0].order[:GALLERY].sort().values[3:4])
+    chosen = players[0].images(players[0].order[: app.GALLERY].sort().values[3:4])
     assert_shows(page, 0, chosen, 96)
     assert_shows(page, 2, players[0].decode(players[0].encode(chosen)))
 
@@ -199,7 +200,7 @@ def test_a_port_in_use_and_a_missing_extra_are_one_line(players, workplace, monk
         port = taken.getsockname()[1]
         with (
             pytest.raises(UsageError, match=f"port {port} .*--port"),
-            serve(players, "127.0.0.1", port),
+            app.serve(players, "127.0.0.1", port),
         ):
             pass
     monkeypatch.setattr("leae.analysis.play.find_spec", lambda name: None)
@@ -212,6 +213,6 @@ def test_without_attributes_sliders_are_principal_components_and_forged_paint_is
     expected = (vectors * values.sqrt()).T.flip(0)[:SLIDERS]
     signs = (directions * expected).sum(dim=1, keepdim=True).sign()
     torch.testing.assert_close(directions * signs, expected, rtol=1e-3, atol=1e-4)
-    assert painted_mask("1" * 256, 16).all()
+    assert app.painted_mask("1" * 256, 16).all()
     for forged in ("", "1", "x" * 256, "[object Object]" * 99, "1" * 255):
-        assert not painted_mask(forged, 16).all()
+        assert not app.painted_mask(forged, 16).all()
