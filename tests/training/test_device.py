@@ -1,6 +1,7 @@
 """Finding the device to train on, and compiling for it."""
 
 import copy
+import os
 import re
 from functools import partial
 
@@ -12,7 +13,7 @@ from leae.errors import UsageError
 from leae.judge import Judge
 from leae.layers import float64_device
 from leae.objective import SelfTeachingObjective
-from leae.training.device import compiled, find_device
+from leae.training.device import compiled, find_device, precision_on
 from tests.conftest import CPU
 
 
@@ -20,6 +21,32 @@ from tests.conftest import CPU
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
     with pytest.raises(UsageError, match=repr(name)):
         find_device(name)
+
+
+def test_a_process_turns_to_its_own_gpu_before_it_allocates_and_memory_that_ran_out_is_called_that(monkeypatch):
+    done = []
+
+    def allocate(*size, device):
+        done.append(device)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    environment = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}
+    monkeypatch.setattr("os.environ", os.environ | environment)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: done.append("set"))
+    monkeypatch.setattr(torch, "empty", allocate)
+    with pytest.raises(torch.OutOfMemoryError):
+        find_device("cuda")
+    assert done == ["set", torch.device("cuda", 1)]
+
+
+@pytest.mark.parametrize(("supported", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_bfloat16_where_a_gpu_computes_in_it_and_not_where_it_only_emulates(monkeypatch, supported, expected):
+    monkeypatch.setattr(
+        "torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation or supported
+    )
+    assert precision_on(torch.device("cuda"), "auto") == expected
+    assert precision_on(torch.device("cuda"), "float32") == "float32"
 
 
 def test_on_an_apple_gpu_float64_is_the_cpus():
