@@ -126,9 +126,9 @@ def main() -> None:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.zero_grad()
-            draws = objective.draw(judge, images, generator(SEED, "step", step, device))
+            draws = objective.draw(judge, images, generator(SEED, "step", step, device), step)
             with autocast(device, PRECISION):
-                terms = compute_terms(judge, images, draws, step)
+                terms = compute_terms(judge, images, draws)
             terms["loss"].backward()
             optimizer.step()
             judge.update(model.encoder)

@@ -40,7 +40,7 @@ class Draws(NamedTuple):
     """What is random in a step. Corners, int64 [n, 2], are row and column of the top left pixels of n squares."""
 
     masks: list[Tensor]  # the corners that the masked view hides; none without a masked view
-    crops: dict[float, Tensor]  # by crop ratio: the corners of each image's box; none where it is the whole image
+    crops: dict[float, Tensor | None]  # by crop ratio: the corners of each image's box; None for the whole image
     directions: list[Tensor]  # [D, DIRECTIONS] of SIGReg for each view's codes
 
 
@@ -72,36 +72,36 @@ class SelfTeachingObjective:
         self, model: nn.Module, judge: Judge, x: Tensor, generator: torch.Generator, step: int = 0
     ) -> dict[str, Tensor]:
         """The loss of one batch and every term of it by name: `terms` of what the generator draws."""
-        return self.terms(model, judge, x, self.draw(judge, x, generator), step)
+        return self.terms(model, judge, x, self.draw(judge, x, generator, step))
 
-    def draw(self, judge: Judge, x: Tensor, generator: torch.Generator) -> Draws:
+    def draw(self, judge: Judge, x: Tensor, generator: torch.Generator, step: int = 0) -> Draws:
         """What is random in the step of a batch, drawn by a generator on its device.
 
-        A mask that hides no pixel of images of this size, or a crop below 2×2 pixels, is a ValueError.
+        `step` optimizer steps came before: for schedules. A mask that hides no pixel of images of this size, or a crop
+        below 2×2 pixels, is a ValueError.
         """
+        crop_ratios = self.crop_ratios  # a schedule goes here: `self.crop_ratios if step < 10_000 else (1.0,)`, say
         size, rows = x.shape[-1], OBJECTIVES[self.kind]
 
         def boxes(count: int, side: int) -> Tensor:
             return local_rows(draw_boxes(count * world_size(), side, size, generator))
 
         masks = [boxes(len(x[part]), mask_side(size, self.mask_ratio)) for part in rows[1:]]
-        sides = {ratio: crop_side(size, ratio) for ratio in self.crop_ratios}
-        crops = {ratio: boxes(len(x), side) for ratio, side in sides.items() if side < size}
+        sides = {ratio: crop_side(size, ratio) for ratio in crop_ratios}
+        crops = {ratio: boxes(len(x), side) if side < size else None for ratio, side in sides.items()}
         dim = judge.encoder.norm.num_features
         return Draws(masks, crops, [draw_directions(dim, generator, x.dtype) for _ in rows])
 
-    def terms(self, model: nn.Module, judge: Judge, x: Tensor, draws: Draws, step: int = 0) -> dict[str, Tensor]:
+    def terms(self, model: nn.Module, judge: Judge, x: Tensor, draws: Draws) -> dict[str, Tensor]:
         """The loss of one batch, or of this process's rows of it, and every term of it by name.
 
         The model is E and D: its `encode` maps images [n, C, S, S] to codes [n, D] or [n, D, H, W], normalised by the
         statistics of this batch, its `decode` maps codes to images in [0, 1]. The judge is T. `x` are images, float
-        [N, C, S, S] in [0, 1], at least two of each view, `draws` theirs. `step` optimizer steps came before: for
-        schedules.
+        [N, C, S, S] in [0, 1], at least two of each view, `draws` theirs.
 
         Scalars come back by name: "loss" to take the gradient of, its two parts "latent" and "sigreg" (λ included), and
         the terms that "latent" is the mean of: "consistency" (symmetric), "clean_crop_0.15", "masked_crop_0.15".
         """
-        crop_ratios = self.crop_ratios  # a schedule goes here: `self.crop_ratios if step < 10_000 else (1.0,)`, say
         symmetric, rows, size = self.kind == "symmetric", OBJECTIVES[self.kind], x.shape[-1]
         hidden = mask_side(size, self.mask_ratio)
         masked = [fill_squares(x[part], mask, hidden) for part, mask in zip(rows[1:], draws.masks, strict=True)]
@@ -111,20 +111,19 @@ class SelfTeachingObjective:
 
         # What the judge sees of x and of its reconstructions at each crop ratio; consistency wants the whole image.
         judged = {}
-        for ratio in dict.fromkeys((WHOLE, *crop_ratios) if symmetric else crop_ratios):
-            if ratio in draws.crops:
-                corners, side = draws.crops[ratio], crop_side(size, ratio)
+        for ratio in dict.fromkeys((WHOLE, *draws.crops) if symmetric else draws.crops):
+            real, shown, corners = x, reconstructions, draws.crops.get(ratio)
+            if corners is not None:
+                side = crop_side(size, ratio)
                 real = crop_and_resize(x, corners, side)
                 shown = [crop_and_resize(r, corners[part], side) for r, part in zip(reconstructions, rows, strict=True)]
-            else:
-                real, shown = x, reconstructions
             judged[ratio] = judge(real, *shown, ratio=ratio)
 
         terms = {}
         if symmetric:
             _, (t_clean, t_masked) = judged[WHOLE]
             terms["consistency"] = F.mse_loss(t_clean, t_masked)
-        for ratio in (ratio for ratio in judged if ratio in crop_ratios):
+        for ratio in (ratio for ratio in judged if ratio in draws.crops):
             target, codes = judged[ratio]
             for view, part, code in zip(("clean", "masked"), rows, codes, strict=False):  # or the clean one alone
                 terms[f"{view}_crop_{ratio}"] = F.mse_loss(code, target[part])

@@ -71,9 +71,9 @@ class Training:
     def step(self) -> None:
         images = self.batches.at(self.steps)
         self.optimizer.zero_grad()
-        draws = self.objective.draw(self.judge, images, generator(0, "step", self.steps, self.device))
+        draws = self.objective.draw(self.judge, images, generator(0, "step", self.steps, self.device), self.steps)
         with autocast(self.device, self.precision):
-            terms = self.compute_terms(self.model, self.judge, images, draws, self.steps)
+            terms = self.compute_terms(self.model, self.judge, images, draws)
         self.steps += 1
         terms["loss"].backward()
         self.optimizer.step()

@@ -67,9 +67,9 @@ def test_a_function_is_compiled_once_and_whole_for_all_steps(monkeypatch):
     terms = compiled(objective.terms, CPU)
     for step in range(4):
         images = torch.rand(8, 3, 16, 16)
-        draws = objective.draw(judge, images, torch.Generator().manual_seed(step))
-        plain = objective.terms(model, copy.deepcopy(judge), images, draws, step)
-        torch.testing.assert_close(terms(model, judge, images, draws, step), plain)
+        draws = objective.draw(judge, images, torch.Generator().manual_seed(step), step)
+        plain = objective.terms(model, copy.deepcopy(judge), images, draws)
+        torch.testing.assert_close(terms(model, judge, images, draws), plain)
     assert len(graphs) == 1
 
 
