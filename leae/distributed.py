@@ -7,12 +7,12 @@ it, so a step does not depend on how many processes share it. In a single proces
 
 import atexit
 import os
+import warnings
 from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -45,9 +45,23 @@ def local_rows(rows: Tensor) -> Tensor:
     return rows.chunk(world_size())[rank()]
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes. Each has it in its own loss, so that its gradient is the sum of all gradients."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return _Sum.apply(gradient)
+
+
 def all_reduce_sum(values: Tensor) -> Tensor:
     """The sum of a tensor over all processes, with gradients through it."""
-    return all_reduce(values) if world_size() > 1 else values
+    return _Sum.apply(values) if world_size() > 1 else values
 
 
 def all_reduce_mean(values: Tensor) -> Tensor:
@@ -72,5 +86,8 @@ def data_parallel(function: Callable, model: nn.Module) -> Callable:
     The model is the same in all; the losses that the function computes are those of a process's rows.
     """
     call = FunctionOf(function, model)
-    # The buffers are equal, as all processes compute them from the statistics of the global batch.
-    return DistributedDataParallel(call, broadcast_buffers=False) if world_size() > 1 else call
+    if world_size() == 1:
+        return call
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # the option's name changes in PyTorch 2.15
+        # The buffers are equal, as all processes compute them from the statistics of the global batch.
+        return DistributedDataParallel(call, broadcast_buffers=False)

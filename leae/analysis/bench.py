@@ -123,11 +123,11 @@ def profile(work: Callable[[], object], device: torch.device) -> tuple[int, list
     activities = [torch.profiler.ProfilerActivity.CPU, *[torch.profiler.ProfilerActivity.CUDA] * on_gpu]
     with torch.profiler.profile(activities=activities) as profiler:
         seconds_of(work, device)
-    events, time = profiler.key_averages(), "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    events, spent = profiler.key_averages(), "self_device_time_total" if on_gpu else "self_cpu_time_total"
     launches = sum(event.count for event in events if "launchkernel" in event.key.lower() or "GraphLaunch" in event.key)
     of_device = torch.autograd.DeviceType.CUDA if on_gpu else torch.autograd.DeviceType.CPU
     counted = [event for event in events if event.device_type == of_device and not event.is_user_annotation]
-    return launches, sorted(((getattr(event, time) / 1e3, event.count, event.key) for event in counted), reverse=True)
+    return launches, sorted(((getattr(event, spent) / 1e3, event.count, event.key) for event in counted), reverse=True)
 
 
 def matrix_product_rate(device: torch.device, precision: str) -> float:

@@ -73,6 +73,7 @@ def test_processes_that_share_a_run_leave_it_after_the_same_step_and_one_alone_g
     found = re.search(r"after step (\d+) .*: uv run torchrun --nproc-per-node 2 ", said)
     assert found, errors
     assert said.count("stopped after") == 1  # one process speaks, and writes
+    assert "Warning" not in errors
     assert step_of(shared) == int(found[1])
     assert step_of(shared) % 2 == 0
 
