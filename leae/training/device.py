@@ -80,8 +80,8 @@ def compiled(function: Callable, device: torch.device) -> Callable:
     """A function of tensors and modules, compiled at its first call; on a GPU, CUDA graphs replay it and its backward.
 
     A step is about a thousand kernels, which a processor launches more slowly than a GPU runs them; a graph is one
-    launch. Where PyTorch's compiler fails at the first call (no Triton, no C++ compiler), the function itself is called,
-    which is said; the backward is compiled after it, and what fails there is raised.
+    launch. Where the compiler fails at the first call (no Triton, no C++ compiler), the function itself is called,
+    which is said. The backward is compiled after that call; a failure there is raised.
     """
     best = None  # known after the first call
 
