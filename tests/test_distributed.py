@@ -62,10 +62,21 @@ def train(case):
     return steps
 
 
+def compiled_pieces():
+    """Into how many graphs PyTorch's compiler takes a step."""
+    graphs = []
+    model = Autoencoder(SIZE, 3, hidden_dim=4, latent_dim=8, map_channels=8)
+    judge, objective, images = Judge(model.encoder), SelfTeachingObjective(), torch.rand(4, 3, SIZE, SIZE)
+    draws = objective.draw(judge, images, torch.Generator())
+    compiled = torch.compile(objective.terms, backend=lambda graph, inputs: graphs.append(graph) or graph)
+    data_parallel(compiled, model)(judge, images, draws)["loss"].backward()
+    return len(graphs)
+
+
 def main():
     """What each of the processes does that the test starts."""
     init_processes(torch.device("cpu"))
-    torch.save({case: train(case) for case in CASES}, "computed.pt")
+    torch.save({case: train(case) for case in CASES} | {"compiled": compiled_pieces()}, "computed.pt")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +101,10 @@ def test_two_processes_train_as_one_does(two_processes, case):
         means = {name: (ours[name] + theirs[name]) / 2 for name in terms}  # each has the terms of its rows
         torch.testing.assert_close(means, terms)
         torch.testing.assert_close([one, other], [model, model], rtol=1e-7, atol=1e-10)
+
+
+def test_the_step_of_processes_is_compiled_whole(two_processes):
+    assert [results["compiled"] for results in two_processes] == [1, 1]
 
 
 if __name__ == "__main__":
