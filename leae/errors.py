@@ -97,8 +97,8 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
     130, 143 and 129, unless a training loop holds them back (`leae.training.loop.StopSignal`). Any other exception is a
     bug and keeps its traceback.
 
-    Of several processes that share a run, only the first one prints, until they have joined: then a process may fail
-    alone, and says why. It ends at once, without the clean-up that would wait for the others; torchrun ends those.
+    Of several processes that share a run, only the first one prints; but each says why it fails, as it may be the only
+    one. It ends at once, without the clean-up that would wait for the others; torchrun ends those.
     """
     name = name or Path(sys.argv[0]).name
     rank = os.environ.get("RANK", "0")
@@ -114,9 +114,8 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
         if line is None:
             traceback.print_exc()
             end(1)
-        if first or _joined():
-            said = f"{name if first else f'{name}, process {rank}'}: {line}"
-            tqdm.write(said.replace("\n", "\\n"), file=sys.stderr)  # one line, above a progress bar
+        said = f"{name if first else f'{name}, process {rank}'}: {line}"
+        tqdm.write(said.replace("\n", "\\n"), file=sys.stderr)  # one line, above a progress bar
         end(2)
     except KeyboardInterrupt as interruption:
         print(f"\n{name}: interrupted", file=sys.stderr)
@@ -124,12 +123,6 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _joined() -> bool:
-    """Whether this process has joined others."""
-    distributed = sys.modules.get("torch.distributed")  # not imported here, where it would take seconds
-    return distributed is not None and distributed.is_available() and distributed.is_initialized()
 
 
 def _end_at_once(status: int) -> NoReturn:

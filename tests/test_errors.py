@@ -2,7 +2,9 @@
 
 import errno
 import io
+import os
 import re
+import sys
 
 import pytest
 from tqdm import tqdm
@@ -38,6 +40,16 @@ def test_a_mistake_is_one_line_and_status_2(monkeypatch, capsys, error, says):
 def test_a_bug_keeps_its_traceback(error):
     with pytest.raises(type(error)):
         run_command(fail_with(error))
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_each_says_its_mistake_and_ends_without_waiting_for_the_others(monkeypatch, capsys, rank):
+    monkeypatch.setattr("os.environ", os.environ | {"RANK": rank, "WORLD_SIZE": "2"})
+    monkeypatch.setattr("os._exit", sys.exit)
+    with pytest.raises(SystemExit) as stop:
+        run_command(fail_with(UsageError("no such GPU")), "main.py")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == {"0": "main.py: no such GPU\n", "1": "main.py, process 1: no such GPU\n"}[rank]
 
 
 class FullDisk(io.StringIO):
