@@ -6,7 +6,7 @@ of classes; `held_out`, float [M, D], are other images' codes, whose labels only
 """
 
 from functools import partial
-from warnings import catch_warnings
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -85,7 +85,8 @@ def linear_classes(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray) 
     for label in present:
         judged[np.flatnonzero(labels == label)[every - 1 :: every]] = True
     probe, strength = partial(LogisticRegression, max_iter=1000), 1.0  # which stays where no class has five images
-    with catch_warnings(action="ignore", category=UserWarning):  # that so many classes might be a regression's values
+    with catch_warnings():
+        filterwarnings("ignore", "The number of unique classes is greater than 50%")  # few labels of many classes
         if judged.any():
             fits = [probe(C=each).fit(codes[~judged], labels[~judged]) for each in CLASS_STRENGTHS]
             strength = CLASS_STRENGTHS[np.argmax([fit.score(codes[judged], labels[judged]) for fit in fits])]
@@ -93,9 +94,9 @@ def linear_classes(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray) 
 
 
 def neighbour_classes(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """The classes of held-out codes, int [M], by the majority of the VOTERS nearest codes, by cosine."""
-    voters = min(VOTERS, len(codes))
-    return KNeighborsClassifier(voters, metric="cosine").fit(codes, labels).predict(held_out)
+    """The classes of held-out codes, int [M], by the majority of the VOTERS nearest standardised codes, by cosine."""
+    scaler, search = StandardScaler().fit(codes), KNeighborsClassifier(min(VOTERS, len(codes)), metric="cosine")
+    return search.fit(scaler.transform(codes), labels).predict(scaler.transform(held_out))
 
 
 def resample_weights(count: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -89,6 +90,7 @@ def compiled(function: Callable, device: torch.device) -> Callable:
         nonlocal best
         if best is None:
             graphs = device.type == "cuda" and world_size() == 1  # they would take in the processes' communication
+            warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex")  # SIGReg's
             best = torch.compile(function, mode="reduce-overhead" if graphs else None)
             try:
                 return best(*arguments)

@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, recall_score
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from leae.analysis import latents, probes
@@ -64,12 +65,14 @@ def test_few_labels_of_any_kind_are_enough_for_a_guess_that_was_among_them(label
         assert np.isin(classes_by(codes, labels, codes), labels).all()
 
 
-def test_neighbours_vote_by_cosine():
+def test_neighbours_of_standardised_codes_vote_by_cosine():
     (codes, labels), (held_out, _) = planted(200, 0), planted(50, 1)
+    expected = probes.neighbour_classes(codes, labels, held_out).tolist()
+    assert probes.neighbour_classes(5 * codes + 3, labels, 5 * held_out + 3).tolist() == expected
+    held_out, codes = ((part - codes.mean(axis=0)) / codes.std(axis=0) for part in (held_out, codes))
     cosine = held_out @ codes.T / np.linalg.norm(codes, axis=1)  # the held-out code's own length changes no order
     nearest = labels[(-cosine).argsort(axis=1)[:, :20]]
-    expected = [np.bincount(row, minlength=4).argmax() for row in nearest]
-    assert probes.neighbour_classes(codes, labels, held_out).tolist() == expected
+    assert [np.bincount(row, minlength=4).argmax() for row in nearest] == expected
 
 
 def test_accuracy_is_scikit_learns_under_the_bootstraps_weights():
@@ -95,7 +98,9 @@ def test_what_evaluate_prints_of_digits_is_what_scikit_learn_finds_in_the_codes_
     guesses = {
         ("top-1, clean", "linear"): expected_classes(codes, labels, held_out),
         ("top-1 by few labels, clean", "few"): expected_classes(codes[few], labels[few], held_out),
-        ("top-1 of neighbours, clean", "neighbours"): KNeighborsClassifier(20, metric="cosine")
+        ("top-1 of neighbours, clean", "neighbours"): make_pipeline(
+            StandardScaler(), KNeighborsClassifier(20, metric="cosine")
+        )
         .fit(codes, labels)
         .predict(held_out),
     }
