@@ -8,6 +8,8 @@ from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Autoencoder",
     "ConvAutoencoder",

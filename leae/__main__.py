@@ -1,4 +1,4 @@
-"""Every command except the two training scripts: `uv run -m leae COMMAND`.
+"""Every command except the two training scripts: `leae COMMAND`, or `python -m leae COMMAND`.
 
 A command is a module with `add_arguments(parser)` and `main(options)`, imported when it is called; its docstring is its
 help, of which the first line stands in the list of commands.
@@ -34,25 +34,26 @@ def about(module: str) -> str:
         return file.readline().strip('"\n')
 
 
-def run(command: str, arguments: list[str]) -> None:
-    """Run a command; a `UsageError` if there is none of that name."""
+def run(command: str, arguments: list[str], typed: str) -> None:
+    """Run a command, of `typed` as its usage says; a `UsageError` if there is none of that name."""
     if command not in COMMANDS:
         advice = did_you_mean(command, COMMANDS)
         raise UsageError(f"there is no command {command}{advice}; choose one of {', '.join(COMMANDS)}")
     module, layout = importlib.import_module(COMMANDS[command]), argparse.RawDescriptionHelpFormatter
-    parser = Parser(prog=f"leae {command}", description=module.__doc__, formatter_class=layout)
+    parser = Parser(prog=f"{typed} {command}", description=module.__doc__, formatter_class=layout)
     module.add_arguments(parser)
     module.main(parser.parse_args(arguments))
 
 
 def main() -> None:
+    typed = "leae" if Path(sys.argv[0]).stem == "leae" else "python -m leae"
     command, *arguments = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help"):
-        print("usage: uv run -m leae COMMAND ...; each command has a --help\n")
+        print(f"usage: {typed} COMMAND ...; each command has a --help\n")
         for name, module in COMMANDS.items():
             print(f"    {name:<10}{about(module)}")
         return
-    run_command(lambda: run(command, arguments), name=f"leae {command}" if command in COMMANDS else "leae")
+    run_command(lambda: run(command, arguments, typed), name=f"leae {command}" if command in COMMANDS else "leae")
 
 
 if __name__ == "__main__":

@@ -200,13 +200,14 @@ def main(options: argparse.Namespace) -> None:
     on_gpu = device.type == "cuda"
     steps = (50 if on_gpu else 10) if options.steps is None else options.steps
     require_whole(1, **{"--steps": steps})
+    names = SETTINGS if options.only is None else [options.only]
+    settings = {name: script_constants("main.py", gpu=SETTINGS[name][1]) | SETTINGS[name][2] for name in names}
     precisions = ["float32", *["bfloat16"] * has_bfloat16(device)] if options.precision is None else [options.precision]
     rates = {precision: matrix_product_rate(device, precision) for precision in precisions}
     said = " and ".join(f"{rate / 1e12:.3g} TFLOP/s in {precision}" for precision, rate in rates.items())
     print(f"{device_name(device)}; torch {torch.__version__}\nmatrix product: {said}")
-    for name in SETTINGS if options.only is None else [options.only]:
-        title, gpu, differing = SETTINGS[name]
-        constants = script_constants("main.py", gpu) | differing
+    for name, constants in settings.items():
+        title, gpu, _ = SETTINGS[name]
         batch_size = CPU_BATCH if gpu and not on_gpu else constants["BATCH_SIZE"]
         size = (DATA_IMAGES, constants["IMAGE_SIZE"], constants["IMAGE_SIZE"], 3)
         images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)

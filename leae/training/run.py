@@ -68,8 +68,9 @@ class Run:
     Of several processes that share a run only the first one writes; the methods of the others' do nothing.
     """
 
-    def __init__(self, settings: dict, kind: str):
+    def __init__(self, settings: dict, kind: str, defaults: dict | None = None):
         self.settings = settings  # the constants by name
+        self.defaults = defaults or {}  # as the script has them, without its command line
         self.kind = kind  # "self-teaching", or the baseline's objective
         self.folder = None  # until it is made
         self.data = {}  # name, title and identity of the data set
@@ -87,7 +88,7 @@ class Run:
     def read(cls, folder: str | Path) -> "Run":
         """The run in a folder, of whatever kind and however far it came; raises what `read_settings` does."""
         content = read_settings(Path(folder))
-        run = cls(content["settings"], content["kind"])
+        run = cls(content["settings"], content["kind"], content.get("defaults"))
         run.folder, run.data, run.content = Path(folder), content["data"], content
         return run
 
@@ -143,6 +144,7 @@ class Run:
         self.content = {
             "kind": self.kind,
             "settings": self.settings,
+            "defaults": self.defaults,
             "data": self.data,
             "init": self.init,
             "steps": total_steps,
@@ -297,10 +299,11 @@ def tuples(value):
 
 
 def read_settings(folder: Path) -> dict:
-    """The content of settings.json: "kind", "settings", "data" and more; a `UsageError` if it is not a run's."""
+    """The content of settings.json: "kind", "settings", "defaults", "data" and more; `UsageError` if not a run's."""
     try:
         content = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         kind, settings = content["kind"], {name: tuples(value) for name, value in content["settings"].items()}
+        defaults = {name: tuples(value) for name, value in content.get("defaults", {}).items()}  # older runs: none
         texts = (kind, *(content["data"][name] for name in ("name", "title", "identity")))
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("kind or data are not texts")
@@ -310,7 +313,7 @@ def read_settings(folder: Path) -> dict:
             f"{folder} is not the folder of a run of this version: no settings.json, or another ({first_line(error)})"
         )
         raise UsageError(f"{said}; runs here: {known}") from error
-    return {**content, "settings": settings}
+    return {**content, "settings": settings, "defaults": defaults}
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:

@@ -105,7 +105,7 @@ def configure(namespace: dict, *kinds: str) -> Run:
     is a new run, which has no folder yet. Where there are several kinds, OBJECTIVE says which. `UsageError` for a wrong
     command line, a value outside its range, or a run that cannot be resumed like this.
     """
-    chosen = parse_command_line(namespace)
+    defaults, chosen = constants_of(namespace), parse_command_line(namespace)
     namespace.update(chosen)
     run = None
     if namespace["RESUME"]:
@@ -123,7 +123,7 @@ def configure(namespace: dict, *kinds: str) -> Run:
             raise UsageError(f"{idle[0]} has no effect where {name} is {value}; leave it out")
     settings = {name: value for name, value in constants_of(namespace).items() if name != "RESUME"}
     require_ranges(settings, kinds if len(kinds) > 1 else OBJECTIVES)
-    return run or Run(settings, kinds[0] if len(kinds) == 1 else settings["OBJECTIVE"])
+    return run or Run(settings, kinds[0] if len(kinds) == 1 else settings["OBJECTIVE"], defaults)
 
 
 def resumed_settings(run: Run, constants: dict, chosen: dict) -> dict:
@@ -180,9 +180,14 @@ def constants_of(namespace: dict) -> dict:
 
 
 def script_constants(script: str | Path, gpu: bool) -> dict:
-    """The top-level upper-case assignments of "main.py", say, by name, as they come out with or without a GPU."""
-    constants = {}
-    for statement in ast.parse((SCRIPTS / script).read_text(encoding="utf-8")).body:
+    """The top-level upper-case assignments of "main.py", say, by name, as they come out with or without a GPU.
+
+    A `UsageError` where the scripts are not, as leae was installed without them.
+    """
+    path, constants = SCRIPTS / script, {}
+    if not path.is_file():
+        raise UsageError(f"{path} is not there; clone the repository, and run this command in the clone")
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper():
                 constants[name] = eval(compile(ast.Expression(value), script, "eval"), {"gpu": gpu}, constants)
