@@ -1,9 +1,11 @@
 """The scripts and the commands as typed: what they list, what they refuse."""
 
 import importlib
+from contextlib import suppress
 
 import pytest
 
+import leae.__main__
 from leae.__main__ import COMMANDS
 from tests.conftest import assert_one_line, run_leae, run_script, write_image
 
@@ -13,6 +15,24 @@ def test_commands_are_listed_with_the_first_line_of_their_help(monkeypatch, caps
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
     expected = {name: importlib.import_module(module).__doc__.split("\n")[0] for name, module in COMMANDS.items()}
     assert dict(lines) == expected
+
+
+@pytest.mark.parametrize(
+    ("program", "typed"), [("bin/leae", "leae"), ("leae.exe", "leae"), ("leae/__main__.py", "python -m leae")]
+)
+def test_usage_is_what_was_typed(monkeypatch, capsys, program, typed):
+    for arguments in ([], ["--help"], ["runs", "--help"]):
+        monkeypatch.setattr("sys.argv", [program, *arguments])
+        with suppress(SystemExit):
+            leae.__main__.main()
+        command = arguments[0] if len(arguments) > 1 else "COMMAND"
+        assert capsys.readouterr().out.startswith(f"usage: {typed} {command} ")
+
+
+@pytest.mark.parametrize("line", ["bench", "ablate --dry-run"])
+def test_commands_that_train_ask_for_a_clone_where_the_scripts_are_not(workplace, monkeypatch, capsys, line):
+    monkeypatch.setattr("leae.training.settings.SCRIPTS", workplace)
+    assert_one_line(monkeypatch, capsys, *line.split(), says=r"main\.py .*clone the repository")
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "main.py", "main_regular.py"])

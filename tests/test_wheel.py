@@ -21,7 +21,7 @@ RUN = "runs/self-teaching-001"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    pytest.importorskip("hatchling", reason="builds the wheel")
+    pytest.importorskip("hatchling", reason="needs hatchling, of the group dev")
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True)
     [path] = folder.glob("*.whl")

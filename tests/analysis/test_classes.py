@@ -133,7 +133,7 @@ def test_a_splits_codes_come_with_its_classes(trained, monkeypatch):
 def test_directions_are_those_from_all_other_classes_to_one_and_the_page_has_a_slider_for_the_best(
     trained, monkeypatch
 ):
-    gr, page = pytest.importorskip("gradio"), pytest.importorskip("leae.analysis.page")
+    gr, page = (pytest.importorskip(name, reason="needs --extra play") for name in ("gradio", "leae.analysis.page"))
     [run] = open_runs([RUN], "100", CPU)
     player = Player(run, run.open_data(), 0, CPU)
     drawn = latents.draw_training(player.dataset)

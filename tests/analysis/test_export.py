@@ -7,9 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
@@ -82,6 +80,7 @@ MODELS = {
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_onnx_computes_codes_and_reconstructions_of_any_number_of_images(kind, tmp_path):
+    onnxruntime, _ = (pytest.importorskip(name, reason="needs --extra onnx") for name in ("onnxruntime", "onnxscript"))
     torch.manual_seed(0)
     model = MODELS[kind]()
     images = torch.rand(300, *model.image_shape)
@@ -96,7 +95,14 @@ def test_onnx_computes_codes_and_reconstructions_of_any_number_of_images(kind, t
             np.testing.assert_allclose(reconstructions, model(some), atol=1e-5)
 
 
-def test_a_model_is_fetched_from_a_hub_unless_a_path_of_that_name_is_here(trained, tmp_path, monkeypatch):
+@pytest.fixture
+def huggingface_hub():
+    return pytest.importorskip("huggingface_hub", reason="needs --extra celeba")
+
+
+def test_a_model_is_fetched_from_a_hub_unless_a_path_of_that_name_is_here(
+    trained, tmp_path, monkeypatch, huggingface_hub
+):
     run_leae(monkeypatch, "export", str(RUN), str(tmp_path / "fetched"))
     asked, expected = [], leae.load(RUN)
 
@@ -116,13 +122,16 @@ def test_a_model_is_fetched_from_a_hub_unless_a_path_of_that_name_is_here(traine
     assert len(asked) == 1
 
 
-def test_without_a_network_huggingface_hub_or_onnx_one_line_names_what_is_missing(trained, monkeypatch, capsys):
+def test_without_a_network_one_line_names_the_model(trained, monkeypatch, huggingface_hub):
     def fail(name, allow_patterns):
         raise huggingface_hub.errors.LocalEntryNotFoundError("no connection\nand more")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(UsageError, match=r"owner/name .*\(no connection\)[^\n]*$"):
         leae.load("owner/name")
+
+
+def test_without_huggingface_hub_or_onnx_one_line_names_what_is_missing(trained, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UsageError, match=r"owner/name .*huggingface-hub"):
         leae.load("owner/name")

@@ -24,7 +24,7 @@ from tests.analysis.test_latents import data_for, space_of
 from tests.conftest import assert_one_line, write_image
 from tests.data.test_images import claiming
 
-app = pytest.importorskip("leae.analysis.page", reason="the page needs gradio")
+app = pytest.importorskip("leae.analysis.page", reason="needs --extra play")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -52,9 +52,8 @@ def address(players):
 
 @pytest.fixture
 def page(address):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs --extra browser")
+    with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         elsewhere = []

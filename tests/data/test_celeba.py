@@ -13,8 +13,8 @@ from leae.data.celeba import has_celeba
 from leae.data.prepare import open_dataset
 from tests.data.conftest import NAMES, SPLITS, assert_celeba, attributes_of
 
-pytest.importorskip("huggingface_hub")
-pyarrow = pytest.importorskip("pyarrow")
+pytest.importorskip("huggingface_hub", reason="needs --extra celeba")
+pyarrow = pytest.importorskip("pyarrow", reason="needs --extra celeba")
 parquet = pytest.importorskip("pyarrow.parquet")
 COMMIT = "0" * 39 + "1"
 
