@@ -26,7 +26,7 @@ ANY = ["", "0", "-1", "1", "2", "3", "8", "16", "0.5", "1e-9", "1e9", "nan", "in
 ANY += ["x", "é\n", "a" * 300, "1" * 5000, "../x", "/dev/null", "--", "True", "symmetric", "spatial", "conv", "own"]
 ANY += ["digits"]
 SCRIPTS = {script: script_constants(ROOT / script, gpu=False) for script in ("main.py", "main_regular.py")}
-LENGTHY = {"--onnx", "--perceptual", "--port"}  # options that take long, or fetch weights, and that of a page, which would stay
+LENGTHY = {"--onnx", "--perceptual", "--port"}  # they take long, fetch weights, and open a page that would stay
 RUN = "runs/self-teaching-001"
 FOLDERS = [RUN, "runs/nothing", "data", "a" * 300, "", "é\n", "/dev/null"]
 
