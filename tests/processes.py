@@ -11,7 +11,7 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,9 +24,12 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 IMPORTED = ["pytest", "torchvision.datasets", *COMMANDS.values(), __name__]
 
 
-def torchrun(folder: Path, *command: str) -> subprocess.Popen:
+STANDALONE = ("--standalone", "--nproc-per-node", "2")  # torchrun's options
+
+
+def torchrun(folder: Path, *command: str, options: Sequence[str] = STANDALONE) -> subprocess.Popen:
     """Two processes that share what a script does; what they print comes through pipes."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", *options]
     pipe = subprocess.PIPE
     return subprocess.Popen([*launcher, *command], cwd=folder, env=ENVIRONMENT, stdout=pipe, stderr=pipe, text=True)
 

@@ -1,4 +1,4 @@
-"""Two real processes on a CPU (gloo) against one: losses, gradients and weights, in float64."""
+"""Two real processes on a CPU (gloo) against one: losses, gradients and weights, in float64; launchers of clusters."""
 
 import socket
 
@@ -11,6 +11,8 @@ from leae.judge import Judge
 from leae.masking import add_noise, draw_gaussian
 from leae.objective import SelfTeachingObjective
 from leae.reconstruction import ReconstructionLoss, gaussian_kl, latent_from
+from tests.conftest import ROOT, TINY, assert_one_line, metrics_of, run_script
+from tests.processes import torchrun
 
 SIZE, BATCH, STEPS = 16, 12, 5
 CASES = {  # latent, judge's decay and norm, objective
@@ -109,3 +111,33 @@ def test_the_step_of_processes_is_compiled_whole(two_processes):
 
 if __name__ == "__main__":
     main()
+
+
+def test_two_launchers_as_on_two_nodes_train_one_run(workplace, monkeypatch):
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{one.getsockname()[1]}"
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--local-addr", "127.0.0.1"]
+    options = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-id", "leae", *meeting]
+    line = [*TINY, "--log-every", "1", "--max-steps", "4"]
+    nodes = [torchrun(workplace, str(ROOT / "main.py"), *line, options=options) for _ in range(2)]
+    said = [node.communicate(timeout=120) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert sum("held-out PSNR" in out for out, _ in said) == 1
+    run_script(monkeypatch, "main.py", *line)
+    shared, alone = (metrics_of(workplace / "runs" / f"self-teaching-00{number}") for number in (1, 2))
+    losses = [[float(row["loss"]) for row in rows if row["split"] == "train"] for rows in (shared, alone)]
+    assert len(losses[0]) == 4
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_tasks_of_srun_without_a_launcher_are_refused_with_the_command_that_shares_the_run(
+    workplace, monkeypatch, capsys
+):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    assert_one_line(monkeypatch, capsys, "main.py", *TINY, says=r"torchrun --nproc-per-node 8 \S*main\.py$")
+    assert not list(workplace.iterdir())
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    run_script(monkeypatch, "main.py", *TINY, "--max-steps", "1")
+    assert (workplace / "runs/self-teaching-001").is_dir()

@@ -7,7 +7,9 @@ the values that each may have. What depends on several of them, the method refus
 
 import argparse
 import ast
+import os
 import re
+import sys
 from pathlib import Path
 
 from leae import conv_autoencoder
@@ -103,8 +105,13 @@ def configure(namespace: dict, *kinds: str) -> Run:
 
     With RESUME that is the run in that folder, of one of these kinds, and the constants are its settings; otherwise it
     is a new run, which has no folder yet. Where there are several kinds, OBJECTIVE says which. `UsageError` for a wrong
-    command line, a value outside its range, or a run that cannot be resumed like this.
+    command line, a value outside its range, a run that cannot be resumed like this, or several tasks of SLURM's srun
+    that no torchrun has started.
     """
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks != "1" and "WORLD_SIZE" not in os.environ:
+        advice = f"to share one, start a single task: torchrun --nproc-per-node {tasks} {sys.argv[0]}"
+        raise UsageError(f"srun has started {tasks} tasks, and each would train a run of its own; {advice}")
     defaults, chosen = constants_of(namespace), parse_command_line(namespace)
     namespace.update(chosen)
     run = None
