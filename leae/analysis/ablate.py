@@ -11,6 +11,7 @@ unless its evaluation.json has these figures. The table and the picture are runs
 
 import argparse
 import shlex
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -131,6 +132,19 @@ def command_for(variant: str, constants: dict, run: Run | None) -> list[str]:
     return [str(SCRIPTS / VARIANTS[variant][0]), *chain(*options)]
 
 
+def train(command: list[str]) -> int:
+    """Run a script; its exit status. A first signal to end is passed on, so that it saves; a second one kills it."""
+    child = subprocess.Popen([sys.executable, *command], process_group=0)  # else a terminal's Ctrl-C came twice
+    try:
+        return child.wait()
+    except KeyboardInterrupt as interruption:
+        child.send_signal(*interruption.args or [signal.SIGINT])
+        child.wait()
+        raise
+    finally:
+        child.kill()
+
+
 def measured(run: TrainedRun, sample: Sample, device: torch.device) -> Measured:
     """The figures in a run's evaluation.json, without their intervals over images; evaluates it if there are none."""
     if read_evaluation(run, sample) is None:
@@ -191,7 +205,7 @@ def main(options: argparse.Namespace) -> None:
         constants = planned[variant, seed]
         command = command_for(variant, constants, find_run(constants))
         print(f"{variant}, seed {seed}: {shlex.join(command)}", flush=True)
-        if not options.dry_run and subprocess.run([sys.executable, *command], check=False).returncode:
+        if not options.dry_run and train(command):
             raise UsageError(f"{variant}: the run did not finish; run the same command again to continue")
     if options.dry_run:
         return

@@ -123,7 +123,10 @@ def main(options: argparse.Namespace) -> None:
     folder = options.folder
     plain = re.fullmatch(r"[a-z0-9][a-z0-9.-]*", options.license)
     require(plain is not None, "--license", options.license, "an identifier as in mit, cc-by-4.0 or other")
-    if folder.is_dir() and any(folder.iterdir()) and not all((folder / name).is_file() for name in (WEIGHTS, CONFIG)):
+    own = False  # or an earlier export, which it may replace
+    with suppress(FileNotFoundError, *MALFORMED):
+        own = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["library"] == "leae"
+    if folder.is_dir() and any(folder.iterdir()) and not own:
         raise UsageError(f"{folder} has other files in it; choose a new folder, or an earlier export")
     installed = all(map(find_spec, ("onnx", "onnxscript")))
     require(installed or not options.onnx, "--onnx", True, "left out, or run with uv run --extra onnx, which has onnx")

@@ -2,19 +2,21 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from leae.analysis import ablate
+from leae.checkpoints import read_checkpoint
 from leae.training.settings import parse_command_line, script_constants
-from tests.conftest import ROOT, assert_one_line, run_leae, run_script
+from tests.conftest import ROOT, assert_one_line, metrics_of, run_leae, run_script, wait_for_step
 from tests.data.conftest import write_folder
 
 SIZES = {"HIDDEN_DIM": 4, "MAP_CHANNELS": 4, "LATENT_DIM": 4, "BATCH_SIZE": 8, "HELD_OUT": 20, "GRID_IMAGES": 2}
@@ -26,14 +28,14 @@ def test_missing_runs_are_made_stopped_ones_resumed_and_differences_are_paired(w
     write_folder(workplace / "pictures", 60)
     lines = []
 
-    def run(command, check):
-        lines.append([str(part) for part in command[1:]])
+    def train(command):
+        lines.append(command)
         with pytest.MonkeyPatch.context() as patch:
             run_script(patch, lines[-1][0].rpartition("/")[2], *lines[-1][1:])
-        return SimpleNamespace(returncode=0)
+        return 0
 
     monkeypatch.setattr(ablate, "VARIANTS", VARIANTS)
-    monkeypatch.setattr(ablate, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(ablate, "train", train)
     run_leae(monkeypatch, "ablate", *SIZE, "--dry-run")
     assert "4 runs, 4 of them to be trained" in capsys.readouterr().out
     assert not (workplace / "runs").exists()
@@ -100,12 +102,25 @@ def test_the_published_variant_is_the_readmes_command_on_a_gpu(monkeypatch):
 
 def test_what_cannot_be_ablated_is_one_line(workplace, monkeypatch, capsys):
     assert_one_line(monkeypatch, capsys, "ablate", "--only", "masks", says="masks")
-    failing = SimpleNamespace(run=lambda *_, **options: SimpleNamespace(returncode=2))
-    monkeypatch.setattr(ablate, "subprocess", failing)
+    monkeypatch.setattr(ablate, "train", lambda command: 2)
     with pytest.raises(SystemExit) as stop:
         run_leae(monkeypatch, "ablate", "--only", "masked", "--steps", "1")
     assert stop.value.code == 2
     assert "ablate: masked" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_reaches_the_run_which_saves_what_it_has(processes, workplace, number, status, send):
+    options = ("ablate", "--only", "self-teaching", "--steps", 2000, "--seeds", 1, "--dataset", "digits")
+    child = processes.start("-m leae", *options, "--device", "cpu", folder=workplace)
+    run = workplace / "runs" / "self-teaching-001"
+    wait_for_step(run, 1)
+    send(child, number)
+    assert processes.wait(child) == status
+    header, _ = read_checkpoint(run / "checkpoints" / "last.safetensors")
+    assert header["step"] >= int(metrics_of(run)[-1]["step"]) > 0
+    assert "Traceback" not in (workplace / "output").read_text()
 
 
 @pytest.mark.parametrize("variant", ablate.VARIANTS)

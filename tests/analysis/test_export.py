@@ -72,6 +72,15 @@ def test_the_card_has_the_licence_data_command_and_held_out_figures(trained, tmp
         assert unsaid not in card
 
 
+@pytest.mark.parametrize("config", ['{"model_type": "bert"}', '{"library": "others"}', "[]", "no JSON"])
+def test_another_librarys_model_is_not_replaced(trained, tmp_path, monkeypatch, capsys, config):
+    before = {"model.safetensors": "weights", "config.json": config, "README.md": "a card"}
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    assert_one_line(monkeypatch, capsys, "export", str(RUN), str(tmp_path), says="has other files")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
 MODELS = {
     "pooled": lambda: Autoencoder(16, 3, 4, "pooled", 8, 4),
     "spatial, linear": lambda: VariationalAutoencoder(16, 3, 4, "spatial", 4, output="linear"),
