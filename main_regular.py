@@ -105,13 +105,13 @@ def main() -> None:
     run.load_initial_weights(model)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
-    def draw(images: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-        """What is random in a step: the model's input, and the posterior's noise or SIGReg's directions."""
+    def draw(images: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """What is random in a step: the model's input, and the posterior's noise or SIGReg's directions, if in use."""
         if variational:
             return images, draw_gaussian(images.new_empty(len(images), *model.latent_shape), draws)
-        return corrupt(images, draws), draw_directions(model.latent_shape[0], draws)
+        return corrupt(images, draws), draw_directions(model.latent_shape[0], draws) if SIGREG_WEIGHT else None
 
-    def loss_terms(model: nn.Module, images: Tensor, corrupted: Tensor, drawn: Tensor) -> dict[str, Tensor]:
+    def loss_terms(model: nn.Module, images: Tensor, corrupted: Tensor, drawn: Tensor | None) -> dict[str, Tensor]:
         """The loss of a batch and its summands, by name."""
         if variational:
             mean, log_variance = model.posterior(images)

@@ -109,9 +109,9 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
         main()
     except Exception as error:
         line = _line_for(error)
-        if line is None and end is sys.exit:
-            raise
         if line is None:
+            if end is sys.exit:
+                raise
             traceback.print_exc()
             end(1)
         said = f"{name if first else f'{name}, process {rank}'}: {line}"

@@ -131,8 +131,7 @@ class ChannelsLast(torch.autograd.Function):
 class Upsample(torch.autograd.Function):
     """`Upsample.apply` is nearest-neighbour upsampling by 2: [N, C, H, W] → [N, C, 2H, 2W].
 
-    Its backward names PyTorch's own, a sum of four: compiled from `F.interpolate` alone, it would scatter, five times
-    as slow on a GPU.
+    Its backward names PyTorch's own, a sum of four: compiled from `F.interpolate` alone, it would scatter.
     """
 
     @staticmethod

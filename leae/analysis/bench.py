@@ -49,7 +49,6 @@ SETTINGS = {
 }
 ROW = "  {:18}  {:>8}  {:>16}  {:>10}  {:>10}  {:>9}  {:>5}  {:>8}"  # of a setting's table
 COSTLIEST = 25  # kernels that --profile prints
-LOG_EVERY = 10  # steps between two that the host waits for, as in the scripts
 
 
 class Training:
@@ -59,6 +58,7 @@ class Training:
         torch.manual_seed(0)
         c = SimpleNamespace(**constants)
         self.batches, self.device, self.precision, self.steps = batches, batches.device, precision, 0
+        self.log_every = c.LOG_EVERY
         latent_dim = c.LATENT_DIM if c.LATENT == "pooled" else c.SPATIAL_DIM
         model = Autoencoder(c.IMAGE_SIZE, 3, c.HIDDEN_DIM, c.LATENT, latent_dim, c.MAP_CHANNELS)
         self.model = model.to(self.device, memory_format=torch.channels_last)
@@ -159,7 +159,9 @@ def time_steps(name: str, training: Training, steps: int, flop: float, rate: flo
     first = seconds_of(training.step, device)
     # On a GPU meanwhile CUDA graphs are recorded, and the images move there.
     memory = peak_memory(lambda: make_steps(STEPS_BEFORE_MOVING if on_gpu else 1), device)
-    together = min(steps, LOG_EVERY) if on_gpu else 1  # where the host runs ahead, between two rows of metrics.csv
+    together = (
+        min(steps, training.log_every) if on_gpu else 1
+    )  # where the host runs ahead, between two rows of metrics.csv
     seconds = [seconds_of(lambda: make_steps(together), device) / together for _ in range(steps // together)]
     median, slowest, fastest = (batch_size / some for some in (np.median(seconds), max(seconds), min(seconds)))
     if on_gpu:

@@ -17,7 +17,7 @@ from leae.randomness import generator
 
 CHUNK = 256  # images that a model is shown at a time, where it is not trained
 STEPS_BEFORE_MOVING = 5  # on a GPU: by then a step has all the memory that it needs, CUDA graphs included
-PIECE = 4096  # images that move to a GPU at a time
+PIECE = 4096  # images that are in memory at a time where all are gone through
 
 
 class ImageFile:

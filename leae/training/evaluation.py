@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from leae.autoencoder import BaseAutoencoder
 from leae.codes import dead_dimensions, effective_rank
-from leae.data.batches import Images, chunks_of, to_float
+from leae.data.batches import PIECE, Images, chunks_of, to_float
 from leae.distributed import all_reduce_sum, rank
 from leae.judge import Judge
 from leae.layers import float64_device, normalise
@@ -115,9 +115,9 @@ def sample_rows(model: BaseAutoencoder, columns: int, seed: int, device: torch.d
 
 def mean_image(images: Images) -> Tensor:
     """The mean of images uint8 [N, S, S, C]: float [C, S, S] in [0, 1]."""
-    firsts = range(0, len(images), 4096)
+    firsts = range(0, len(images), PIECE)
     bar = tqdm(firsts, "mean image", leave=False, dynamic_ncols=True, disable=len(firsts) == 1 or rank() > 0)
-    total = sum(np.asarray(images[first : first + 4096]).sum(axis=0, dtype=np.float64) for first in bar)
+    total = sum(np.asarray(images[first : first + PIECE]).sum(axis=0, dtype=np.float64) for first in bar)
     return torch.from_numpy(total / len(images)).permute(2, 0, 1).float() / 255
 
 
