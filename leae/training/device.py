@@ -81,8 +81,7 @@ def compiled(function: Callable, device: torch.device) -> Callable:
     """A function of tensors and modules, compiled at its first call; on a GPU, CUDA graphs replay it and its backward.
 
     A step is about a thousand kernels, which a processor launches more slowly than a GPU runs them; a graph is one
-    launch. Where the compiler fails at the first call (no Triton, no C++ compiler), the function itself is called,
-    which is said. The backward is compiled after that call; a failure there is raised.
+    launch. Where the compiler fails (no Triton, no C++ compiler), the function itself is called, which is said.
     """
     best = None  # known after the first call
 
@@ -93,7 +92,8 @@ def compiled(function: Callable, device: torch.device) -> Callable:
             warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex")  # SIGReg's
             best = torch.compile(function, mode="reduce-overhead" if graphs else None)
             try:
-                return best(*arguments)
+                with torch._functorch.config.patch(force_non_lazy_backward_lowering=True):  # the backward, too, in here
+                    return best(*arguments)
             except Exception as error:  # whatever a compiler, of which there are many, may raise
                 tqdm.write(f"torch.compile does not work here ({first_line(error)}); going on without it")
                 best = function

@@ -7,6 +7,8 @@ from functools import partial
 
 import pytest
 import torch
+from functorch.compile import make_boxed_compiler
+from torch._dynamo.backends.common import aot_autograd
 
 from leae.autoencoder import Autoencoder
 from leae.errors import UsageError
@@ -85,3 +87,17 @@ def test_where_the_compiler_fails_the_function_itself_is_called_which_is_said_on
     double = compiled(lambda x: 2 * x, CPU)
     assert [double(3), double(4)] == [6, 8]
     assert re.fullmatch(r"torch.compile does not work here \(.+\); going on without it\n", capsys.readouterr().out)
+
+
+def test_where_the_compiler_fails_at_the_backward_alone_the_step_goes_on_without_it(monkeypatch, capsys):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler for this")
+
+    backend = aot_autograd(fw_compiler=make_boxed_compiler(lambda graph, inputs: graph), bw_compiler=broken)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    cubes = compiled(lambda x: x**3, CPU)
+    for _ in range(2):
+        x = torch.tensor([1.0, 2.0], requires_grad=True)
+        cubes(x).sum().backward()
+        assert x.grad.tolist() == [3, 12]
+    assert capsys.readouterr().out.count("torch.compile does not work here") == 1
