@@ -9,7 +9,8 @@ from pathlib import Path
 
 from leae.files import as_utf8, digest
 
-SPLITS = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}  # by folder
+SPLITS = {"train": "train", "training": "train", "val": "valid", "valid": "valid", "validation": "valid"}  # by folder
+SPLITS |= {"test": "test", "testing": "test"}
 USES = {"train": "train on", "valid": "validate", "test": "test"}  # what a split's images are for
 TEST_EVERY = 10  # one image in so many is for testing where there are no splits
 NAMED = 5  # at most so many of the things that a line is about are named in it
@@ -20,13 +21,20 @@ def read_layout(
 ) -> tuple[dict[str, list[str]], dict[str, str], list[str]]:
     """Images by split, the class of each image, and lines that say what was understood and what is unusual.
 
-    `names` are the images' paths below the folder `root`, sorted. Its sub-folders are splits if train and another one
-    have images; without test, validation images are for testing. Else `split_names` makes them. What lies below are
-    classes, unless these are unwanted, if every image lies in one, and there are several, but fewer than images.
+    `names` are the images' paths below the folder `root`, sorted. Its sub-folders, or those of its only sub-folder, are
+    splits if train and another one have images; without test, validation images are for testing. Else `split_names`
+    makes them. What lies below are classes, unless these are unwanted, if every image lies in one, and there are
+    several, but fewer than images.
     """
+    tops, below = {top_of(name) for name in names}, [name.partition("/")[2] for name in names]
+    if len(tops) == 1 and {"train"} < set(splits_in(below).values()):  # an archive was unpacked into the root
+        [top] = tops
+        splits, class_of, notes = read_layout(root / top, below, classes)
+        splits = {split: [f"{top}/{name}" for name in members] for split, members in splits.items()}
+        return splits, {f"{top}/{name}": its for name, its in class_of.items()}, notes
     notes = []
     inside = {name: name for name in names}  # by image its path below its split's folder, or below the root
-    split_of = {top: SPLITS[top.lower()] for top in sorted(set(map(top_of, names))) if top.lower() in SPLITS}
+    split_of = splits_in(names)
     if split_of and not {"train"} < set(split_of.values()):
         notes.append(f"no splits (train and test, or val), as images are in {listed(split_of)} alone")
         split_of = {}
@@ -71,6 +79,11 @@ def split_names(names: Iterable[str]) -> dict[str, list[str]]:
     count = sum(int(digest(name), 16) < 2**256 // TEST_EVERY for name in names)
     count = min(max(count, 1), len(names) - 1)
     return {"train": sorted(names[count:]), "test": sorted(names[:count])}
+
+
+def splits_in(names: Iterable[str]) -> dict[str, str]:
+    """The top folders of some paths whose names are those of splits, sorted: which split each is."""
+    return {top: SPLITS[top.lower()] for top in sorted(set(map(top_of, names))) if top.lower() in SPLITS}
 
 
 def top_of(path: str) -> str:

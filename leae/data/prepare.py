@@ -213,7 +213,8 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
             if isinstance(result, str):
                 bad.append([item, result])
                 if len(bad) > BAD_SHARE * bar.total:
-                    raise UsageError(f"{source.title}: {_list(bad, bar.total)}; at most {BAD_SHARE:.0%} may be")
+                    limit = f"at most {BAD_SHARE:.0%} may be, at --image-size {source.image_size}"
+                    raise UsageError(f"{source.title}: {_list(bad, bar.total)}; {limit}")
             else:
                 image, row = result if isinstance(result, tuple) else (result, source.labels.get(item))
                 pixels = image.tobytes()

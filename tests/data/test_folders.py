@@ -121,6 +121,16 @@ def test_splits_without_classes_and_a_validation_split_without_a_test_split_are_
 
 
 @pytest.mark.parametrize(
+    ("train", "test"), [("Training", "testing"), ("train", "val"), ("archive/train", "archive/test")]
+)
+def test_splits_of_other_names_and_in_an_archives_own_folder_are_splits(workplace, train, test):
+    places = write_images(workplace / "pictures", *(f"{split}/{name}" for split in (train, test) for name in CLASSES))
+    found = labels_of(open_dataset("pictures", 16))
+    tops = {"train": train, "test": test}
+    assert {number: f"{tops[split]}/{name}" for split, of in found.items() for number, name in of.items()} == places
+
+
+@pytest.mark.parametrize(
     ("folders", "empty", "named"),
     [
         (["train/a", "train/b", "train/c", "test/a", "test/b"], [], [["'c'", "test"]]),
@@ -133,6 +143,7 @@ def test_splits_without_classes_and_a_validation_split_without_a_test_split_are_
         (["a", "b", "."], [], [["'008.png'"]]),
         (["train/a", "train/b"], [], [["'train'", "test", "val"]]),
         (["test/a", "test/b"], ["train/a"], [["'test'", "train"]]),
+        (["x/train/a", "x/train/b", "x/test/a", "x/test/b"], ["x/train/z"], [["'train/z'"]]),
         (["train/a", "train/b", "test/x", "test/y"], [], [["'x'", "'y'", "train"], ["'a'", "'b'", "test"]]),
         ([*(f"train/{n}" for n in range(9)), "test/0"], [], [["'1'", "'5'", "3 more", "test"]]),
     ],
