@@ -47,7 +47,7 @@ CONV_LATENT_DIM = 32  # size of the latent of MODEL "conv"
 # --- objective
 OBJECTIVE = "symmetric"  # "symmetric": clean and masked view; "alternating": one per image; "crop": clean view
 MASK_RATIO = 0.35  # share of the image's area that the masked view hides, between 0 and 1
-CROP_RATIOS = (0.15, 1.0)  # sides of the judged crops, as shares of the image's; 1: all of it; published: 0.15
+CROP_RATIOS = (0.15, 1.0)  # sides of the judged crops, as shares of the image's; published: 0.15; digits: 0.5, 1.0
 SIGREG_WEIGHT = 0.1  # λ: weight of SIGReg, which pulls codes to N(0, I); published: 0.03
 JUDGE_DECAY = 0.99  # of the judge, an EMA of the encoder; published: 0, a new copy at every step
 JUDGE_LIVE = False  # True: the judge is the encoder itself, and is trained; for the ablation

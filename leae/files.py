@@ -5,37 +5,98 @@ import errno
 import hashlib
 import json
 import os
+import secrets
+import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import UnionType
 from typing import IO
 
 from filelock import FileLock
+
+from leae.errors import UsageError
+
+MAX_TEXT = 2**26  # bytes of a file of texts or figures
+
+
+@contextmanager
+def names_file(path: Path) -> Iterator[None]:
+    """An OSError that leaves the block names `path` if it names nothing, as a full disk's, or a temporary file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or str(error.filename).endswith(".tmp"):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     """Open a file that takes its name only once it is complete and on disk.
 
-    What is written goes to `.<name>.tmp` in the same folder; leaving the block without an exception renames that to
-    `path`, in one step, over whatever was there. After an exception `path` is as it was; an OSError names `path`. Only
-    one process at a time may write a file; where several might, they hold a lock. The mode is "w" for text (UTF-8, line
-    ends as written), or "wb" for bytes.
+    What is written goes to `.<name>.<random>.tmp` in the same folder; leaving the block without an exception renames
+    that to `path`, in one step, over whatever was there. After an exception `path` is as it was; an OSError names
+    `path`. Of processes that write a file at the same time, the last one to finish has it. The mode is "w" for text
+    (UTF-8, line ends as written), or "wb" for bytes.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-    try:
-        with temporary.open(mode, **text) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # a full disk names nothing
-            error.filename, error.filename2 = str(path), None
-        raise
+    with names_file(path):
+        try:
+            with temporary.open(mode, **text) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+def read_bytes(path: Path | zipfile.Path, limit: int = MAX_TEXT) -> bytes:
+    """The content of a file that was found by its name.
+
+    A `UsageError` if it is a pipe, say, which may never end, or has more than `limit` bytes.
+    """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a regular file; move it away")
+    with path.open("rb") as file:
+        content = file.read(limit + 1)  # whatever size it claims
+    if len(content) > limit:
+        raise UsageError(f"{path} has more than {limit:,} bytes; move it away")
+    return content
+
+
+def read_json(path: Path, shape: dict) -> dict:
+    """The content of a JSON file; a ValueError or RecursionError if it is damaged, or has a `misfit`.
+
+    A whole number of twenty digits or more becomes a float. Raises what `read_bytes` does, too.
+    """
+    content = json.loads(read_bytes(path), parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
+    if name := misfit(content, shape, path.name):
+        raise ValueError(f"{name} is missing or of another type")
+    return content
+
+
+def misfit(value, shape, name: str) -> str | None:
+    """The name of the first part of a value from JSON that is missing or not of its type; None if there is none.
+
+    A shape is a type or a union of types, [the shape of every entry], {str: the shape of every value}, or
+    {"name": its shape, …}, where there may be others besides.
+    """
+    if isinstance(shape, type | UnionType):
+        return None if isinstance(value, shape) else name
+    if type(value) is not type(shape):
+        return name
+    if isinstance(shape, list):
+        parts = [(entry, shape[0], name) for entry in value]
+    elif str in shape:
+        parts = [(entry, shape[str], key) for key, entry in value.items()]
+    else:
+        parts = [(value.get(key), of, key) for key, of in shape.items()]
+    return next(filter(None, (misfit(*part) for part in parts)), None)
 
 
 def write_json(path: Path, content: dict | list) -> None:

@@ -1,14 +1,17 @@
 """A file has its old content or its new one."""
 
+import multiprocessing
+import os
+
 import pytest
 
-from leae.files import atomic_write
+from leae.errors import UsageError
+from leae.files import atomic_write, misfit, names_file, read_bytes, read_json
 
 
 def test_a_file_is_complete_when_it_appears_and_others_may_read_it(tmp_path):
     path, plain = tmp_path / "a.txt", tmp_path / "plain"
     plain.touch()
-    (tmp_path / ".a.txt.tmp").write_text("left by a process that was killed, and longer than what is written now")
     with atomic_write(path) as file:
         file.write("ä\n")
         assert not path.exists()
@@ -35,3 +38,68 @@ def test_an_error_names_the_file_that_cannot_be_written(tmp_path):
     with pytest.raises(FileNotFoundError) as error, atomic_write(tmp_path / "none" / "a"):
         pass
     assert error.value.filename == str(tmp_path / "none" / "a")
+    with pytest.raises(OSError, match="full") as error, names_file(tmp_path / "b"):
+        raise OSError(28, "full")
+    assert error.value.filename == str(tmp_path / "b")
+
+
+def write_many_times(path, letter):
+    for _ in range(60):
+        with atomic_write(path) as file:
+            for _ in range(100):
+                file.write(letter * 1000)
+        assert path.read_text() in ("a" * 100_000, "b" * 100_000)
+
+
+def test_of_processes_that_write_a_file_at_once_each_writes_all_of_it(tmp_path):
+    context, path = multiprocessing.get_context("fork"), tmp_path / "a.txt"
+    writers = [context.Process(target=write_many_times, args=(path, letter)) for letter in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_is_found_by_its_name_is_a_regular_file_of_bounded_size(tmp_path):
+    pipe, zeros, long = (tmp_path / name for name in ("pipe", "zeros", "long"))
+    os.mkfifo(pipe)
+    zeros.symlink_to("/dev/zero")
+    long.write_bytes(b"x" * 11)
+    for path in (pipe, zeros, long):
+        with pytest.raises(UsageError, match=f"^{path} "):
+            read_bytes(path, limit=10)
+    assert read_bytes(long, limit=11) == b"x" * 11
+    with pytest.raises(FileNotFoundError):
+        read_bytes(tmp_path / "missing")
+
+
+SHAPE = {"name": str, "steps": [int], "versions": {str: int | None}, "about": dict, "may lack": str | None}
+SOUND = {"name": "a", "steps": [1, 2], "versions": {"b": 1, "c": None}, "about": {}, "more": 1e999}
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        *[({name: value}, name) for name in ("name", "steps", "versions", "about") for value in (1, None, 1.5, [[]])],
+        *[({"name": {}}, "name"), ({"steps": "12"}, "steps"), ({"steps": {}}, "steps"), ({"may lack": 1}, "may lack")],
+        ({"versions": {"b": 1, "c": "1"}}, "c"),
+    ],
+)
+def test_the_part_of_a_json_value_that_is_missing_or_of_another_type_is_named(change, part):
+    assert misfit(SOUND, SHAPE, "all") is None
+    assert misfit(SOUND | change, SHAPE, "all") == part
+    assert misfit([SOUND], SHAPE, "all") == "all"
+    for name in ("name", "steps", "versions", "about"):
+        assert misfit({n: value for n, value in SOUND.items() if n != name}, SHAPE, "all") == name
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"a": 1.5}', '{"a": 1', '{"a": 1' + "0" * 400 + "}", "[" * 100_000])
+def test_a_json_file_of_another_shape_is_refused(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises((ValueError, RecursionError)):
+        read_json(path, {"a": int})
+    path.write_text('{"a": 1, "b": 2}')
+    assert read_json(path, {"a": int}) == {"a": 1, "b": 2}

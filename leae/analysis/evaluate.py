@@ -13,9 +13,7 @@ column. Each run's folder gets its figures in evaluation.json.
 """
 
 import argparse
-import json
 import math
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -23,7 +21,7 @@ import torch
 from leae.analysis.curves import open_curves, write_curves
 from leae.analysis.measure import Measured, PerceptualFigures, Sample, measure, with_baselines
 from leae.analysis.table import CSV_HEAD, columns_of, csv_rows, over_images, report
-from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, require_file
+from leae.analysis.trained import EVALUATION, TrainedRun, add_run_arguments, open_runs, require_file
 from leae.errors import require, require_whole
 from leae.files import atomic_write, write_csv, write_json
 from leae.training.device import find_device
@@ -33,7 +31,6 @@ from leae.training.settings import Parser
 TRAIN_IMAGES = 10_000  # to which probes are fitted
 HELD_OUT_IMAGES = 20_000  # of the split "test"
 LABEL_SHARE = 0.05  # of the training images' labels, for probes by few labels
-EVALUATION = "evaluation.json"  # in a run's folder
 
 
 def evaluate(
@@ -59,13 +56,10 @@ def figures_of(model: Measured) -> dict:
 
 def read_evaluation(run: TrainedRun, sample: Sample) -> dict[str, float] | None:
     """The figures in a run's evaluation.json, NaN where undefined; None if there are none of this step and sample."""
-    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-        content = json.loads((run.folder / EVALUATION).read_text(encoding="utf-8"))
-        found = content["step"], content["data"]["identity"], content["options"]
-        if found == (run.step, run.data["identity"], sample.options):
-            figures = {name: value for name, (value, *_) in content["figures"].items()}
-            return {name: math.nan if value is None else float(value) for name, value in figures.items()}
-    return None
+    content = run.evaluation()
+    if not content or (content["data"].get("identity"), content["options"]) != (run.data["identity"], sample.options):
+        return None
+    return {name: math.nan if value is None else value for name, (value, *_) in content["figures"].items()}
 
 
 def add_arguments(parser: Parser) -> None:

@@ -9,10 +9,8 @@ in [0, 1] to codes, and decoder.onnx, codes to images, for any N.
 """
 
 import argparse
-import json
 import re
 import shlex
-import shutil
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,9 +22,9 @@ from leae.autoencoder import BaseAutoencoder
 from leae.checkpoints import CONFIG, SETTINGS, WEIGHTS, state_of, write_checkpoint
 from leae.distributed import FunctionOf
 from leae.errors import UsageError, require
-from leae.files import as_utf8, atomic_write, write_json
+from leae.files import as_utf8, atomic_write, read_json, write_json
 from leae.training.device import find_device
-from leae.training.run import MALFORMED, read_metrics, read_settings
+from leae.training.run import read_metrics, read_settings
 from leae.training.settings import Parser
 
 OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png")  # files that not every export has
@@ -85,10 +83,8 @@ def held_out_figures(run: TrainedRun) -> str:
         for row in read_metrics(run.folder):
             if row["split"] != "train" and int(row["step"]) == run.step:
                 figures = {name: float(value) for name, value in row.items() if name not in ("split", "step", "epoch")}
-    with suppress(FileNotFoundError, *MALFORMED):
-        content = json.loads((run.folder / "evaluation.json").read_text(encoding="utf-8"))
-        if content["step"] == run.step:
-            figures |= {name: float(value) for name, (value, *_) in content["figures"].items() if value is not None}
+    evaluated = run.evaluation().get("figures", {})
+    figures |= {name: value for name, (value, *_) in evaluated.items() if value is not None}
     rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in figures.items())
     return f"| figure | value |\n|---|---|\n{rows}"
 
@@ -96,7 +92,7 @@ def held_out_figures(run: TrainedRun) -> str:
 def model_card(run: TrainedRun, license: str, grid: bool) -> str:
     """CARD with what it says of a run's model; `grid` is whether grid.png lies beside it."""
     content, sizes = read_settings(run.folder), run.model.latent_shape
-    script, *options = content.get("command") or ["unknown"]
+    script, *options = content["command"] or ["unknown"]
     return CARD.format(
         run=run,
         license=license,
@@ -107,8 +103,8 @@ def model_card(run: TrainedRun, license: str, grid: bool) -> str:
         picture=PICTURE if grid else "",
         figures=held_out_figures(run),
         command=shlex.join([Path(script).name, *options]),
-        device=content.get("device"),
-        versions=", ".join(f"{name} {version}" for name, version in content.get("versions", {}).items()),
+        device=content["device"],
+        versions=", ".join(f"{name} {version}" for name, version in content["versions"].items()),
     )
 
 
@@ -124,8 +120,8 @@ def main(options: argparse.Namespace) -> None:
     plain = re.fullmatch(r"[a-z0-9][a-z0-9.-]*", options.license)
     require(plain is not None, "--license", options.license, "an identifier as in mit, cc-by-4.0 or other")
     own = False  # or an earlier export, which it may replace
-    with suppress(FileNotFoundError, *MALFORMED):
-        own = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["library"] == "leae"
+    with suppress(OSError, ValueError, RecursionError):
+        own = read_json(folder / CONFIG, {"library": str})["library"] == "leae"
     if folder.is_dir() and any(folder.iterdir()) and not own:
         raise UsageError(f"{folder} has other files in it; choose a new folder, or an earlier export")
     installed = all(map(find_spec, ("onnx", "onnxscript")))
@@ -147,7 +143,8 @@ def main(options: argparse.Namespace) -> None:
     if options.onnx:
         write_onnx(model, folder)
     if grid:
-        shutil.copyfile(grid, folder / "grid.png")
+        with atomic_write(folder / "grid.png", "wb") as file:
+            file.write(grid.read_bytes())
     with atomic_write(folder / "README.md") as file:
         file.write(as_utf8(card))
     print(f"exported: {', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}")

@@ -16,19 +16,14 @@ from leae.training.settings import Parser
 
 ROW = "{:21}  {:13}  {:10}  {:>18}  {:11}  {:10}"
 PSNR = ("psnr_clean", "psnr_masked", "psnr_noisy")
-ELSEWHERE = (
-    "DATASET",
-    "NAME",
-    "RESUME",
-    *CHANGEABLE,
-)  # constants in the table's first line, or of no effect on a number
+ELSEWHERE = ("DATASET", "NAME", "RESUME", *CHANGEABLE)  # constants in the first line, or of no effect on a number
 WIDTH = 96  # letters of the second line
 DAMAGED = (OSError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
 def origin(run: Run) -> tuple[bool, str]:
     """The run's script, of two, and the kind of its device, for which that may have other constants."""
-    return run.kind == "self-teaching", str(run.content.get("device")).split(",")[0]
+    return run.kind == "self-teaching", run.content["device"].split(",")[0]
 
 
 def newest_defaults(folders: list[Path]) -> dict[tuple[bool, str], dict]:
@@ -37,7 +32,7 @@ def newest_defaults(folders: list[Path]) -> dict[tuple[bool, str], dict]:
     for folder in folders:
         with suppress(*DAMAGED):
             runs.append(Run.read(folder))
-    runs.sort(key=lambda run: str(run.content.get("started")))
+    runs.sort(key=lambda run: run.content["started"])
     return {origin(run): run.defaults for run in runs if run.defaults}
 
 
@@ -57,7 +52,7 @@ def describe(folder: Path, defaults: dict[tuple[bool, str], dict]) -> str:
     psnr = " ".join(f"{float(measured[-1][name]):.2f}" for name in PSNR if name in measured[-1])
     texts = folder.name, run.kind, Path(run.data["name"]).name, steps, psnr
     differing = differences(run, defaults.get(origin(run), {}))
-    return f"{ROW.format(*texts, str(run.content['started'])[:10])}\n    {cut(differing, WIDTH)}".rstrip()
+    return f"{ROW.format(*texts, run.content['started'][:10])}\n    {cut(differing, WIDTH)}".rstrip()
 
 
 def add_arguments(parser: Parser) -> None:

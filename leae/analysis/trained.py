@@ -1,5 +1,6 @@
 """Trained runs as the commands read them: model, data set, masked views, codes."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,16 @@ from leae.checkpoints import find_weights, load_checkpoint
 from leae.data.batches import Images, chunks_of
 from leae.data.prepare import Dataset, open_dataset
 from leae.errors import UsageError
+from leae.files import misfit, read_json
 from leae.randomness import generator
 from leae.training.evaluation import MaskedViews
 from leae.training.run import CHECKPOINTS, read_settings
 from leae.training.settings import Parser
 
 # Settings without which a run cannot be analysed.
-NEEDED = ("DATASET", "FACES", "OBJECTIVE", "MASK_RATIO", "BATCH_SIZE", "SEED")
+NEEDED = {"DATASET": str, "FACES": int, "OBJECTIVE": str, "MASK_RATIO": float, "BATCH_SIZE": int, "SEED": int}
+EVALUATION = "evaluation.json"  # in a run's folder, made like this; a figure stands before the ends of its interval
+SHAPE = {"step": int, "data": dict, "options": dict, "figures": {str: [int | float | None]}}
 TRAINING_CODES = 8_192  # that stand for the codes of all training images
 
 
@@ -60,6 +64,14 @@ class TrainedRun:
         of, classes = self.settings, self.settings.get("CLASSES", False)  # older runs took folders for none
         return open_dataset(of["DATASET"], size, of["FACES"], self.data["identity"], classes=classes)
 
+    def evaluation(self) -> dict:
+        """The content of its evaluation.json; empty if there is none of its step."""
+        with suppress(OSError, ValueError, RecursionError):
+            content = read_json(self.folder / EVALUATION, SHAPE)
+            if content["step"] == self.step and all(content["figures"].values()):
+                return content
+        return {}
+
     def views(self, mask_ratio: float | None, seed: int = 0) -> MaskedViews:
         """Masked views, by default with the run's mask ratio; a `UsageError` if no such square fits the images."""
         ratio = self.settings["MASK_RATIO"] if mask_ratio is None else mask_ratio
@@ -84,9 +96,8 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
     runs = []
     for folder in map(Path, folders):
         content = read_settings(folder)
-        missing = [setting for setting in NEEDED if setting not in content["settings"]]
-        if missing:
-            raise UsageError(f"{folder}/settings.json has no {missing[0]}; train it again with this version of leae")
+        if missing := misfit(content["settings"], NEEDED, "settings"):
+            raise UsageError(f"{folder}/settings.json has no {missing}, or another; train it again with this version")
         model, step = load_checkpoint(find_checkpoint(folder, checkpoint), device)
         about = {key: content[key] for key in ("kind", "settings", "data")}
         runs.append(TrainedRun(folder, **about, checkpoint=checkpoint, step=step, model=model))

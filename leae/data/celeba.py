@@ -8,6 +8,7 @@
 The lists lie beside the zip or the folder, or in the zip.
 """
 
+import io
 import re
 import shutil
 import zipfile
@@ -20,16 +21,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from leae.data.images import UNREADABLE
 from leae.errors import UsageError
-from leae.files import atomic_write, write_csv
+from leae.files import atomic_write, read_bytes, write_csv
 
 SPLITS = {"0": "train", "1": "valid", "2": "test"}
 PARTITION, ATTRIBUTES, IMAGES = "list_eval_partition", "list_attr_celeba", "img_align_celeba"
 MEMBER = rf"({IMAGES}/){{1,2}}[^/]+\.jpg"  # of a zip: an image
 BY_HAND = f"{IMAGES}.zip, {PARTITION}.txt and {ATTRIBUTES}.txt from the official download"
 COMMAND = "uv run --extra celeba -m leae prepare celeba"  # which fetches it
-MAX_LIST = 2**26  # bytes of a list; CelebA's have 26 MB
 MIRROR = "flwrlabs/celeba"  # on Hugging Face: the same images as parquet files
 
 
@@ -79,8 +78,8 @@ def _find_images(root: Path) -> tuple[Path | None, list[str]]:
     paths = [f"{folder}/{path.name}" for folder in folders for path in sorted((root / folder).glob("*.jpg"))]
     if paths:
         return None, paths
-    for archive in sorted(root.glob("*.zip")):
-        with suppress(*UNREADABLE):  # it need not be CelebA's
+    for archive in filter(Path.is_file, sorted(root.glob("*.zip"))):
+        with suppress(Exception):  # it need not be CelebA's, or a zip
             paths = [name for name in zipfile.ZipFile(archive).namelist() if re.fullmatch(MEMBER, name)]
         if paths:
             return archive, paths
@@ -98,11 +97,7 @@ def _read_list(path: Path | zipfile.Path, values: Collection[str]) -> tuple[list
     """The names of a list's columns, if it has any, and its rows by image; `UsageError` if other values are in them."""
     names, table = [], {}
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_LIST + 1)  # whatever size it claims
-        if len(content) > MAX_LIST:
-            raise ValueError(f"more than {MAX_LIST:,} bytes")
-        lines = content.decode("utf-8-sig", errors="replace").splitlines()
+        lines = io.TextIOWrapper(io.BytesIO(read_bytes(path)), "utf-8-sig", errors="replace")
         for row in filter(None, (line.replace(",", " ").split() for line in lines)):
             width = len(names) or 1
             if not table and not row[0].endswith(".jpg"):  # the names; in a .txt the number of rows stands above them
@@ -114,7 +109,7 @@ def _read_list(path: Path | zipfile.Path, values: Collection[str]) -> tuple[list
                 table[row[0]] = row[1:]
         if not table:
             raise ValueError("no .jpg files are named")
-    except UNREADABLE as error:
+    except Exception as error:  # what a damaged zip's decompressors raise, too
         raise UsageError(f"{path} cannot be used: {error}; correct it or get it again") from error
     return names, table
 

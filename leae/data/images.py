@@ -1,44 +1,65 @@
 """Image files of every kind as square RGB arrays."""
 
+import io
 import struct
-import zipfile
-import zlib
-from pathlib import Path
-from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.Image import Transpose
 
 from leae.errors import UsageError, first_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # whatever the suffix; Pillow hands some others to other programs
-
-# What Pillow, its decoders and zipfile raise for files that are damaged, hostile, encrypted or no images at all.
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
-UNREADABLE = (*DAMAGED, Image.DecompressionBombError)  # more than 179 million pixels
+PNG = b"\x89PNG\r\n\x1a\n"
+MAX_BYTES = 2**30  # of an image file
+MAX_DECODED = 2**31  # pixels, each counted once for every scan of a JPEG
+DEPTHS = (8, 10, 12, 14, 16)  # bits that are in use of 16
+# What undoes each orientation of EXIF.
+UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any colour mode to 8-bit RGB; what is transparent shows a white ground, 16 bits are scaled to 8."""
+    """Any colour mode to 8-bit RGB; what is transparent, unless all is, shows a white ground, 16 bits are scaled to 8.
+
+    Of the 16 bits as many are taken for in use as the brightest pixel needs, one of DEPTHS.
+    """
     if image.mode.startswith("I"):  # 16-bit grey
-        image = Image.fromarray((np.asarray(image) / 257 + 0.5).astype(np.uint8))  # 65535 / 255
+        grey = np.asarray(image)
+        largest = next((2**bits - 1 for bits in DEPTHS if grey.max() < 2**bits), grey.max())
+        image = Image.fromarray((grey * (255 / largest) + 0.5).astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        if image.getextrema()[3] != (0, 0):
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def read_square(file: Path | IO[bytes], size: int, crop: int | None = None) -> np.ndarray:
-    """The central square of an image file, uint8 [size, size, 3].
+def read_square(content: bytes, size: int, crop: int | None = None) -> np.ndarray:
+    """The central square of an image file with that content, uint8 [size, size, 3].
 
     The square that is cut has `crop` pixels a side, or the image's short side, which must then have `size`. A
-    `UsageError` if the image is smaller than that, and one of UNREADABLE if it cannot be read.
+    `UsageError` if the image is smaller than that, or takes too long; any exception if it cannot be read, as decoders
+    of damaged files raise many.
     """
-    with Image.open(file, formats=FORMATS) as image:
+    with Image.open(io.BytesIO(without_texts(content)), formats=FORMATS) as image:
+        scans = content.count(b"\xff\xda") if image.format == "JPEG" else 1  # about ten in a progressive one
+        if scans * image.width * image.height > MAX_DECODED:
+            raise UsageError(f"{scans:,} scans of {image.width}×{image.height} pixels")
         if crop is None:
             image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder skip detail that goes anyway
-        image = to_rgb(ImageOps.exif_transpose(image))
+        turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+        image = to_rgb(image)
+    if turn is not None:
+        image = image.transpose(turn)
     (width, height), shortest = image.size, crop or size
     if min(width, height) < shortest:
         raise UsageError(f"{width}×{height} pixels, smaller than {shortest}×{shortest}")
@@ -48,8 +69,22 @@ def read_square(file: Path | IO[bytes], size: int, crop: int | None = None) -> n
     return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0))
 
 
+def without_texts(content: bytes) -> bytes:
+    """A PNG file without its texts, of which Pillow refuses long ones and takes its time for many; others as they are.
+
+    Programs that generate images write all their settings into them.
+    """
+    kept, place = [PNG], len(PNG)
+    while content.startswith(PNG) and place + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        if kind not in (b"tEXt", b"zTXt", b"iTXt"):
+            kept.append(content[place : place + 12 + length])
+        place += 12 + length
+    return b"".join(kept) if place > len(PNG) else content
+
+
 def reason(error: Exception) -> str:
-    """Why an image cannot be used, in one line: from one of UNREADABLE."""
+    """Why an image cannot be used, in one line: from what `read_square` raises."""
     if isinstance(error, UnidentifiedImageError):
         return f"unreadable: none of {', '.join(FORMATS)}"
     return first_line(error) if isinstance(error, UsageError) else f"unreadable: {first_line(error)}"

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import zlib
 from contextlib import suppress
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from leae.data import celeba
 from leae.data.batches import ImageFile
 from leae.data.sources import CELEBA, CELEBA_CROP, DATA, DATA_SETS, Source, find_source
-from leae.errors import UsageError, require_whole
+from leae.errors import UsageError, require_whole, signals_to_end
 from leae.files import atomic_write, digest, one_at_a_time, write_json
 
 MAX_IMAGE_SIZE, MAX_FACES = 2048, 10**6  # pixels a side; rendered faces to train on
@@ -197,13 +198,20 @@ def _prepare(source: Source, folder: Path) -> dict:
         raise
 
 
+def _leave_signals_to_parent(worker: int) -> None:
+    """What asks a process that reads images to end does so in silence: its parent, asked as well, says what happens."""
+    for number in (signal.SIGINT, *signals_to_end()):
+        signal.signal(number, lambda *_: os._exit(0))  # another status the parent would take for a failure
+
+
 def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list) -> list[int]:
     """Write the arrays of a split; what cannot be used is added to `bad`. A hash of each image comes back."""
     items, shape = source.splits[split], (source.image_size, source.image_size, source.channels)
     rows, hashes = [], []
     workers = CORES if len(items) >= SERIAL else 0
     generator = torch.Generator()  # PyTorch's own is left as it is
-    chunks = DataLoader(items, READ_AT_A_TIME, collate_fn=source.read, num_workers=workers, generator=generator)
+    options = {"num_workers": workers, "worker_init_fn": _leave_signals_to_parent, "generator": generator}
+    chunks = DataLoader(items, READ_AT_A_TIME, collate_fn=source.read, **options)
     # Written, not mapped: on a full disk a mapped file ends the process without a word.
     with atomic_write(folder / f"{split}.npy", "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(items), *shape)}

@@ -12,10 +12,10 @@ import numpy as np
 
 from leae.data import celeba, faces, small_sets
 from leae.data.folders import TEST_EVERY, read_layout
-from leae.data.images import SUFFIXES, UNREADABLE, read_square, reason
+from leae.data.images import MAX_BYTES, SUFFIXES, read_square, reason
 from leae.data.small_sets import SmallSet
 from leae.errors import UsageError, require
-from leae.files import as_utf8, digest, one_at_a_time
+from leae.files import as_utf8, digest, one_at_a_time, read_bytes
 
 DATA = Path("data")
 CELEBA = DATA / "celeba"
@@ -160,9 +160,10 @@ def read_images(root: Path, size: int, crop: int | None, items: list[str]) -> li
     for item in items:
         try:
             place = root if root.is_dir() else _open_zip(root, root.stat().st_mtime_ns)
-            with (place / item).open("rb") as file:
-                results.append(read_square(file, size, crop))
-        except UNREADABLE as error:
+            results.append(read_square(read_bytes(place / item, MAX_BYTES), size, crop))
+        except MemoryError:
+            raise
+        except Exception as error:  # of decoders and decompressors, from files that are damaged, hostile or encrypted
             results.append(reason(error))
     return results
 

@@ -1,7 +1,6 @@
 """A run's folder, and how a run is resumed; README.md beside this file says what lies in the folder."""
 
 import csv
-import json
 import math
 import platform
 import re
@@ -31,14 +30,17 @@ from leae.checkpoints import (
 from leae.data.prepare import Dataset
 from leae.distributed import rank
 from leae.errors import UsageError, first_line, require
-from leae.files import write_csv, write_json
+from leae.files import names_file, read_bytes, read_json, write_csv, write_json
 from leae.judge import Judge
 from leae.training.device import device_name, precision_on
 from leae.training.pictures import draw_grid, draw_metrics, save_picture
 
 RUNS = Path("runs")
-MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what reading such a file raises
 CHECKPOINTS = ("000", "020", "040", "060", "080", "100")  # percent of a run at which one is kept
+MAX_METRICS = 2**30  # bytes of metrics.csv
+# What is in settings.json; older runs have no defaults.
+SHAPE = {"kind": str, "settings": dict, "defaults": dict | None, "data": {"name": str, "title": str, "identity": str}}
+SHAPE |= {"command": [str], "steps": int, "device": str, "versions": {str: str}, "started": str}
 # Constants that may change when a run is resumed, as they are no part of the experiment.
 CHANGEABLE = ("DEVICE", "COMPILE", "LOG_EVERY", "GRID_EVERY", "GRID_IMAGES", "SAVE_MINUTES")
 
@@ -156,14 +158,14 @@ class Run:
         new = RUNS / ".new"
         RUNS.mkdir(parents=True, exist_ok=True)
         with FileLock(RUNS / ".lock"):
-            shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed here
-            (new / "grids").mkdir(parents=True)
-            (new / "checkpoints").mkdir()
-            write_json(new / "settings.json", self.content)
             taken = [re.fullmatch(rf"{self.kind}-(\d+)", path.name) for path in RUNS.iterdir()]
             number = 1 + max((int(name[1]) for name in taken if name), default=0)
             name = self.settings.get("NAME") or f"{self.kind}-{number:03d}"
             require_new(name)  # another process may just have taken it
+            shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed here
+            (new / "grids").mkdir(parents=True)
+            (new / "checkpoints").mkdir()
+            write_json(new / "settings.json", self.content)
             self.folder = new.rename(RUNS / name)
         self._lock()
 
@@ -175,6 +177,8 @@ class Run:
             except Timeout as error:
                 advice = "stop that one first, or let it finish"
                 raise UsageError(f"another process is running {self.folder}; {advice}") from error
+            for left in self.folder.rglob(".*.tmp"):  # by a process that was killed
+                left.unlink()
 
     def save(
         self,
@@ -242,7 +246,8 @@ class Run:
         if values.keys() - set(self.columns):
             self._write_metrics()
         else:
-            with (self.folder / "metrics.csv").open("a", encoding="utf-8", newline="") as file:
+            path = self.folder / "metrics.csv"
+            with names_file(path), path.open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(self.rows[-1])
 
     def _write_metrics(self) -> None:
@@ -301,19 +306,13 @@ def tuples(value):
 def read_settings(folder: Path) -> dict:
     """The content of settings.json: "kind", "settings", "defaults", "data" and more; `UsageError` if not a run's."""
     try:
-        content = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
-        kind, settings = content["kind"], {name: tuples(value) for name, value in content["settings"].items()}
-        defaults = {name: tuples(value) for name, value in content.get("defaults", {}).items()}  # older runs: none
-        texts = (kind, *(content["data"][name] for name in ("name", "title", "identity")))
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError("kind or data are not texts")
-    except (FileNotFoundError, NotADirectoryError, *MALFORMED) as error:
+        content = read_json(folder / "settings.json", SHAPE)
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError) as error:
         known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
-        said = (
-            f"{folder} is not the folder of a run of this version: no settings.json, or another ({first_line(error)})"
-        )
+        said = f"{folder} is not a run's folder of this version: no settings.json, or another ({first_line(error)})"
         raise UsageError(f"{said}; runs here: {known}") from error
-    return {**content, "settings": settings, "defaults": defaults}
+    constants = {"settings": content["settings"], "defaults": content.get("defaults") or {}}
+    return content | {part: {name: tuples(value) for name, value in of.items()} for part, of in constants.items()}
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:
@@ -323,12 +322,12 @@ def read_metrics(folder: Path) -> list[dict[str, str]]:
     """
     path = folder / "metrics.csv"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = read_bytes(path, MAX_METRICS).decode().splitlines(keepends=True)
         rows = list(csv.DictReader(line for line in lines if line.endswith("\n")))
         for row in rows:
             if None in row or None in row.values() or int(row["step"]) < 0:
                 raise ValueError(f"the row of step {row['step']} does not have a value for every column")
             [float(value) for name, value in row.items() if value and name != "split"]
-    except (*MALFORMED, csv.Error) as error:
+    except (ValueError, TypeError, LookupError, csv.Error) as error:
         raise UsageError(f"{path} is damaged ({error}); move it away to resume without these rows") from error
     return [{name: value for name, value in row.items() if value} for row in rows]

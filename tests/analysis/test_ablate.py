@@ -81,6 +81,7 @@ def test_a_run_is_found_by_all_that_makes_its_experiment(workplace):
     made = defaults | {"NAME": "mine", "DEVICE": "cpu", "SEED": 1}
     del made["RESUME"]
     content = {"kind": "masked", "settings": made, "data": dict.fromkeys(("name", "title", "identity"), "")}
+    content |= {"command": [], "steps": 9, "device": "cpu", "versions": {}, "started": ""}
     path = workplace / "runs/mine/settings.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(content))

@@ -36,7 +36,7 @@ def test_a_folders_codes_are_to_the_bit_those_of_its_images(trained, tmp_path, m
     assert re.search(r"5 images, \[8\] .*codes.npz", said.out)
     assert re.search(r"'broken.jpg'.*\n.*'small.png'.*10×30 .*16×16", said.err)
     model, found = leae.load(RUN), np.load("codes.npz", allow_pickle=False)
-    images = to_float(np.stack([read_square(tmp_path / "mine" / name, 16) for name in names]))
+    images = to_float(np.stack([read_square((tmp_path / "mine" / name).read_bytes(), 16) for name in names]))
     with torch.no_grad():
         codes, reconstructions = model.encode(images), model(images)
     assert found["files"].tolist() == names
@@ -86,6 +86,6 @@ def test_a_model_of_grey_images_is_given_grey_ones_of_a_folder(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "colour.png")
     torch.manual_seed(0)
     model = VariationalConvAutoencoder(latent_dim=4)
-    grey = read_square(tmp_path / "colour.png", 32).astype(float) @ (0.299, 0.587, 0.114)
+    grey = read_square((tmp_path / "colour.png").read_bytes(), 32).astype(float) @ (0.299, 0.587, 0.114)
     expected = leae.embed(model, torch.from_numpy(grey[None, None] / 255))
     np.testing.assert_allclose(leae.embed(model, tmp_path), expected, atol=1e-2)

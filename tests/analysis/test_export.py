@@ -55,7 +55,13 @@ def test_the_card_has_the_licence_data_command_and_held_out_figures(trained, tmp
     run = tmp_path / "faces-run"
     shutil.copytree(RUN, run)
     figures = {"psnr_clean": [21.25, 21.0, 21.5], "drift": [None] * 3, "linear_clean_auroc": [0.7654321, 0.7, 0.8]}
-    content = {"step": 9, "figures": figures, "attributes": {"linear_clean_auroc": {"Bald": 0.5}}}
+    content = {
+        "step": 9,
+        "data": {},
+        "options": {},
+        "figures": figures,
+        "attributes": {"linear_clean_auroc": {"Bald": 0.5}},
+    }
     (run / "evaluation.json").write_text(json.dumps(content))
     run_leae(monkeypatch, "export", str(run), str(tmp_path / "out"), "--license", "cc-by-4.0")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
@@ -70,6 +76,14 @@ def test_the_card_has_the_licence_data_command_and_held_out_figures(trained, tmp
     assert "| linear_clean_auroc | 0.7654 |\n" in card
     for unsaid in (str(tmp_path), "Bald", "drift", "{", "}"):
         assert unsaid not in card
+
+
+@pytest.mark.parametrize("value", ["21.25", [], {}, float("inf")])
+def test_the_card_leaves_out_an_evaluation_that_is_damaged(trained, tmp_path, monkeypatch, value):
+    run = shutil.copytree(RUN, tmp_path / "faces-run")
+    (run / "evaluation.json").write_text(json.dumps({"step": 9, "data": {}, "options": {}, "figures": {"odd": value}}))
+    run_leae(monkeypatch, "export", str(run), str(tmp_path / "out"))
+    assert "odd" not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("config", ['{"model_type": "bert"}', '{"library": "others"}', "[]", "no JSON"])

@@ -164,7 +164,7 @@ def test_photographs_of_ones_own_are_cut_and_other_files_are_a_line(page, player
         page.locator("#photo button[aria-label=Clear]").click()
     page.get_by_text("B", exact=True).first.click()
     page.locator("#photo input[type=file]").set_input_files(tmp_path / "own.png")
-    own = to_float(read_square(tmp_path / "own.png", 16)[None])
+    own = to_float(read_square((tmp_path / "own.png").read_bytes(), 16)[None])
     assert_shows(page, 1, own, 96)
     page.get_by_text("A", exact=True).first.click()
     page.locator(".pictures button.thumbnail-item").nth(3).click()

@@ -42,7 +42,7 @@ def edit(path, old, new):
             "train it to its end, .*--checkpoint of .000, 020",
         ),
         (lambda run: shutil.rmtree(run / "checkpoints"), "has no checkpoint 100"),
-        (lambda run: (run / "settings.json").write_text("{}"), "'kind'"),
+        (lambda run: (run / "settings.json").write_text("{}"), "kind is missing"),
         (lambda run: edit(run / "settings.json", "MASK_RATIO", "MASKED"), "has no MASK_RATIO"),
     ],
 )

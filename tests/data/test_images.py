@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from leae.data import prepare
 from leae.data.images import read_square
@@ -37,6 +37,32 @@ def claiming(width, height):
     return content
 
 
+def many_scans(count):
+    """A JPEG of 2048×2048 pixels whose last scan is there again and again."""
+    content = stored("JPEG", flat(size=(2048, 2048)), progressive=True)
+    scan = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + scan * (count - content.count(b"\xff\xda")) + content[-2:]
+
+
+def with_texts(count, length):
+    """A PNG with so many texts of so many letters."""
+    chunk = b"tEXta\0" + b"x" * length
+    return (
+        stored()[:33]
+        + (struct.pack(">I", length + 2) + chunk + struct.pack(">I", zlib.crc32(chunk))) * count
+        + stored()[33:]
+    )
+
+
+def odd_exif():
+    """The maker, a text, as a number: Pillow reads it, and fails to write it."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 3, "maker"
+    content = exif.tobytes()
+    entry = content.index(struct.pack(">HH", 0x010F, 2))
+    return content[: entry + 2] + struct.pack(">H", 4) + content[entry + 4 :]
+
+
 # File name → content, and what happens: the colour that it is used with, or the reason for which it is skipped.
 FILM = {"save_all": True, "append_images": [flat(colour="blue")]}
 IMAGES = {
@@ -46,6 +72,10 @@ IMAGES = {
     "PostScript called .jpg": ("a.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EOF\n", "'a.jpg' ("),
     "animated WebP": ("a.webp", stored("WEBP", lossless=True, **FILM), RED),
     "a decompression bomb": ("a.png", claiming(60_000, 60_000), "3600000000"),
+    "600 scans": ("a.jpg", many_scans(600), "600 scans"),
+    "3 MB of text": ("a.png", with_texts(1, 3_000_000), RED),
+    "60,000 texts": ("a.png", with_texts(60_000, 1), RED),
+    "EXIF that cannot be written again": ("a.jpg", stored("JPEG", exif=odd_exif(), quality=98), RED),
     "a newline in its name": ("two\nlines.png", stored(), RED),
     "a newline in a bad one's name": ("two\nlines.png", b"", r"'two\nlines.png' ("),
     "a name that is no text": (b"\xff\xfe.png", stored(), RED),
@@ -80,15 +110,18 @@ MODES = {
     "grey": (stored(image=flat("L", 90)), GREY),
     "bits": (stored(image=flat("1", 1)), WHITE),
     "16-bit": (stored(image=flat("I;16", 257 * 90)), GREY),
-    "transparent": (stored(image=flat("RGBA", (*RED, 0))), WHITE),
+    "12-bit in 16": (stored(image=flat("I;16", 16 * 90)), GREY),
+    "8-bit in 16": (stored(image=flat("I;16", 90)), GREY),
+    "transparent throughout": (stored(image=flat("RGBA", (*RED, 0))), RED),
+    "32-bit BMP without alpha": (stored("BMP", flat("RGBA", (*RED, 0))), RED),
     "grey-alpha": (stored(image=flat("LA", (90, 255))), GREY),
     "palette": (stored(image=PALETTE), RED),
-    "palette-transparent": (stored(image=PALETTE, transparency=PALETTE.getpixel((0, 0))), WHITE),
+    "palette-transparent": (stored(image=PALETTE, transparency=PALETTE.getpixel((0, 0))), RED),
 }
 
 
 def square_of(content, size, crop=None):
-    return read_square(io.BytesIO(content), size, crop)
+    return read_square(content, size, crop)
 
 
 @pytest.mark.parametrize(("content", "colour"), MODES.values(), ids=MODES)
@@ -99,12 +132,21 @@ def test_every_colour_mode_becomes_the_colours_that_a_viewer_shows(content, colo
     assert np.abs(square.astype(int) - colour).max() <= 3
 
 
-def test_the_orientation_tag_is_honoured():
-    upright = flat(colour=WHITE, size=(16, 16))
-    upright.paste(RED, (0, 0, 16, 8))  # red above
+def test_what_is_transparent_shows_a_white_ground():
+    image = flat("RGBA", (*RED, 255))
+    image.paste((*RED, 0), (0, 0, 20, 32))
+    square = square_of(stored(image=image), 32).astype(int)
+    assert np.abs(square[:, :14] - WHITE).max() <= 3
+    assert np.abs(square[:, 18:] - RED).max() <= 3
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_every_orientation_is_turned_as_pillow_does(orientation):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn clockwise to view, as a camera on its side stores it
-    assert np.array_equal(square_of(stored(image=upright.rotate(90), exif=exif), 16), np.asarray(upright))
+    exif[0x0112] = orientation
+    content = stored(image=Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)), exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    assert np.array_equal(square_of(content, 16), np.asarray(expected))
 
 
 def test_a_crop_of_the_result_s_size_is_cut_pixel_by_pixel_out_of_the_middle():
@@ -156,6 +198,19 @@ def test_a_zip_that_is_damaged_or_lies_is_refused_or_its_image_skipped(workplace
         assert dataset.attributes["train"].tolist() == [attributes_of(number) for number in numbers]
         assert (SKIPPED in capsys.readouterr().err) == (outcome == SKIPPED)
     assert not list(workplace.rglob("*.jpg"))  # nothing is unpacked
+
+
+@pytest.mark.parametrize("name", ["x.zip", "img_align_celeba/000003.jpg", "list_eval_partition.txt"])
+def test_a_pipe_by_the_name_of_a_file_is_no_file(workplace, monkeypatch, name):
+    path = write_celeba(workplace / "data" / "celeba") / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    monkeypatch.setattr(prepare, "BAD_SHARE", 0.1)
+    if name.endswith(".txt"):
+        with pytest.raises(UsageError, match="lacks list_eval_partition"):
+            open_dataset("celeba", 64)
+    else:
+        assert count_of(open_dataset("celeba", 64)) == 20 - name.endswith(".jpg")
 
 
 def replaced(old, new):

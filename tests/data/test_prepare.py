@@ -157,15 +157,18 @@ def test_of_processes_that_prepare_a_set_one_does_the_work_and_if_it_is_killed_t
     assert what_is_prepared() == ["faces-120-64"]
 
 
+@pytest.mark.parametrize("send", [os.kill, os.killpg])  # to the first process, or to all, as a terminal does
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_preparing_and_the_processes_that_read_and_leaves_nothing(processes, workplace, number, status):
+def test_a_signal_ends_preparing_and_the_processes_that_read_and_leaves_nothing(
+    processes, workplace, send, number, status
+):
     os.mkfifo("output")
     options = ("prepare", "faces", "--faces", 1200, "--image-size", 32)
     child = processes.start("-m leae", *options, folder=workplace)
     with open("output") as output:
-        array = PREPARED / ".faces-1200-32.tmp" / ".train.npy.tmp"
-        wait_until(lambda: array.exists() and array.stat().st_size > 50_000)
-        (os.killpg if number == signal.SIGINT else os.kill)(child, number)  # a terminal signals all of them
+        folder = PREPARED / ".faces-1200-32.tmp"
+        wait_until(lambda: any(file.stat().st_size > 50_000 for file in folder.glob(".train.npy.*.tmp")))
+        send(child, number)
         said = output.read()  # to its end: all that have it open have ended
     assert processes.wait(child) == status
     assert "Traceback" not in said

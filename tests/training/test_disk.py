@@ -41,7 +41,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_which_goes_on_once_it_
         (run / "checkpoints").chmod(0o500)
     assert processes.run("main.py", "--resume", run, folder=workplace, bytes_of_a_file=size) == 2
     says = "File too large" if cause == "full" else "Permission denied"
-    assert re.match(rf"main.py: {run}/checkpoints/\.?\w+\.safetensors(\.tmp)?: {says}; ", error_of(workplace))
+    assert re.match(rf"main.py: {run}/checkpoints/\w+\.safetensors: {says}; ", error_of(workplace))
     assert contents_of(run / "checkpoints").items() >= before.items()
     assert not list(run.rglob("*.tmp"))
     assert trained_of(run) == rows
@@ -73,3 +73,17 @@ def test_a_run_whose_folder_vanishes_says_so(processes, workplace):
     child = processes.start("main.py", "--resume", run, folder=workplace)
     wait_for_step(run, int(metrics_of(run)[-1]["step"]) + 1)
     assert processes.stop(child) == 143
+
+
+def test_a_disk_that_fills_while_a_row_of_metrics_is_added_makes_one_line(processes, workplace):
+    run = workplace / "runs" / "self-teaching-001"
+    child = processes.start("main.py", *LONG, "--max-steps", 200, folder=workplace)
+    wait_for_step(run, 2)
+    assert processes.stop(child) == 143
+    path, last = run / "metrics.csv", run / "checkpoints" / "last.safetensors"
+    head, evaluated, row, *rest = path.read_text().splitlines(keepends=True)
+    many = last.stat().st_size // len(row) + 1  # so that the table is longer than any other file
+    path.write_text("".join([head, evaluated, *[row] * many, *rest]))
+    size = path.stat().st_size + 2000
+    assert processes.run("main.py", "--resume", run, folder=workplace, bytes_of_a_file=size) == 2
+    assert re.match(rf"main.py: {run}/metrics.csv: File too large; ", error_of(workplace))

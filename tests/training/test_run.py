@@ -104,7 +104,8 @@ def test_damaged_metrics_are_refused_rather_than_lost(workplace, old, new, says)
         run.restore(*training)
 
 
-BAD_SETTINGS = [{"settings": [1]}, {"data": "x"}, {"data": {**DATA, "title": 1}}, {"kind": ["x"]}]
+BAD_SETTINGS = [{"settings": [1]}, {"data": "x"}, {"data": {**DATA, "title": 1}}, {"kind": ["x"]}, {"steps": "9"}]
+BAD_SETTINGS += [{"command": float("inf")}, {"versions": [1, 2]}, {"versions": {"torch": 2}}, {"defaults": [1]}]
 
 
 @pytest.mark.parametrize("bad", [None, "", "[1]", "[" * 100_000, *BAD_SETTINGS], ids=lambda bad: str(bad)[:20])
@@ -123,8 +124,11 @@ def test_a_run_is_resumed_by_the_script_that_began_it_and_an_exported_folder_by_
     with pytest.raises(UsageError, match=f"{run.folder} is a self-teaching run"):
         Run.resume(run.folder, "plain", "masked")
     run.lock.release()
+    left = run.folder / "checkpoints" / ".last.safetensors.1a2b3c4d.tmp"
+    left.touch()  # by a process that was killed
     resumed = Run.resume(run.folder, "self-teaching")
     assert resumed.identity == "abc"
+    assert not left.exists()
     resumed.lock.release()
     shutil.rmtree(run.folder / "checkpoints")  # as in a folder that `export` makes
     with pytest.raises(UsageError, match=f"{run.folder} .*--init {run.folder}"):
