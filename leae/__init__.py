@@ -1,5 +1,11 @@
 """leae: the self-teaching autoencoder, as a library; `leae.sigreg.sigreg` is SIGReg."""
 
+import os
+import sys
+
+if "IPython" not in sys.modules:  # what a notebook starts is told its backend; none is needed, it may not be there
+    os.environ.pop("MPLBACKEND", None)
+
 import leae.sigreg  # noqa: F401, the module is a part of it
 from leae.analysis.embed import embed
 from leae.autoencoder import Autoencoder, VariationalAutoencoder

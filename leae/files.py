@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import sys
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,11 +14,14 @@ from pathlib import Path
 from types import UnionType
 from typing import IO
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from leae.errors import UsageError
 
 MAX_TEXT = 2**26  # bytes of a file of texts or figures
+PATIENCE = 5  # seconds
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
@@ -121,19 +125,35 @@ def digest(*parts) -> str:
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-@contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Of the processes that enter a block with the same path, let one in at a time, by a lock file beside it.
+def acquire_lock(path: Path, wait: bool = True) -> FileLock:
+    """Hold a lock file, until it is released or the process ends; `Timeout` if another does, and that is not to end.
 
-    In a read-only place there is no lock: nothing can be prepared there, and reading needs none.
+    In a read-only place nothing is held, as nothing can be changed there; nor on a file system that has no locks, which
+    is said. So is a wait of more than PATIENCE seconds.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    lock = FileLock(path, fallback_to_soft=False)  # what it would fall back to stays when its process is killed
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with names_file(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=PATIENCE if wait else 0)
+    except Timeout:
+        if not wait:
+            raise
+        print(f"waiting for the process that holds {path}", file=sys.stderr)
         lock.acquire()
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in NO_LOCKS:
+            said = f"{path}: this file system has no locks; do not let two processes work on the same things"
+            print(f"warning: {said}", file=sys.stderr)
+        elif error.errno not in READ_ONLY:
             raise
+    return lock
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Of the processes that enter a block with the same path, let one in at a time, by a lock file beside it."""
+    lock = acquire_lock(path.with_name(f".{path.name}.lock"))
     try:
         yield
     finally:

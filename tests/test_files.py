@@ -1,12 +1,18 @@
 """A file has its old content or its new one."""
 
+import errno
 import multiprocessing
 import os
+import threading
+import time
+from unittest.mock import Mock
 
 import pytest
+from filelock import FileLock
 
+from leae import files
 from leae.errors import UsageError
-from leae.files import atomic_write, misfit, names_file, read_bytes, read_json
+from leae.files import atomic_write, misfit, names_file, one_at_a_time, read_bytes, read_json
 
 
 def test_a_file_is_complete_when_it_appears_and_others_may_read_it(tmp_path):
@@ -103,3 +109,39 @@ def test_a_json_file_of_another_shape_is_refused(tmp_path, text):
         read_json(path, {"a": int})
     path.write_text('{"a": 1, "b": 2}')
     assert read_json(path, {"a": int}) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("number", "warned"), [(errno.ENOLCK, 1), (errno.EOPNOTSUPP, 1), (errno.ENOSYS, 1), (errno.EROFS, 0)]
+)
+def test_where_there_are_no_locks_the_work_is_done_and_a_copied_lock_file_holds_nothing(
+    tmp_path, monkeypatch, capsys, number, warned
+):
+    (tmp_path / ".a.lock").touch()
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(number, "no locks")))
+    with one_at_a_time(tmp_path / "a"):
+        pass
+    assert capsys.readouterr().err.count(f"{tmp_path / '.a.lock'}: this file system has no locks") == warned
+
+
+def test_a_lock_that_fails_otherwise_names_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", Mock(side_effect=OSError(errno.EIO, "broken")))
+    with pytest.raises(OSError, match="broken") as error, one_at_a_time(tmp_path / "a"):
+        pass
+    assert error.value.filename == str(tmp_path / ".a.lock")
+
+
+def test_a_wait_for_another_process_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
+    taken = threading.Event()
+
+    def hold():
+        with FileLock(tmp_path / ".a.lock"):
+            taken.set()
+            time.sleep(0.5)
+
+    threading.Thread(target=hold).start()
+    taken.wait()
+    with one_at_a_time(tmp_path / "a"):
+        pass
+    assert capsys.readouterr().err == f"waiting for the process that holds {tmp_path / '.a.lock'}\n"

@@ -25,7 +25,7 @@ from leae.analysis import maps
 from leae.analysis.embed import Embedding, embed_folder, hashes_of, read_for
 from leae.analysis.latents import MOST_IMAGES, LatentSpace
 from leae.analysis.probes import PROBE_DIMS
-from leae.analysis.trained import add_run_arguments, open_runs
+from leae.analysis.trained import add_run_arguments, open_runs, require_own
 from leae.data.batches import to_float
 from leae.data.sources import image_names
 from leae.errors import UsageError, require, require_whole
@@ -137,6 +137,7 @@ def main(options: argparse.Namespace) -> None:
         require(there, "--positive", options.positive, f"a sub-folder of {options.folder} with images in it")
     dataset = run.open_data()
     output = options.output or run.folder / "latents" / f"scores-{options.folder.resolve().name}"
+    require_own(*(output / name for name in ("scores.csv", "scores.png", "roc.png")))
     output.mkdir(parents=True, exist_ok=True)
 
     space = LatentSpace(run, dataset, 0, device)

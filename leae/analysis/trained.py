@@ -23,6 +23,9 @@ from leae.training.settings import Parser
 NEEDED = {"DATASET": str, "FACES": int, "OBJECTIVE": str, "MASK_RATIO": float, "BATCH_SIZE": int, "SEED": int}
 EVALUATION = "evaluation.json"  # in a run's folder, made like this; a figure stands before the ends of its interval
 SHAPE = {"step": int, "data": dict, "options": dict, "figures": {str: [int | float | None]}}
+# By suffix, what only a file that one of the commands has written has near its beginning.
+OWN = {".png": [b"Software\0leae"], ".npz": [b"codes.npy"], ".md": [b"; mask ratio "]}
+OWN |= {".csv": [b"file,error,", b"image,error,", b"file,score,", b"figure,value,low,high,"]}
 TRAINING_CODES = 8_192  # that stand for the codes of all training images
 
 
@@ -140,6 +143,16 @@ def require_finite(codes: Tensor, title: str) -> Tensor:
 
 
 def require_file(path: Path | None, option: str, *suffixes: str) -> None:
-    """Refuse a path, if one is given, where no file of these kinds can be written: `UsageError`."""
+    """Refuse a path, if one is given, where no file of these kinds can be written, or another's is: `UsageError`."""
     if path and (path.suffix.lower() not in suffixes or not path.parent.is_dir()):
         raise UsageError(f"{option} is {path}; it must be a {' or '.join(suffixes)} file in a folder that exists")
+    if path:
+        require_own(path)
+
+
+def require_own(*paths: Path) -> None:
+    """Refuse to replace a file that no command of these has written, unless it is empty: `UsageError`."""
+    for path in filter(Path.is_file, paths):
+        beginning = path.open("rb").read(1000)
+        if beginning and not any(mark in beginning for mark in OWN[path.suffix.lower()]):
+            raise UsageError(f"{path} was not written by this command; name another place, or move it away")

@@ -6,6 +6,7 @@ import matplotlib
 import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from leae.files import atomic_write
@@ -100,6 +101,11 @@ def draw_metrics(rows: list[dict[str, str]], title: str) -> Figure:
 
 
 def save_picture(picture: Image.Image | Figure, path: Path) -> None:
-    """Write a PNG file atomically."""
+    """Write a PNG file atomically; it says that leae has made it."""
+    about = PngInfo()
+    about.add_text("Software", "leae")
     with atomic_write(path, "wb") as file:
-        (picture.savefig if isinstance(picture, Figure) else picture.save)(file, format="PNG")
+        if isinstance(picture, Figure):
+            picture.savefig(file, format="PNG", pil_kwargs={"pnginfo": about})
+        else:
+            picture.save(file, format="PNG", pnginfo=about)

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from torch import Tensor, nn
 
 from leae.autoencoder import BaseAutoencoder
@@ -30,7 +30,7 @@ from leae.checkpoints import (
 from leae.data.prepare import Dataset
 from leae.distributed import rank
 from leae.errors import UsageError, first_line, require
-from leae.files import names_file, read_bytes, read_json, write_csv, write_json
+from leae.files import acquire_lock, names_file, one_at_a_time, read_bytes, read_json, write_csv, write_json
 from leae.judge import Judge
 from leae.training.device import device_name, precision_on
 from leae.training.pictures import draw_grid, draw_metrics, save_picture
@@ -156,8 +156,7 @@ class Run:
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         new = RUNS / ".new"
-        RUNS.mkdir(parents=True, exist_ok=True)
-        with FileLock(RUNS / ".lock"):
+        with one_at_a_time(RUNS / "new"):
             taken = [re.fullmatch(rf"{self.kind}-(\d+)", path.name) for path in RUNS.iterdir()]
             number = 1 + max((int(name[1]) for name in taken if name), default=0)
             name = self.settings.get("NAME") or f"{self.kind}-{number:03d}"
@@ -171,9 +170,8 @@ class Run:
 
     def _lock(self) -> None:
         if rank() == 0:
-            self.lock = FileLock(self.folder / ".lock")  # the system releases it when the process ends
             try:
-                self.lock.acquire(timeout=0)
+                self.lock = acquire_lock(self.folder / ".lock", wait=False)
             except Timeout as error:
                 advice = "stop that one first, or let it finish"
                 raise UsageError(f"another process is running {self.folder}; {advice}") from error

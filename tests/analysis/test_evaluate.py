@@ -15,7 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from leae.analysis import curves
-from leae.analysis.trained import TrainedRun
+from leae.analysis.trained import TrainedRun, require_own
 from leae.errors import UsageError
 from tests.conftest import RUNS, run_leae
 
@@ -38,6 +38,7 @@ def test_figures_of_runs_are_printed_and_kept(trained, monkeypatch, capsys, othe
     monkeypatch.setattr(curves, "CHECKPOINTS", ["000", "100"])  # for time
     options = ["--label-share", "0.3", "--csv", "table.csv", "--markdown", "table.md", "--output", "curves.csv"]
     run_leae(monkeypatch, "evaluate", *RUNS, *options, "--checkpoints", "all")
+    require_own(*map(Path, ("table.csv", "table.md", "curves.csv", "curves-images.png")))  # it may replace them
     printed = capsys.readouterr().out
     assert printed.startswith(Path("table.md").read_text(encoding="utf-8").partition("\n")[0])
     psnr, auroc = (re.search(rf"^\| {label}, clean  .*", printed, re.M)[0] for label in ("PSNR .dB.", "AUROC"))

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import leae
 from leae.analysis.trained import encode_all, open_runs
 from leae.data.batches import to_float
 from leae.errors import UsageError
-from tests.conftest import CPU, RUNS
+from tests.conftest import CPU, RUNS, assert_one_line, run_leae, write_image
 
 
 def test_runs_are_opened_at_the_checkpoint_that_is_asked_for(trained):
@@ -63,3 +64,32 @@ def test_codes_are_the_models_of_every_image_and_its_masked_view_in_order(traine
         batch = views(to_float(images)) if views else to_float(images)
         with torch.no_grad():
             torch.testing.assert_close(encode_all(run.model, images, views, CPU, ""), run.model.encode(batch))
+
+
+OUTPUTS = {
+    "codes.npz": ["embed", "test", "--output", "codes.npz"],
+    "codes.csv": ["embed", "test", "--output", "codes.csv"],
+    "of one.png": ["compare", "--output", "of one.png"],
+    "table.csv": ["evaluate", "--csv", "table.csv"],
+    "table.md": ["evaluate", "--markdown", "table.md"],
+    "curves.csv": ["evaluate", "--checkpoints", "all", "--output", "curves.csv"],
+    **{name: ["score", "grids", "--output", "."] for name in ("scores.csv", "scores.png", "roc.png")},
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_command_replaces_no_file_of_others(trained, monkeypatch, capsys, name):
+    command, *options = OUTPUTS[name]
+    write_image(Path("grids") / "a.png", 1, (16, 16))
+    Path(name).write_text("split,step,epoch\n")
+    assert_one_line(monkeypatch, capsys, command, RUNS[0], *options, says=name)
+    assert Path(name).read_text() == "split,step,epoch\n"
+    Path(name).unlink()
+
+
+def test_a_command_replaces_its_own_files(trained, monkeypatch):
+    write_image(Path("mine") / "a.png", 1, (16, 16))
+    shutil.copy("mine/a.png", "mine/b.png")
+    for line in (*list(OUTPUTS.values())[:3], ["score", "mine", "--output", "scores"]):
+        for _ in range(2):
+            run_leae(monkeypatch, line[0], RUNS[0], *line[1:])

@@ -58,7 +58,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_which_goes_on_once_it_
 def test_where_runs_cannot_be_written_none_begins(processes, workplace):
     (workplace / "runs").mkdir(mode=0o500)
     assert processes.run("main.py", *OPTIONS, folder=workplace) == 2
-    assert "/runs/.lock: Permission denied; " in error_of(workplace)
+    assert "runs/.new: Permission denied; " in error_of(workplace)
     assert list((workplace / "runs").iterdir()) == []
 
 

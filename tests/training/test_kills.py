@@ -64,7 +64,7 @@ def test_a_run_that_is_killed_anywhere_ends_as_one_that_nobody_touched(processes
     for command_line, place in (([script, "--resume", run], "killed"), (command, "whole")):
         assert processes.run(*command_line, folder=tmp_path / place) == 0, (tmp_path / place / "output").read_text()
 
-    assert {path.name for path in run.parent.iterdir()} == {run.name, ".lock"}  # one run, and nothing half-written
+    assert {path.name for path in run.parent.iterdir()} == {run.name, ".new.lock"}  # one run, and nothing half-written
     names = {path.relative_to(whole) for path in whole.rglob("*")}
     assert {path.relative_to(run) for path in run.rglob("*")} == names
     for name in (name for name in names if name.parent.name in ("checkpoints", "grids")):
