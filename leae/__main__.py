@@ -6,6 +6,7 @@ help, of which the first line stands in the list of commands.
 
 import argparse
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -35,7 +36,12 @@ def about(module: str) -> str:
 
 
 def run(command: str, arguments: list[str], typed: str) -> None:
-    """Run a command, of `typed` as its usage says; a `UsageError` if there is none of that name."""
+    """Run a command, of `typed` as its usage says, or list them; a `UsageError` if there is none of that name."""
+    if command in ("-h", "--help"):
+        print(f"usage: {typed} COMMAND ...; each command has a --help\n")
+        for name, module in COMMANDS.items():
+            print(f"    {name:<10}{about(module)}")
+        return
     if command not in COMMANDS:
         advice = did_you_mean(command, COMMANDS)
         raise UsageError(f"there is no command {command}{advice}; choose one of {', '.join(COMMANDS)}")
@@ -48,11 +54,7 @@ def run(command: str, arguments: list[str], typed: str) -> None:
 def main() -> None:
     typed = "leae" if Path(sys.argv[0]).stem == "leae" else "python -m leae"
     command, *arguments = sys.argv[1:] or ["--help"]
-    if command in ("-h", "--help"):
-        print(f"usage: {typed} COMMAND ...; each command has a --help\n")
-        for name, module in COMMANDS.items():
-            print(f"    {name:<10}{about(module)}")
-        return
+    os.environ.pop("TORCHELASTIC_RUN_ID", None)  # only training is shared, though torchrun may have started the shell
     run_command(lambda: run(command, arguments, typed), name=f"leae {command}" if command in COMMANDS else "leae")
 
 

@@ -169,7 +169,7 @@ def find_weights(name: str | Path, checkpoints: tuple[str, ...] = ("100", "last"
         raise UsageError(f"{missing}, and huggingface_hub, which would fetch it, is not installed; {advice}") from error
     try:
         return Path(snapshot_download(str(name), allow_patterns=[WEIGHTS, CONFIG, SETTINGS])) / WEIGHTS
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever a network, a proxy or their libraries may raise
         said = f"{missing}, and it cannot be fetched from the hub ({first_line(error)})"
         raise UsageError(f"{said}; correct the name, or try online") from error
 

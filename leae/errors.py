@@ -3,6 +3,7 @@
 import difflib
 import math
 import os
+import re
 import signal
 import sys
 import traceback
@@ -59,10 +60,14 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
+# What a terminal obeys or turns around, except what ends lines and moves progress bars.
+CONTROLS = re.compile("(?!\x1b\\[A)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
 class TolerantStream:
     """A standard stream on which output that cannot be written is lost: a full disk, a terminal that was closed.
 
-    What its encoding lacks is written with backslash escapes.
+    What its encoding lacks, and what names in files may tell a terminal to do, is written with backslash escapes.
     """
 
     def __init__(self, stream: IO[str] | None):  # None where it was closed from the start
@@ -75,7 +80,7 @@ class TolerantStream:
 
     def write(self, text: str) -> int:
         with suppress(OSError, ValueError):  # ValueError: it was closed
-            self.stream.write(text)
+            self.stream.write(CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text))
         return len(text)
 
     def flush(self) -> None:
@@ -100,6 +105,9 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
     Of several processes that share a run, only the first one prints; but each says why it fails, as it may be the only
     one. It ends at once, without the clean-up that would wait for the others; torchrun ends those.
     """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # what a shell or a notebook has left; torchrun sets all of them
+        for left in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+            os.environ.pop(left, None)
     name = name or Path(sys.argv[0]).name
     rank = os.environ.get("RANK", "0")
     first, end = rank == "0", sys.exit if os.environ.get("WORLD_SIZE", "1") == "1" else _end_at_once
@@ -115,7 +123,7 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
             traceback.print_exc()
             end(1)
         said = f"{name if first else f'{name}, process {rank}'}: {line}"
-        tqdm.write(said.replace("\n", "\\n"), file=sys.stderr)  # one line, above a progress bar
+        tqdm.write(said.replace("\n", "\\n").replace("\r", "\\r"), file=sys.stderr)  # one line, above a progress bar
         end(2)
     except KeyboardInterrupt as interruption:
         print(f"\n{name}: interrupted", file=sys.stderr)

@@ -9,6 +9,7 @@ import sys
 import pytest
 from tqdm import tqdm
 
+from leae.distributed import rank, world_size
 from leae.errors import UsageError, run_command
 
 
@@ -44,7 +45,7 @@ def test_a_bug_keeps_its_traceback(error):
 
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_of_several_processes_each_says_its_mistake_and_ends_without_waiting_for_the_others(monkeypatch, capsys, rank):
-    monkeypatch.setattr("os.environ", os.environ | {"RANK": rank, "WORLD_SIZE": "2"})
+    monkeypatch.setattr("os.environ", os.environ | {"RANK": rank, "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "1"})
     monkeypatch.setattr("os._exit", sys.exit)
     with pytest.raises(SystemExit) as stop:
         run_command(fail_with(UsageError("no such GPU")), "main.py")
@@ -81,3 +82,27 @@ def test_what_the_terminals_encoding_lacks_is_written_escaped(monkeypatch):
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
     run_command(lambda: print("λ: 64×64 pixels", flush=True))
     assert written.getvalue() == rb"\u03bb: 64\xd764 pixels" + b"\n"
+
+
+def test_a_terminal_obeys_nothing_that_a_file_has_named(monkeypatch, capsys):
+    run_command(lambda: print("\x1b]0;owned\x07 \x00 \x9b31m \u202e txt.exe λ é\tlast\n", end=""))
+    assert capsys.readouterr().out == r"\x1b]0;owned\x07 \x00 \x9b31m \u202e txt.exe" + " λ é\tlast\n"
+    with pytest.raises(SystemExit):
+        run_command(fail_with(UsageError("no file a\rb\nc\x1b[2J")), "main.py")
+    assert capsys.readouterr().err == r"main.py: no file a\rb\nc\x1b[2J" + "\n"
+
+
+def test_a_progress_bar_moves_as_it_did(monkeypatch):
+    written = io.StringIO()
+    monkeypatch.setattr("sys.stderr", written)
+    run_command(lambda: [None for _ in tqdm(range(2), position=1, mininterval=0)])
+    assert "\r" in written.getvalue()
+    assert "\x1b[A" in written.getvalue()
+
+
+def test_ranks_that_no_torchrun_has_set_whole_are_left_overs(monkeypatch, capsys):
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "x"), ("MASTER_ADDR", "gone")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    run_command(lambda: print(rank(), world_size()))
+    assert capsys.readouterr().out == "0 1\n"

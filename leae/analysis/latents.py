@@ -36,7 +36,7 @@ from leae.data.prepare import Dataset
 from leae.errors import require, require_whole
 from leae.randomness import generator
 from leae.training.device import find_device
-from leae.training.evaluation import evaluation_mode, sample_images
+from leae.training.evaluation import decibels, evaluation_mode, sample_images
 from leae.training.pictures import draw_grid, save_picture
 from leae.training.settings import Parser
 
@@ -228,7 +228,7 @@ def draw_extremes(space: LatentSpace, count: int) -> Image.Image:
         label = f"{which} error:\nreconstruction"
         rows[f"{which} error:\noriginal"] = space.images(indices)
         rows[label] = space.decode(space.held_out[indices])
-        captions[label] = [f"{value:.1f} dB" for value in (-10 * space.errors[indices].log10()).tolist()]
+        captions[label] = [f"{value:.1f} dB" for value in decibels(space.errors[indices]).tolist()]
     said = f"lowest and highest error of {len(space.errors):,} held-out images; below, PSNR"
     return space.grid(rows, said, captions=captions)
 

@@ -20,7 +20,7 @@ from leae.data.batches import Images, chunks_of, to_float
 from leae.data.prepare import Dataset
 from leae.errors import UsageError
 from leae.masking import inside_squares
-from leae.training.evaluation import MaskedViews, mean_image, psnr
+from leae.training.evaluation import MaskedViews, decibels, mean_image, psnr
 
 VIEWS = ("clean", "masked")
 CHANCE = 0.5  # of every probe of attributes; of classes' it is the largest class's share
@@ -86,7 +86,7 @@ def reconstruction_figures(
             whole, square = ssim(reconstruction, batch, inside)
             figures = {
                 "psnr": psnr(reconstruction, batch),
-                "psnr_square": -10 * torch.log10(mean_inside((reconstruction - batch).square(), inside)),
+                "psnr_square": decibels(mean_inside((reconstruction - batch).square(), inside)),
                 "ssim": whole,
                 "ssim_square": square,
                 "sharpness_square": gradient_energy(reconstruction, inside),

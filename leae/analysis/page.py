@@ -3,6 +3,8 @@
 import base64
 import io
 import os
+import re
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ import gradio as gr
 import numpy as np
 import torch
 from PIL import Image
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
 from torch import Tensor
 
 from leae.analysis.embed import read_for
@@ -148,7 +152,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
     def sample(seed, spread):
         return [enlarge(p.sample(fitted, int(seed), spread), STRIP) for p in players for fitted in (False, True)]
 
-    with gr.Blocks(title="leae", analytics_enabled=False) as page:
+    with gr.Blocks(title="leae", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         first, second, opened = gr.State(start[0]), gr.State(start[1]), gr.State("Mask")
         gr.Markdown(ABOUT)
         with gr.Row():
@@ -235,13 +239,31 @@ def build_page(players: list[Player]) -> gr.Blocks:
     return page
 
 
+def own_page_only(app, names: set[str]):
+    """Refuse what another web site's page sends: it has that site's Origin or, after DNS rebinding, its Host."""
+
+    async def answer(scope, receive, send) -> None:
+        headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
+        name = re.sub(r":\d+$", "", host).strip("[]").lower()
+        known = name in names or re.fullmatch(r"[\d.]+|[\da-f:]+", name)  # no site's name is an address
+        own = known and origin in (None, f"http://{host}", f"https://{host}")
+        reply = app if own or scope["type"] == "lifespan" else PlainTextResponse("not from here", 403)
+        await reply(scope, receive, send)
+
+    return answer
+
+
 @contextmanager
 def serve(players: list[Player], host: str, port: int) -> Iterator[str]:
     """The page, from this machine while the block lasts: its address. A `UsageError` if the port cannot be had."""
     with tempfile.TemporaryDirectory(prefix="leae-play-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # for uploads, and for what is shown
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = f"localhost,127.0.0.1,{host}"  # Gradio asks itself
         page = build_page(players)
         look = {"css": CSS, "theme": gr.themes.Default(font=["system-ui", "sans-serif"])}
+        names = {"localhost", host.lower(), socket.gethostname().lower()}
+        look["app_kwargs"] = {"middleware": [Middleware(own_page_only, names=names)]}
         options = look | {"max_file_size": UPLOAD, "footer_links": [], "ssr_mode": False, "share": False, "quiet": True}
         try:
             page.launch(server_name=host, server_port=port, prevent_thread_lock=True, **options)

@@ -8,6 +8,7 @@ from torch import Tensor
 from leae.analysis.latents import LatentSpace, class_difference, draw_fitted
 from leae.codes import mean_square_distance
 from leae.randomness import generator
+from leae.training.evaluation import decibels
 
 SLIDERS = 6  # attributes, classes, or principal components
 SAMPLES = 6  # of either distribution
@@ -47,8 +48,8 @@ class Player(LatentSpace):
         answer = self.decode(code)
         errors = (answer - picture).square().mean(dim=(0, 1))
         if not painted.any():
-            return answer, f"PSNR {-10 * errors.mean().log10().item():.1f} dB"
-        inside, outside = (-10 * errors[part].mean().log10().item() for part in (painted, ~painted))
+            return answer, f"PSNR {decibels(errors.mean()).item():.1f} dB"
+        inside, outside = (decibels(errors[part].mean()).item() for part in (painted, ~painted))
         shift = (code - clean).norm().item() / self.between
         return answer, f"PSNR {inside:.1f} dB inside the paint, {outside:.1f} dB outside. Code shift {shift:.2f}"
 

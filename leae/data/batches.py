@@ -2,8 +2,10 @@
 
 import copy
 import math
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +31,14 @@ class ImageFile:
 
     def __init__(self, path: Path):
         self.path, self.file = path, open(path, "rb", buffering=0)  # noqa: SIM115, as long as it is used
-        np.lib.format.read_magic(self.file)
-        (count, *size), _, _ = np.lib.format.read_array_header_1_0(self.file)
-        self.size, self.first_byte, self.numbers = tuple(size), self.file.tell(), np.arange(count)
+        kind = None
+        with suppress(ValueError):
+            np.lib.format.read_magic(self.file)
+            shape, *kind = np.lib.format.read_array_header_1_0(self.file)
+        self.first_byte, length = self.file.tell(), os.fstat(self.file.fileno()).st_size
+        if kind != [False, np.uint8] or len(shape) != 4 or length != self.first_byte + math.prod(shape):
+            raise UsageError(f"{path} has no images uint8 [N, S, S, C]; delete its folder to prepare it anew")
+        self.size, self.numbers = shape[1:], np.arange(shape[0])
 
     def __len__(self) -> int:
         return len(self.numbers)

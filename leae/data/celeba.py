@@ -125,7 +125,7 @@ def fetch(root: Path) -> None:
     folder = root / "mirror"
     try:
         snapshot_download(MIRROR, repo_type="dataset", allow_patterns="*.parquet", local_dir=folder)
-    except OSError as error:
+    except Exception as error:  # whatever a network, a proxy or their libraries may raise
         raise UsageError(f"{MIRROR} cannot be reached ({str(error).strip():.200}); try online, {by_hand}") from error
     files = [(code, path) for code, split in SPLITS.items() for path in sorted(folder.glob(f"**/{split}-*.parquet"))]
     if {code for code, _ in files} != set(SPLITS):

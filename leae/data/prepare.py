@@ -29,7 +29,6 @@ from leae.files import atomic_write, digest, one_at_a_time, write_json
 
 MAX_IMAGE_SIZE, MAX_FACES = 2048, 10**6  # pixels a side; rendered faces to train on
 FORMAT = 4  # of the prepared folder; another number is prepared again
-BAD_SHARE = 0.01  # a larger share of unusable images is an error
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 READ_AT_A_TIME = 32  # images, by each process
@@ -176,7 +175,8 @@ def _prepare(source: Source, folder: Path) -> dict:
             if shared := sum(image in seen for image in of):
                 print(f"{source.title}: {shared:,} of {len(of):,} {split} images are training images as well")
         if bad:
-            tqdm.write(f"warning: {source.title}: {_list(bad, total)}; left out", file=sys.stderr)
+            said = f"{_list(bad, total)}; left out, and all named in {folder / 'manifest.json'}"
+            tqdm.write(f"warning: {source.title}: {said}", file=sys.stderr)
         manifest = {
             "format": FORMAT,
             "title": source.title,
@@ -220,9 +220,6 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
             bar.update()
             if isinstance(result, str):
                 bad.append([item, result])
-                if len(bad) > BAD_SHARE * bar.total:
-                    limit = f"at most {BAD_SHARE:.0%} may be, at --image-size {source.image_size}"
-                    raise UsageError(f"{source.title}: {_list(bad, bar.total)}; {limit}")
             else:
                 image, row = result if isinstance(result, tuple) else (result, source.labels.get(item))
                 pixels = image.tobytes()
@@ -230,7 +227,8 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
                 hashes.append(hash(pixels))
                 rows.append(row)
         if not rows:
-            raise UsageError(f"{source.title}: no {split} image can be used; {_list(bad, bar.total)}")
+            said = f"no {split} image can be used at --image-size {source.image_size}"
+            raise UsageError(f"{source.title}: {said}; {_list(bad, bar.total)}")
         file.seek(0)
         header["shape"] = (len(rows), *shape)
         np.lib.format.write_array_header_1_0(file, header)  # as long as the one before: NumPy leaves room

@@ -25,9 +25,17 @@ COLLAPSED_RANK = 1.5  # codes of a smaller effective rank lie almost on a line
 FEWEST_CODES, MOST_CODES = 16, 1024  # held-out images whose codes are measured; fewer cannot tell
 
 
+def decibels(errors: Tensor) -> Tensor:
+    """Peak signal-to-noise ratios, −10 · log₁₀ of mean squared errors of pixels in [0, 1]: dB, at most 100.
+
+    So a mean over images is finite where one is perfect, a black one say.
+    """
+    return -10 * torch.log10(errors.clamp(min=1e-10))
+
+
 def psnr(images: Tensor, references: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio, −10 · log₁₀ of the mean squared error: two of float [N, C, S, S] → dB, float [N]."""
-    return -10 * torch.log10((images - references).square().mean(dim=(1, 2, 3)))
+    """The `decibels` of each of the images float [N, C, S, S] against its reference: float [N]."""
+    return decibels((images - references).square().mean(dim=(1, 2, 3)))
 
 
 class MaskedViews:

@@ -145,9 +145,10 @@ def test_a_model_is_fetched_from_a_hub_unless_a_path_of_that_name_is_here(
     assert len(asked) == 1
 
 
-def test_without_a_network_one_line_names_the_model(trained, monkeypatch, huggingface_hub):
+@pytest.mark.parametrize("kind", ["LocalEntryNotFoundError", "ImportError"])  # the latter of a SOCKS proxy
+def test_without_a_network_one_line_names_the_model(trained, monkeypatch, huggingface_hub, kind):
     def fail(name, allow_patterns):
-        raise huggingface_hub.errors.LocalEntryNotFoundError("no connection\nand more")
+        raise getattr(huggingface_hub.errors, kind, ImportError)("no connection\nand more")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(UsageError, match=r"owner/name .*\(no connection\)[^\n]*$"):

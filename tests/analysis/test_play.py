@@ -46,8 +46,13 @@ def players():
 
 @pytest.fixture(scope="module")
 def address(players):
-    with app.serve(players, "127.0.0.1", free_port()) as address:
-        yield address
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("http_proxy", "HTTP_PROXY"):  # this machine is never asked through a proxy
+            patch.setenv(name, "http://127.0.0.1:9")
+        for name in ("no_proxy", "NO_PROXY"):
+            patch.delenv(name, raising=False)
+        with app.serve(players, "127.0.0.1", free_port()) as address:
+            yield address
 
 
 @pytest.fixture
@@ -215,3 +220,33 @@ def test_without_attributes_sliders_are_principal_components_and_forged_paint_is
     assert app.painted_mask("1" * 256, 16).all()
     for forged in ("", "1", "x" * 256, "[object Object]" * 99, "1" * 255):
         assert not app.painted_mask(forged, 16).all()
+
+
+SITE = "http://example.com"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://{host}"}, 200),
+        ({"Host": "localhost:80"}, 200),
+        ({"Origin": SITE}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "example.com"}, 403),
+        ({"Host": "example.com", "Origin": SITE}, 403),
+        ({"Host": "example.com:7860"}, 403),
+    ],
+)
+def test_another_web_site_cannot_ask_the_page(address, headers, status, tmp_path):
+    host = address.removeprefix("http://")
+    headers = {name: value.format(host=host) for name, value in headers.items()}
+    body = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n--b--\r\n'
+    for path, content in (("/", None), ("/gradio_api/upload", body)):
+        types = {"Content-Type": "multipart/form-data; boundary=b"} if content else {}
+        request = urllib.request.Request(address + path, content, types | headers)
+        try:
+            answer = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20).status
+        except urllib.error.HTTPError as error:
+            answer = error.code
+        assert answer == status

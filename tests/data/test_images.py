@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from leae.data import prepare
 from leae.data.images import read_square
 from leae.data.prepare import open_dataset
 from leae.errors import UsageError
@@ -84,12 +83,11 @@ IMAGES = {
 
 
 @pytest.mark.parametrize(("name", "content", "outcome"), IMAGES.values(), ids=IMAGES)
-def test_an_image_is_used_or_skipped_with_its_name(workplace, monkeypatch, capsys, name, content, outcome):
+def test_an_image_is_used_or_skipped_with_its_name(workplace, capsys, name, content, outcome):
     for number in range(9):
         write_image(workplace / "pictures" / "good" / f"{number}.png", 0)
     with open(os.path.join(b"pictures", os.fsencode(name)), "wb") as file:
         file.write(content)
-    monkeypatch.setattr(prepare, "BAD_SHARE", 0.2)
     images = np.concatenate(list(open_dataset("pictures", 16).images.values())).astype(int)
     others = images[np.abs(images - (0, 100, 50)).max(axis=(1, 2, 3)) > 4]
     assert len(images) - len(others) == 9
@@ -185,8 +183,7 @@ ZIPS = {
 
 
 @pytest.mark.parametrize(("change", "outcome"), ZIPS.values(), ids=ZIPS)
-def test_a_zip_that_is_damaged_or_lies_is_refused_or_its_image_skipped(workplace, monkeypatch, capsys, change, outcome):
-    monkeypatch.setattr(prepare, "BAD_SHARE", 0.1)
+def test_a_zip_that_is_damaged_or_lies_is_refused_or_its_image_skipped(workplace, capsys, change, outcome):
     path = write_celeba(workplace / "data" / "celeba", "zip") / "img_align_celeba.zip"
     path.write_bytes(change(path.read_bytes()))
     if outcome == REFUSED:
@@ -201,11 +198,10 @@ def test_a_zip_that_is_damaged_or_lies_is_refused_or_its_image_skipped(workplace
 
 
 @pytest.mark.parametrize("name", ["x.zip", "img_align_celeba/000003.jpg", "list_eval_partition.txt"])
-def test_a_pipe_by_the_name_of_a_file_is_no_file(workplace, monkeypatch, name):
+def test_a_pipe_by_the_name_of_a_file_is_no_file(workplace, name):
     path = write_celeba(workplace / "data" / "celeba") / name
     path.unlink(missing_ok=True)
     os.mkfifo(path)
-    monkeypatch.setattr(prepare, "BAD_SHARE", 0.1)
     if name.endswith(".txt"):
         with pytest.raises(UsageError, match="lacks list_eval_partition"):
             open_dataset("celeba", 64)

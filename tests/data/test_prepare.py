@@ -1,5 +1,6 @@
 """Preparing a data set once, knowing it by what is in it, and what happens when something comes in between."""
 
+import json
 import os
 import random
 import re
@@ -106,16 +107,21 @@ def test_fewer_training_images_than_a_batch_has_are_refused_and_nothing_is_writt
     open_dataset("pictures", 16, at_least=enough)
 
 
-def test_one_percent_of_unusable_images_is_skipped_and_more_is_an_error_that_leaves_nothing(workplace, capsys):
-    write_folder(workplace / "pictures", 99)
-    (workplace / "pictures" / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")
-    assert count_of(open_dataset("pictures", 16)) == 99
-    assert re.search("1 of 100.*broken.jpg", capsys.readouterr().err)
-    shutil.rmtree(PREPARED)
-    write_image(workplace / "pictures" / "tiny.png", 1, size=(12, 40))
-    with pytest.raises(UsageError, match=r"2 of 101.*tiny.png' \(12×40.*16×16.*1%"):
-        open_dataset("pictures", 16)
-    assert what_is_prepared() == []
+def test_images_that_cannot_be_used_are_left_out_and_named_and_a_folder_of_them_alone_is_refused(workplace, capsys):
+    write_folder(workplace / "pictures", 20)
+    for number in range(10):
+        (workplace / "pictures" / f"broken {number}.jpg").write_bytes(b"\xff\xd8\xff no more")
+    assert count_of(open_dataset("pictures", 16)) == 20
+    [manifest] = PREPARED.glob("*/manifest.json")
+    assert re.search(f"10 of 30.*broken 0.jpg.*broken 4.jpg.*{manifest}", capsys.readouterr().err)
+    named = [name for name, reason in json.loads(manifest.read_text())["skipped"]]
+    assert sorted(named) == [f"broken {number}.jpg" for number in range(10)]
+    for number in range(40):
+        write_image(workplace / "small" / f"{number}.png", number, size=(12, 40))
+    before = what_is_prepared()
+    with pytest.raises(UsageError, match=r"no train image.*--image-size 16.*\(12×40.*16×16"):
+        open_dataset("small", 16)
+    assert what_is_prepared() == before
 
 
 def test_more_than_the_disk_has_room_for_is_refused_before_anything_is_read(workplace, monkeypatch):

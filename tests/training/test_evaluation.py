@@ -119,3 +119,10 @@ def test_codes_that_are_not_finite_or_too_few_to_tell_are_not_measured(capsys):
     assert not watch(15)(1, Dimmer(ON_A_LINE)).keys() & measured
     assert watch(16)(1, Dimmer(HEALTHY)).keys() >= measured
     assert capsys.readouterr().err == ""
+
+
+def test_a_perfect_image_has_100_db_so_that_means_are_finite():
+    images = torch.rand(3, 3, 8, 8)
+    images[0] = 0  # a black one, which is its own masked view
+    assert psnr(images, images).tolist() == [100, 100, 100]
+    assert psnr(images + 0.1, images).tolist() == pytest.approx([20] * 3, abs=1e-3)
