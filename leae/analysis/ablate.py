@@ -43,6 +43,7 @@ SPEED = {MAIN: 195, REGULAR: 610}  # images a second at 32×32 on one core of a 
 PUBLISHED = {"JUDGE_DECAY": 0.0, "JUDGE_NORM": "own", "CROP_RATIOS": (0.15,), "SIGREG_WEIGHT": 0.03}
 PUBLISHED |= {"SCHEDULE": "constant", "WARMUP": 0.0, "LEARNING_RATE": 1e-3}
 SPATIAL = {"LATENT": "spatial", "SPATIAL_DIM": 8}  # at 32×32 as many numbers a code as pooled
+RECIPE = {"OBJECTIVE": "crop", "LATENT": "spatial", "JUDGE_DECAY": 0.0}  # its author's for the best reconstruction
 
 # By name: the script, how many times --steps, and the constants that differ from the script's. All are compared with
 # the first one.
@@ -50,6 +51,7 @@ VARIANTS = {
     "self-teaching": (MAIN, 1, {}),
     "crops 0.15 alone": (MAIN, 1, {"CROP_RATIOS": (0.15,)}),
     "crops 1.0 alone": (MAIN, 1, {"CROP_RATIOS": (1.0,)}),
+    "crops 0.35 and 1.0": (MAIN, 1, {"CROP_RATIOS": (0.35, 1.0)}),
     "live judge": (MAIN, 1, {"JUDGE_LIVE": True}),
     "judge frozen within a step": (MAIN, 1, {"JUDGE_DECAY": 0.0}),
     "judge decay 0.999": (MAIN, 1, {"JUDGE_DECAY": 0.999}),
@@ -68,6 +70,9 @@ VARIANTS = {
     "alternating, same time": (MAIN, ALTERNATING_SAME_TIME, {"OBJECTIVE": "alternating"}),
     "crop objective, same time": (MAIN, CROP_SAME_TIME, {"OBJECTIVE": "crop"}),
     "crop objective, spatial, same time": (MAIN, CROP_SAME_TIME, {**SPATIAL, "OBJECTIVE": "crop"}),
+    "best reconstruction, same time": (MAIN, CROP_SAME_TIME, RECIPE),
+    "best reconstruction, crops 0.15 alone, same time": (MAIN, CROP_SAME_TIME, {**RECIPE, "CROP_RATIOS": (0.15,)}),
+    "best reconstruction, norm own, same time": (MAIN, CROP_SAME_TIME, {**RECIPE, "JUDGE_NORM": "own"}),
     "norm shared, λ 0.03": (MAIN, 1, {"JUDGE_NORM": "shared", "SIGREG_WEIGHT": 0.03}),
     "as published": (MAIN, 1, PUBLISHED),
     "masked": (REGULAR, 1, {}),
@@ -75,6 +80,7 @@ VARIANTS = {
     "masked, SIGReg λ 0.001": (REGULAR, 1, {"SIGREG_WEIGHT": 0.001}),
     "masked, SIGReg λ 0.01": (REGULAR, 1, {"SIGREG_WEIGHT": 0.01}),
     "plain": (REGULAR, 1, {"OBJECTIVE": "plain"}),
+    "plain, spatial, same time": (REGULAR, SAME_TIME, {"OBJECTIVE": "plain", "LATENT": "spatial"}),
     "plain, same time": (REGULAR, SAME_TIME, {"OBJECTIVE": "plain"}),
     "masked, SIGReg λ 0.003, same time": (REGULAR, SAME_TIME, {"SIGREG_WEIGHT": 0.003}),
     "masked, SIGReg λ 0.01, same time": (REGULAR, SAME_TIME, {"SIGREG_WEIGHT": 0.01}),
