@@ -23,9 +23,8 @@ from tqdm import tqdm
 
 from leae.analysis.trained import add_run_arguments, open_runs, require_file, require_finite
 from leae.autoencoder import BaseAutoencoder
-from leae.data import celeba
 from leae.data.batches import CHUNK, Images, chunks_of, to_float
-from leae.data.sources import CELEBA_CROP, image_names, read_images
+from leae.data.sources import image_names, read_images
 from leae.errors import UsageError, require
 from leae.files import as_utf8, atomic_write, write_csv
 from leae.layers import float64_device
@@ -73,8 +72,7 @@ class Embedding:
 def read_for(model: BaseAutoencoder, root: Path, names: list[str]) -> list[np.ndarray | str]:
     """Images below a folder as a model takes them: for each uint8 [S, S, C], or the reason why there is none."""
     channels, size, _ = model.image_shape
-    crop = CELEBA_CROP if (root / celeba.IMAGES).is_dir() else None  # as it is cut for training
-    images = read_images(root, size, crop, names)
+    images = read_images(root, size, names)
     if channels == 1:
         images = [i if isinstance(i, str) else np.array(Image.fromarray(i).convert("L"))[..., None] for i in images]
     return images

@@ -4,7 +4,7 @@ import io
 import struct
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from leae.errors import UsageError, first_line
@@ -14,6 +14,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # whatever the suffix; Pillow h
 PNG = b"\x89PNG\r\n\x1a\n"
 MAX_BYTES = 2**30  # of an image file
 MAX_DECODED = 2**31  # pixels, each counted once for every scan of a JPEG
+ALIGNED, FACE = (178, 218), 128  # pixels of CelebA's aligned photographs; side of the square that is cut out of them
+DIGIT = (28, 28)  # pixels of MNIST's images, which are padded by 2 black ones on every side
 DEPTHS = (8, 10, 12, 14, 16)  # bits that are in use of 16
 # What undoes each orientation of EXIF.
 UPRIGHT = {
@@ -43,27 +45,30 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_square(content: bytes, size: int, crop: int | None = None) -> np.ndarray:
+def read_square(content: bytes, size: int) -> np.ndarray:
     """The central square of an image file with that content, uint8 [size, size, 3].
 
-    The square that is cut has `crop` pixels a side, or the image's short side, which must then have `size`. A
-    `UsageError` if the image is smaller than that, or takes too long; any exception if it cannot be read, as decoders
-    of damaged files raise many.
+    It is as wide as the image's short side, but in an ALIGNED photograph as FACE, wherever that lies. A `UsageError` if
+    it is smaller than `size`, or takes too long; any exception if it cannot be read, as decoders of damaged files raise
+    many.
     """
     with Image.open(io.BytesIO(without_texts(content)), formats=FORMATS) as image:
         scans = content.count(b"\xff\xda") if image.format == "JPEG" else 1  # about ten in a progressive one
         if scans * image.width * image.height > MAX_DECODED:
             raise UsageError(f"{scans:,} scans of {image.width}×{image.height} pixels")
-        if crop is None:
+        stored = image.size
+        if stored != ALIGNED:
             image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder skip detail that goes anyway
         turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
         image = to_rgb(image)
     if turn is not None:
         image = image.transpose(turn)
-    (width, height), shortest = image.size, crop or size
-    if min(width, height) < shortest:
-        raise UsageError(f"{width}×{height} pixels, smaller than {shortest}×{shortest}")
-    side = crop or min(width, height)
+    if stored == DIGIT:
+        image = ImageOps.expand(image, 2)
+    width, height = image.size
+    side = FACE if stored == ALIGNED else min(width, height)
+    if side < size:
+        raise UsageError(f"{width}×{height} pixels, the square in the middle is smaller than {size}×{size}")
     left, top = (width - side) // 2, (height - side) // 2
     box = (left, top, left + side, top + side)
     return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0))

@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from leae.data import celeba
 from leae.data.batches import ImageFile
-from leae.data.sources import CELEBA, CELEBA_CROP, DATA, DATA_SETS, Source, find_source
+from leae.data.images import FACE
+from leae.data.sources import CELEBA, DATA, DATA_SETS, Source, find_source
 from leae.errors import UsageError, require_whole, signals_to_end
 from leae.files import atomic_write, digest, one_at_a_time, write_json
 
@@ -254,7 +255,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    largest = CELEBA_CROP if options.dataset == "celeba" else MAX_IMAGE_SIZE
+    largest = FACE if options.dataset == "celeba" else MAX_IMAGE_SIZE
     require_whole(1, largest, **{"--image-size": options.image_size})
     require_whole(1, MAX_FACES, **{"--faces": options.faces})
     if options.dataset == "celeba":

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from leae.data.images import DIGIT
 from leae.errors import UsageError
 
 
@@ -60,7 +61,7 @@ def load_digits(data: Path) -> SmallSet:
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 [s, s, C] → [size, size, C]: 28×28 is padded by 2 black pixels on every side, then all are scaled."""
-    if len(image) == 28:
+    if image.shape[:2] == DIGIT:
         image = np.pad(image, ((2, 2), (2, 2), (0, 0)))
     scaled = Image.fromarray(image.squeeze()).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(scaled).reshape(size, size, -1)

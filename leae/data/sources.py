@@ -12,14 +12,13 @@ import numpy as np
 
 from leae.data import celeba, faces, small_sets
 from leae.data.folders import TEST_EVERY, read_layout
-from leae.data.images import MAX_BYTES, SUFFIXES, read_square, reason
+from leae.data.images import FACE, MAX_BYTES, SUFFIXES, read_square, reason
 from leae.data.small_sets import SmallSet
 from leae.errors import UsageError, require
 from leae.files import as_utf8, digest, one_at_a_time, read_bytes
 
 DATA = Path("data")
 CELEBA = DATA / "celeba"
-CELEBA_CROP = 128  # side in pixels of the square cut out of CelebA's 178×218, whatever size it is scaled to
 FACE_SEED = 0
 FIRST_TEST_FACE = 1_000_000_000  # so that test faces begin alike, however many are trained on
 
@@ -99,10 +98,10 @@ def find_celeba(name: str, size: int, face_count: int) -> Source:
     root, key, title = Path(name), _folder_key(name, size), f"CelebA's layout in {name}"
     if name in DATA_SETS:
         root, key, title = CELEBA, f"celeba-{size}", DATA_SETS[name].title
-    require(size <= CELEBA_CROP, "image_size", size, f"at most {CELEBA_CROP} for CelebA, whose images are cut to that")
+    require(size <= FACE, "image_size", size, f"at most {FACE} for CelebA, whose images are cut to that")
     found = celeba.find(root)
-    fingerprint = digest(_states(root, found.files), CELEBA_CROP)
-    read = partial(read_images, found.archive or root, size, CELEBA_CROP)
+    fingerprint = digest(_states(root, found.files), FACE)
+    read = partial(read_images, found.archive or root, size)
     return Source(name, key, title, size, fingerprint, found.splits, read, found.attribute_names, (), found.attributes)
 
 
@@ -121,7 +120,7 @@ def folder_source(name: str | Path, size: int, classes: bool = True) -> Source:
     states = _states(root, (root / item for members in splits.values() for item in members))
     key = _folder_key(name, size) + ("-classes" if class_names else "")
     fingerprint = digest(states, splits, labels)
-    title, read = f"images in {root}", partial(read_images, root, size, None)
+    title, read = f"images in {root}", partial(read_images, root, size)
     class_names, notes = tuple(map(as_utf8, class_names)), tuple(notes)
     return Source(str(name), key, title, size, fingerprint, splits, read, (), class_names, labels, notes=notes)
 
@@ -154,13 +153,13 @@ def visible_files(root: Path) -> Iterator[Path]:
         seen.add(real)
 
 
-def read_images(root: Path, size: int, crop: int | None, items: list[str]) -> list:
+def read_images(root: Path, size: int, items: list[str]) -> list:
     """Images below a folder, or in a zip, which is not unpacked: for each an array, or the reason why there is none."""
     results = []
     for item in items:
         try:
             place = root if root.is_dir() else _open_zip(root, root.stat().st_mtime_ns)
-            results.append(read_square(read_bytes(place / item, MAX_BYTES), size, crop))
+            results.append(read_square(read_bytes(place / item, MAX_BYTES), size))
         except MemoryError:
             raise
         except Exception as error:  # of decoders and decompressors, from files that are damaged, hostile or encrypted

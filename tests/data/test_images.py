@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from leae.data.images import read_square
 from leae.data.prepare import open_dataset
+from leae.data.small_sets import fit
 from leae.errors import UsageError
 from tests.conftest import write_image
 from tests.data.conftest import attributes_of, count_of, numbers_of, write_celeba
@@ -118,8 +119,8 @@ MODES = {
 }
 
 
-def square_of(content, size, crop=None):
-    return read_square(content, size, crop)
+def square_of(content, size):
+    return read_square(content, size)
 
 
 @pytest.mark.parametrize(("content", "colour"), MODES.values(), ids=MODES)
@@ -147,11 +148,20 @@ def test_every_orientation_is_turned_as_pillow_does(orientation):
     assert np.array_equal(square_of(content, 16), np.asarray(expected))
 
 
-def test_a_crop_of_the_result_s_size_is_cut_pixel_by_pixel_out_of_the_middle():
+def test_the_square_in_the_middle_is_cut_pixel_by_pixel_and_in_aligned_photographs_of_celeba_a_smaller_one():
     pixels = np.random.default_rng(0).integers(0, 256, (218, 178, 3), dtype=np.uint8)
-    content = stored(image=Image.fromarray(pixels))
-    assert np.array_equal(square_of(content, 128, 128), pixels[45:173, 25:153])
-    assert np.array_equal(square_of(content, 178), pixels[20:198])
+    aligned, other = (stored(image=Image.fromarray(image)) for image in (pixels, pixels[:, :176]))
+    assert np.array_equal(square_of(aligned, 128), pixels[45:173, 25:153])
+    assert np.array_equal(square_of(other, 176), pixels[21:197, :176])
+    with pytest.raises(UsageError, match=r"178×218 .*129×129"):
+        square_of(aligned, 129)
+
+
+def test_digits_of_28_pixels_are_padded_as_mnists_are():
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
+    square = square_of(stored(image=Image.fromarray(pixels)), 32)
+    assert np.array_equal(square[..., :1], fit(pixels[..., None], 32))
+    assert np.array_equal(square[2:30, 2:30, 2], pixels)
 
 
 def test_scaling_down_averages():
