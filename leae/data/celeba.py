@@ -26,7 +26,7 @@ from leae.files import atomic_write, read_bytes, write_csv
 
 SPLITS = {"0": "train", "1": "valid", "2": "test"}
 PARTITION, ATTRIBUTES, IMAGES = "list_eval_partition", "list_attr_celeba", "img_align_celeba"
-MEMBER = rf"({IMAGES}/){{1,2}}[^/]+\.jpg"  # of a zip: an image
+MEMBER = rf"({IMAGES}[/\\]){{1,2}}[^/\\]+\.jpg"  # of a zip: an image; some made on Windows have backslashes
 BY_HAND = f"{IMAGES}.zip, {PARTITION}.txt and {ATTRIBUTES}.txt from the official download"
 COMMAND = "uv run --extra celeba -m leae prepare celeba"  # which fetches it
 MIRROR = "flwrlabs/celeba"  # on Hugging Face: the same images as parquet files
@@ -53,7 +53,7 @@ def find(root: Path) -> CelebA:
     archive, paths = _find_images(root)
     if not paths:
         raise UsageError(f"{root} has no CelebA images that can be read; run {COMMAND}, or put {BY_HAND} there")
-    images = {path.rpartition("/")[2]: path for path in paths}
+    images = {re.split(r"[/\\]", path)[-1]: path for path in paths}
     partition, attributes = (_find_list(root, archive, name) for name in (PARTITION, ATTRIBUTES))
     if partition is None:
         raise UsageError(f"{root} lacks {PARTITION}.txt or .csv; put it beside {IMAGES}")
