@@ -115,6 +115,7 @@ def main() -> None:
                     measures = evaluate(step, model, judge)
                     run.log(split, step, step / batches.steps_per_epoch, measures)
                     run.plot_metrics()
+                    progress.report(summary(measures))
                     for name, images in shown.items():
                         run.draw(name, step, grid_rows(model, images, views))
                 progress.restart()

@@ -149,6 +149,7 @@ def main() -> None:
                     measures = evaluate(step, model)
                     run.log(split, step, step / batches.steps_per_epoch, measures)
                     run.plot_metrics()
+                    progress.report(summary(measures))
                     for name, images in shown.items():
                         run.draw(name, step, grid_rows(model, images, views))
                     if variational:

@@ -9,7 +9,7 @@ import pytest
 from leae.training.settings import RANGES
 from tests.conftest import ROOT
 
-BOTTOM = {"distributed", "errors", "files", "randomness"}
+BOTTOM = {"distributed", "errors", "files", "progress", "randomness"}
 FLOORS = ["bottom", "method", "data", "training", "analysis", "commands"]
 SOURCES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text("utf-8"))

@@ -90,7 +90,7 @@ def test_a_gradient_that_is_no_number_ends_the_run_and_touches_no_checkpoint(wor
         run_script(monkeypatch, script, *TINY, "--log-every", "100", "--save-minutes", "0", "--grid-every", "100")
     assert end.value.code == 2
     said = capsys.readouterr().err
-    assert re.search(rf"\n *{script}: the gradient of encoder.stem.weight is nan after step 6, ", said)
+    assert re.search(rf"(?m)^ *{script}: the gradient of encoder.stem.weight is nan after step 6, ", said)
     (run,) = (workplace / "runs").glob("*-001")
     assert read_checkpoint(run / "checkpoints" / "last.safetensors")[0]["step"] == 5
 

@@ -28,6 +28,7 @@ from leae.data.sources import image_names, read_images
 from leae.errors import UsageError, require
 from leae.files import as_utf8, atomic_write, write_csv
 from leae.layers import float64_device
+from leae.progress import progress_bar
 from leae.training.device import find_device
 from leae.training.evaluation import evaluation_mode
 from leae.training.run import RUNS
@@ -88,7 +89,7 @@ def embed_folder(model: BaseAutoencoder, root: Path, names: list[str]) -> Embedd
     device, files, hashes, unusable = next(model.parameters()).device, [], [], {}
 
     def chunks() -> Iterator[Tensor]:
-        for first in tqdm(range(0, len(names), CHUNK), desc="embedding", leave=False, dynamic_ncols=True):
+        for first in progress_bar(range(0, len(names), CHUNK), "embedding", unit="chunk"):
             members = names[first : first + CHUNK]
             read = dict(zip(members, read_for(model, root, members), strict=True))
             usable = {name: image for name, image in read.items() if not isinstance(image, str)}

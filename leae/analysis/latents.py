@@ -25,7 +25,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
-from tqdm import tqdm
 
 from leae.analysis.embed import embed_images
 from leae.analysis.maps import MAPS, MOST_CLASSES, draw_map, make_map, require_umap
@@ -34,6 +33,7 @@ from leae.codes import sigreg_statistics
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
 from leae.errors import require, require_whole
+from leae.progress import progress_bar
 from leae.randomness import generator
 from leae.training.device import find_device
 from leae.training.evaluation import decibels, evaluation_mode, sample_images
@@ -274,6 +274,6 @@ def main(options: argparse.Namespace) -> None:
     space = LatentSpace(run, dataset, options.seed, device)
     folder = run.folder / "latents"
     folder.mkdir(exist_ok=True)
-    for name, picture in tqdm(pictures(space, options), desc="drawing", leave=False, dynamic_ncols=True):
+    for name, picture in progress_bar(pictures(space, options), "drawing"):
         save_picture(picture, folder / name)
     print(f"pictures: {folder}")

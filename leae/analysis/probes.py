@@ -15,7 +15,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
+
+from leae.progress import progress_bar
 
 STRENGTHS = (0.1, 1.0, 10.0)  # C, the inverse of the L2 penalty, of which each probe gets its best
 CLASS_STRENGTHS = (0.01, *STRENGTHS)  # the same of classes
@@ -48,7 +49,7 @@ def linear_scores(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray) -
     """
     codes, held_out = standardised(codes, held_out)
     scores = np.empty((len(held_out), labels.shape[1]), np.float32)
-    for attribute, truth in enumerate(tqdm(labels.T, desc="probes", leave=False, dynamic_ncols=True)):
+    for attribute, truth in enumerate(progress_bar(labels.T, "probes")):
         split = train_test_split(codes, truth, test_size=VALIDATION, stratify=truth, random_state=0)
         fitted, judged, fitted_truth, judged_truth = split
         # A weaker penalty's fit begins where the stronger one's ended: the fits are the same, after fewer iterations.

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from leae.distributed import rank, world_size
 from leae.errors import UsageError, require
+from leae.progress import progress_bar
 from leae.randomness import generator
 
 CHUNK = 256  # images that a model is shown at a time, where it is not trained
@@ -83,8 +83,7 @@ def chunks_of(
     every process has its part of the chunks.
     """
     firsts = range(rank() * CHUNK, len(images), world_size() * CHUNK) if share else range(0, len(images), CHUNK)
-    silent = not title or len(firsts) == 1 or rank() > 0
-    for first in tqdm(firsts, title, leave=False, dynamic_ncols=True, disable=silent):
+    for first in progress_bar(firsts, title, hidden=not title or len(firsts) == 1):
         chunk = images[first : first + CHUNK]
         ready = isinstance(chunk, Tensor) and chunk.is_floating_point()
         yield first, chunk.to(device) if ready else to_float(chunk, device)
@@ -141,8 +140,7 @@ class Batches:
             return
         self.ahead.shutdown()  # once it has read what it reads
         moved = torch.empty(self.images.shape, dtype=torch.uint8, device=self.device)
-        bar = {"leave": False, "dynamic_ncols": True, "disable": rank() > 0}
-        for first in tqdm(range(0, len(moved), PIECE), "moving images to the GPU", **bar):
+        for first in progress_bar(range(0, len(moved), PIECE), "moving images to the GPU"):
             moved[first : first + PIECE] = torch.tensor(np.asarray(self.images[first : first + PIECE]))
         self.images, self.ahead, self.epoch = moved, None, None
 

@@ -19,10 +19,10 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from leae.errors import UsageError
 from leae.files import atomic_write, read_bytes, write_csv
+from leae.progress import progress_bar
 
 SPLITS = {"0": "train", "1": "valid", "2": "test"}
 PARTITION, ATTRIBUTES, IMAGES = "list_eval_partition", "list_attr_celeba", "img_align_celeba"
@@ -133,7 +133,7 @@ def fetch(root: Path) -> None:
 
     partition, attributes, names = [], [], []
     with atomic_write(root / f"{IMAGES}.zip", "wb") as zipped, zipfile.ZipFile(zipped, "w") as archive:
-        for code, path in tqdm(files, "repacking CelebA", unit="file"):
+        for code, path in progress_bar(files, "repacking CelebA", unit="file"):
             for row in chain.from_iterable(batch.to_pylist() for batch in ParquetFile(path).iter_batches(256)):
                 name = f"{len(partition) + 1:06d}.jpg"
                 names = names or [key for key, value in row.items() if isinstance(value, bool)]

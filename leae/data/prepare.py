@@ -27,6 +27,7 @@ from leae.data.images import FACE
 from leae.data.sources import CELEBA, DATA, DATA_SETS, Source, find_source
 from leae.errors import UsageError, require_whole, signals_to_end
 from leae.files import atomic_write, digest, one_at_a_time, write_json
+from leae.progress import progress_bar
 
 MAX_IMAGE_SIZE, MAX_FACES = 2048, 10**6  # pixels a side; rendered faces to train on
 FORMAT = 4  # of the prepared folder; another number is prepared again
@@ -168,7 +169,9 @@ def _prepare(source: Source, folder: Path) -> dict:
             raise UsageError(f"{folder} would take {need:,} bytes, and {free:,} are free; make room")
         for note in source.notes:
             print(note)
-        with tqdm(total=total, desc=f"preparing {source.title}", unit="img") as bar:
+        with progress_bar(total=total, title=f"preparing {source.title}", unit="img", leave=True) as bar:
+            if bar.disable:
+                print(f"preparing {source.title}: {total:,} images", flush=True)
             for split in source.splits:
                 hashes[split] = _write_split(temporary, source, split, bar, bad)
         seen = set(hashes.pop("train"))

@@ -16,6 +16,7 @@ from leae.distributed import all_reduce_sum, rank
 from leae.judge import Judge
 from leae.layers import float64_device, normalise
 from leae.masking import add_noise, draw_boxes, fill_squares, mask_side
+from leae.progress import progress_bar
 from leae.randomness import generator
 
 AVERAGED = 20_000  # training images whose mean is taken
@@ -124,8 +125,8 @@ def sample_rows(model: BaseAutoencoder, columns: int, seed: int, device: torch.d
 def mean_image(images: Images) -> Tensor:
     """The mean of images uint8 [N, S, S, C]: float [C, S, S] in [0, 1]."""
     firsts = range(0, len(images), PIECE)
-    bar = tqdm(firsts, "mean image", leave=False, dynamic_ncols=True, disable=len(firsts) == 1 or rank() > 0)
-    total = sum(np.asarray(images[first : first + PIECE]).sum(axis=0, dtype=np.float64) for first in bar)
+    pieces = (np.asarray(images[first : first + PIECE]) for first in progress_bar(firsts, "mean image"))
+    total = sum(piece.sum(axis=0, dtype=np.float64) for piece in pieces)
     return torch.from_numpy(total / len(images)).permute(2, 0, 1).float() / 255
 
 

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from leae.distributed import all_reduce_mean, barrier, rank, world_size
+from leae.distributed import all_reduce_mean, barrier, world_size
 from leae.errors import UsageError, signals_to_end
+from leae.progress import progress_bar
 
+REPORT_EVERY = 600  # seconds, at most, between lines where there is no terminal
 BAR = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt} steps, {remaining} left{postfix}"
 
 
@@ -105,9 +107,10 @@ class Progress:
     def __init__(self, start: int, total_steps: int, batch_size: int):
         if start > total_steps:
             raise UsageError(f"the checkpoint is at step {start:,} of only {total_steps:,}; start a new run")
-        options = {"mininterval": 1, "dynamic_ncols": True, "disable": rank() > 0, "bar_format": BAR}
-        self.bar = tqdm(range(start, total_steps + 1), initial=start, total=total_steps, **options)
-        self.batch_size, self.step = batch_size, start
+        options = {"initial": start, "total": total_steps, "bar_format": BAR, "leave": True}
+        self.bar = progress_bar(range(start, total_steps + 1), **options)
+        self.batch_size, self.total_steps, self.step = batch_size, total_steps, start
+        self.speed, self.reported = "", time.perf_counter()  # what is said of the last steps, and when a line was
         self.restart()
 
     def __iter__(self) -> Iterator[int]:
@@ -137,5 +140,16 @@ class Progress:
                 raise UsageError(f"{name} is {value} after step {made}, training has diverged; lower LEARNING_RATE")
         speed = (made - self.first_timed) * self.batch_size / (time.perf_counter() - self.clock)
         self.first_timed, self.clock = made, time.perf_counter()
-        self.bar.set_postfix_str(f"{speed:.0f} img/s, loss {terms['loss']:.3f}")
+        self.speed = f"{speed:.0f} img/s, loss {terms['loss']:.3f}"
+        self.bar.set_postfix_str(self.speed)
+        self.left = tqdm.format_interval((self.total_steps - made) * self.batch_size / speed)
+        if time.perf_counter() > self.reported + REPORT_EVERY:
+            self.report()
         return speed
+
+    def report(self, measured: str = "") -> None:
+        """Where there is no terminal, and so no bar, print a line with the step, its speed, and what was measured."""
+        if self.bar.disable and self.step < self.total_steps:  # behind the last one, the script says it all
+            said = filter(None, (self.speed, self.speed and f"{self.left} left", measured))
+            print(f"step {self.step:,} of {self.total_steps:,}: {', '.join(said)}", flush=True)
+        self.reported = time.perf_counter()

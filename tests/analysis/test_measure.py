@@ -1,6 +1,5 @@
 """Figures against independent computations on images with known distortions, and the baselines beside the runs."""
 
-
 import numpy as np
 import pytest
 import torch

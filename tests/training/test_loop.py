@@ -3,7 +3,9 @@
 import itertools
 import math
 import os
+import re
 import signal
+import sys
 import time
 
 import pytest
@@ -92,3 +94,24 @@ def test_a_run_under_nohup_does_not_notice_that_its_terminal_is_gone():
             assert not stop.requested
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("terminal", "disabled", "lines"), [(False, "", 2), (True, "1", 2), (True, "", 0)])
+def test_where_there_is_no_bar_evaluations_and_every_ten_minutes_are_lines(
+    monkeypatch, capsys, terminal, disabled, lines
+):
+    monkeypatch.setenv("TQDM_DISABLE", disabled)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    progress = Progress(0, 100, batch_size=8)
+    for step in progress:
+        if step == 1:
+            progress.report("PSNR 20 dB")
+        if step == 7:
+            progress.reported -= 600
+        if step in (6, 7, 8):
+            progress.show({"loss": 0.5})
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == lines
+    if lines:
+        assert said[0] == "step 1 of 100: PSNR 20 dB"
+        assert re.fullmatch(r"step 7 of 100: \d+ img/s, loss 0.500, [\d:]+ left", said[1])
