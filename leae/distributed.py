@@ -51,7 +51,7 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values: Tensor) -> Tensor:
         total = values.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
+        dist.all_reduce(torch.view_as_real(total) if total.is_complex() else total)  # gloo knows no complex numbers
         return total
 
     @staticmethod

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from leae.errors import UsageError
 
 MAX_TEXT = 2**26  # bytes of a file of texts or figures
+TEMPORARY = f".*.{8 * '[0-9a-f]'}.tmp"  # the names of temporary files, as a pattern
 PATIENCE = 5  # seconds
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)

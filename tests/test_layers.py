@@ -51,6 +51,7 @@ def test_strided_convolution_gets_gradients_under_autocast():
     layer, images = StridedConv(3, 5), torch.rand(2, 3, 8, 8, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         output = layer(images)
+    with torch.autocast("cpu", torch.bfloat16):  # another one, as each keeps the weights that it has cast
         plain = F.conv2d(images, layer.weight, layer.bias, stride=2, padding=1)
     assert output.dtype == torch.bfloat16
     assert_same_with_gradients(output, plain, (images, layer.weight, layer.bias), rtol=0.02, atol=0.02)

@@ -1,6 +1,8 @@
 """main.py as a user types it, at a size that trains in seconds."""
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,6 +72,9 @@ def test_a_run_is_not_resumed_on_data_that_changed(workplace, monkeypatch, capsy
     run_script(monkeypatch, "main.py", "--resume", "runs/self-teaching-001")  # what was prepared is used
     write_image(workplace / "pictures" / "7.png", 99)
     run_script(monkeypatch, "main.py", *TINY, "--dataset", "pictures", "--epochs", "1")  # prepares them again
+    run_script(monkeypatch, "main.py", "--resume", "runs/self-teaching-001")  # on what was prepared for it
+    [older] = Path("data/prepared").glob("pictures-*-16-*")
+    shutil.rmtree(older)
     with pytest.raises(SystemExit):
         run_script(monkeypatch, "main.py", "--resume", "runs/self-teaching-001")
     assert re.search("main.py: .*pictures", capsys.readouterr().err)

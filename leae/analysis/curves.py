@@ -38,6 +38,11 @@ def open_curves(folders: list[str], device: torch.device) -> list[list[Measured]
     return curves
 
 
+def pictures_beside(path: Path) -> list[Path]:
+    """The pictures of the curves that are written to a .csv file, one for each of AXES."""
+    return [path.with_name(f"{path.stem}-{axis}.png") for axis in AXES]
+
+
 def write_curves(
     curves: list[list[Measured]], sample: Sample, device: torch.device, path: Path, title: str
 ) -> list[Path]:
@@ -50,7 +55,7 @@ def write_curves(
     figures = [*AXES, *summary_of(by_checkpoint[CHECKPOINTS[0]])]
     rows = [[checkpoint, *row] for checkpoint, columns in by_checkpoint.items() for row in csv_rows(columns, figures)]
     write_csv(path, ["checkpoint", *CSV_HEAD], rows)
-    pictures = [path.with_name(f"{path.stem}-{axis}.png") for axis in AXES]
+    pictures = pictures_beside(path)
     for axis, picture in zip(AXES, pictures, strict=True):
         save_picture(draw_curves(list(by_checkpoint.values()), axis, title), picture)
     return [path, *pictures]

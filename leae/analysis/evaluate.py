@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from leae.analysis.curves import open_curves, write_curves
+from leae.analysis.curves import open_curves, pictures_beside, write_curves
 from leae.analysis.measure import Measured, PerceptualFigures, Sample, measure, with_baselines
 from leae.analysis.table import CSV_HEAD, columns_of, csv_rows, over_images, report
-from leae.analysis.trained import EVALUATION, TrainedRun, add_run_arguments, open_runs, require_file
+from leae.analysis.trained import EVALUATION, TrainedRun, add_run_arguments, open_runs, require_file, require_own
 from leae.errors import require, require_whole
 from leae.files import atomic_write, write_csv, write_json
 from leae.training.device import find_device
@@ -85,6 +85,7 @@ def main(options: argparse.Namespace) -> None:
     runs = open_runs(options.runs, options.checkpoint, device)
     if options.checkpoints:
         require_file(options.output, "--output", ".csv")
+        require_own(*pictures_beside(options.output))
     curves = open_curves(options.runs, device) if options.checkpoints else []
     views = runs[0].views(options.mask_ratio)
     perceptual = PerceptualFigures(device) if options.perceptual else None

@@ -127,6 +127,7 @@ def main(options: argparse.Namespace) -> None:
     installed = all(map(find_spec, ("onnx", "onnxscript")))
     require(installed or not options.onnx, "--onnx", True, "left out, or run with uv run --extra onnx, which has onnx")
     [run] = open_runs(options.runs, options.checkpoint, find_device(options.device))
+    require(folder.resolve() != run.folder.resolve(), "the folder", str(folder), "another one than the model's own")
     model = run.model.cpu()
     grids = [run.folder / "grids" / f"{name}-{run.step:06d}.png" for name in ("test", "valid")]
     grid = next((path for path in grids if path.is_file()), None)

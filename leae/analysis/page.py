@@ -22,7 +22,7 @@ from leae.analysis.embed import read_for
 from leae.analysis.latents import separations
 from leae.analysis.player import SLIDERS, Player
 from leae.data.batches import to_float
-from leae.errors import UsageError
+from leae.errors import UsageError, require_whole
 from leae.training.pictures import to_pixels
 
 PICTURE = 384  # pixels at least that a picture is enlarged to
@@ -209,6 +209,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
                 sampled = columns(players, pictures=2)
 
         def choose(slot, event: gr.SelectData):
+            require_whole(0, len(images) - 1, index=event.index)
             return take(slot, images[event.index][None])
 
         def upload(slot, path):
@@ -246,7 +247,7 @@ def own_page_only(app, names: set[str]):
         headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
         name = re.sub(r":\d+$", "", host).strip("[]").lower()
-        known = name in names or re.fullmatch(r"[\d.]+|[\da-f:]+", name)  # no site's name is an address
+        known = name in names or re.fullmatch(r"[\d.]+|[\da-f]*:[\da-f:]+", name)  # no site's name is an address
         own = known and origin in (None, f"http://{host}", f"https://{host}")
         reply = app if own or scope["type"] == "lifespan" else PlainTextResponse("not from here", 403)
         await reply(scope, receive, send)

@@ -1,5 +1,6 @@
 """Trained runs as the commands read them: model, data set, masked views, codes."""
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,13 @@ from leae.training.settings import Parser
 NEEDED = {"DATASET": str, "FACES": int, "OBJECTIVE": str, "MASK_RATIO": float, "BATCH_SIZE": int, "SEED": int}
 EVALUATION = "evaluation.json"  # in a run's folder, made like this; a figure stands before the ends of its interval
 SHAPE = {"step": int, "data": dict, "options": dict, "figures": {str: [int | float | None]}}
-# By suffix, what only a file that one of the commands has written has near its beginning.
-OWN = {".png": [b"Software\0leae"], ".npz": [b"codes.npy"], ".md": [b"; mask ratio "]}
-OWN |= {".csv": [b"file,error,", b"image,error,", b"file,score,", b"figure,value,low,high,"]}
+# By suffix, how a file that one of the commands has written begins, as a pattern.
+OWN = {
+    ".png": rb"\x89PNG.{37,200}?Software\0leae",
+    ".npz": rb"PK.{28}codes\.npy",
+    ".md": rb"[^\n]*: [\d,]+ training and [\d,]+ held-out images; ",
+    ".csv": rb"(file|image),error,|file,score,|(checkpoint,)?column,figure,value,",
+}
 TRAINING_CODES = 8_192  # that stand for the codes of all training images
 
 
@@ -153,6 +158,7 @@ def require_file(path: Path | None, option: str, *suffixes: str) -> None:
 def require_own(*paths: Path) -> None:
     """Refuse to replace a file that no command of these has written, unless it is empty: `UsageError`."""
     for path in filter(Path.is_file, paths):
-        beginning = path.open("rb").read(1000)
-        if beginning and not any(mark in beginning for mark in OWN[path.suffix.lower()]):
+        with path.open("rb") as file:
+            beginning = file.read(1000)
+        if beginning and not re.match(OWN[path.suffix.lower()], beginning, re.DOTALL):
             raise UsageError(f"{path} was not written by this command; name another place, or move it away")

@@ -10,10 +10,12 @@ from PIL.Image import Transpose
 from leae.errors import UsageError, first_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # whatever the suffix; Pillow hands some others to other programs
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever the suffix; Pillow hands some others to other programs
+JPEG = b"\xff\xd8\xff"  # at the beginning of such a file
 PNG = b"\x89PNG\r\n\x1a\n"
 MAX_BYTES = 2**30  # of an image file
 MAX_DECODED = 2**31  # pixels, each counted once for every scan of a JPEG
+MAX_RATIO = 1024  # pixels to a byte, in every format
 ALIGNED, FACE = (178, 218), 128  # pixels of CelebA's aligned photographs; side of the square that is cut out of them
 DIGIT = (28, 28)  # pixels of MNIST's images, which are padded by 2 black ones on every side
 DEPTHS = (8, 10, 12, 14, 16)  # bits that are in use of 16
@@ -53,9 +55,10 @@ def read_square(content: bytes, size: int) -> np.ndarray:
     many.
     """
     with Image.open(io.BytesIO(without_texts(content)), formats=FORMATS) as image:
-        scans = content.count(b"\xff\xda") if image.format == "JPEG" else 1  # about ten in a progressive one
-        if scans * image.width * image.height > MAX_DECODED:
-            raise UsageError(f"{scans:,} scans of {image.width}×{image.height} pixels")
+        scans = content.count(b"\xff\xda") if content.startswith(JPEG) else 1  # about ten in a progressive one
+        pixels = image.width * image.height
+        if scans * pixels > MAX_DECODED or pixels > MAX_RATIO * len(content):
+            raise UsageError(f"{scans:,} × {image.width}×{image.height} pixels to decode from {len(content):,} bytes")
         stored = image.size
         if stored != ALIGNED:
             image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder skip detail that goes anyway

@@ -24,13 +24,16 @@ from tqdm import tqdm
 from leae.data import celeba
 from leae.data.batches import ImageFile
 from leae.data.images import FACE
-from leae.data.sources import CELEBA, DATA, DATA_SETS, Source, find_source
+from leae.data.sources import CELEBA, DATA, DATA_SETS, MAX_FACES, Source, find_source
 from leae.errors import UsageError, require_whole, signals_to_end
-from leae.files import atomic_write, digest, one_at_a_time, write_json
+from leae.files import atomic_write, digest, one_at_a_time, read_bytes, read_json, write_json
 from leae.progress import progress_bar
 
-MAX_IMAGE_SIZE, MAX_FACES = 2048, 10**6  # pixels a side; rendered faces to train on
+MAX_IMAGE_SIZE = 2048  # pixels a side
 FORMAT = 4  # of the prepared folder; another number is prepared again
+# What is in manifest.json.
+SHAPE = {"format": int, "title": str, "fingerprint": str, "splits": [str], "checksums": {str: int}, "checksum": str}
+SHAPE |= {"attribute_names": [str], "class_names": [str]}
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 READ_AT_A_TIME = 32  # images, by each process
@@ -102,7 +105,10 @@ def open_dataset(
     with one_at_a_time(folder):
         manifest = _read_manifest(folder)
         if manifest and manifest["fingerprint"] != source.fingerprint:
-            print(f"{source.title}: changed since it was prepared; preparing it again")
+            older = folder.with_name(f"{folder.name}-{digest(manifest['checksums'])[:8]}")
+            print(f"{source.title}: changed since it was prepared; as it was, it stays in {older} for the runs on it")
+            shutil.rmtree(older, ignore_errors=True)
+            folder.rename(older)
             manifest = None
         if manifest is None or not _is_whole(folder, manifest):
             manifest = _prepare(source, folder)
@@ -115,10 +121,10 @@ def open_dataset(
 def _read_manifest(folder: Path) -> dict | None:
     """What a prepared folder says of itself; None if there is none, or it is damaged or of another format."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        checksum = manifest.pop("checksum")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        manifest = read_json(folder / "manifest.json", SHAPE)
+    except (OSError, ValueError, RecursionError):
         return None
+    checksum = manifest.pop("checksum")
     return manifest if checksum == digest(manifest) and manifest["format"] == FORMAT else None
 
 
@@ -128,7 +134,7 @@ def _is_whole(folder: Path, manifest: dict) -> bool:
     states = [(folder / name).stat() for name in checksums if (folder / name).is_file()]
     verified = [checksums, [[state.st_size, state.st_mtime_ns] for state in states]]
     with suppress(OSError, ValueError, RecursionError):
-        if json.loads(record.read_text(encoding="utf-8")) == verified:
+        if json.loads(read_bytes(record)) == verified:
             return True
     for name, checksum in checksums.items():
         if not (folder / name).is_file() or _checksum(folder / name) != checksum:

@@ -14,11 +14,12 @@ from leae.data import celeba, faces, small_sets
 from leae.data.folders import TEST_EVERY, read_layout
 from leae.data.images import FACE, MAX_BYTES, SUFFIXES, read_square, reason
 from leae.data.small_sets import SmallSet
-from leae.errors import UsageError, require
+from leae.errors import UsageError, require, require_whole
 from leae.files import as_utf8, digest, one_at_a_time, read_bytes
 
 DATA = Path("data")
 CELEBA = DATA / "celeba"
+MAX_FACES = 10**6  # to train on
 FACE_SEED = 0
 FIRST_TEST_FACE = 1_000_000_000  # so that test faces begin alike, however many are trained on
 
@@ -71,6 +72,7 @@ def channels_of(name: str) -> int:
 
 def find_faces(name: str, size: int, count: int) -> Source:
     """Rendered faces: `count` for training; for testing a tenth as many, but at least 4,096 or half of `count`."""
+    require_whole(1, MAX_FACES, FACES=count)
     test_count = max(1, count // TEST_EVERY, min(4096, count // 2))  # many, for the intervals of what is measured
     splits = {"train": list(range(count)), "test": list(range(FIRST_TEST_FACE, FIRST_TEST_FACE + test_count))}
     fingerprint, read = digest(faces.VERSION, FACE_SEED, count, test_count, size), partial(_render, size)

@@ -13,6 +13,8 @@ from leae.distributed import world_size
 from leae.errors import UsageError, first_line, require
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+# Compiles the backward with the forward; PyTorch before 2.10 does so later, where nothing catches what goes wrong.
+AT_ONCE = "force_non_lazy_backward_lowering"
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
 
@@ -92,7 +94,8 @@ def compiled(function: Callable, device: torch.device) -> Callable:
             warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex")  # SIGReg's
             best = torch.compile(function, mode="reduce-overhead" if graphs else None)
             try:
-                with torch._functorch.config.patch(force_non_lazy_backward_lowering=True):  # the backward, too, in here
+                config = torch._functorch.config
+                with config.patch({AT_ONCE: True} if hasattr(config, AT_ONCE) else {}):
                     return best(*arguments)
             except Exception as error:  # whatever a compiler, of which there are many, may raise
                 tqdm.write(f"torch.compile does not work here ({first_line(error)}); going on without it")

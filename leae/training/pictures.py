@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib
 import torch
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -106,6 +107,8 @@ def save_picture(picture: Image.Image | Figure, path: Path) -> None:
     about.add_text("Software", "leae")
     with atomic_write(path, "wb") as file:
         if isinstance(picture, Figure):
+            for text in picture.findobj(Text):
+                text.set_parse_math(False)  # a name may have a $ in it
             picture.savefig(file, format="PNG", pil_kwargs={"pnginfo": about})
         else:
             picture.save(file, format="PNG", pnginfo=about)

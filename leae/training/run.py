@@ -30,7 +30,7 @@ from leae.checkpoints import (
 from leae.data.prepare import Dataset
 from leae.distributed import rank
 from leae.errors import UsageError, first_line, require
-from leae.files import acquire_lock, names_file, one_at_a_time, read_bytes, read_json, write_csv, write_json
+from leae.files import TEMPORARY, acquire_lock, names_file, one_at_a_time, read_bytes, read_json, write_csv, write_json
 from leae.judge import Judge
 from leae.training.device import device_name, precision_on
 from leae.training.pictures import draw_grid, draw_metrics, save_picture
@@ -175,7 +175,7 @@ class Run:
             except Timeout as error:
                 advice = "stop that one first, or let it finish"
                 raise UsageError(f"another process is running {self.folder}; {advice}") from error
-            for left in self.folder.rglob(".*.tmp"):  # by a process that was killed
+            for left in self.folder.rglob(TEMPORARY):  # by a process that was killed
                 left.unlink()
 
     def save(
@@ -218,18 +218,22 @@ class Run:
         """Bring everything to where last.safetensors left it; how many steps have been made, 0 for a new run.
 
         Rows of metrics.csv from later steps are dropped, for these steps will be made again, and so will the
-        evaluation after the last one. A `UsageError` if either file is damaged, or not of this run.
+        evaluation after the last one. A `UsageError` if either file is damaged, missing, or not of this run.
         """
         if not self.folder:
             return 0
         path = self.folder / "checkpoints" / "last.safetensors"
+        logged = (self.folder / "metrics.csv").exists()  # from the first checkpoint on
+        if logged and not path.exists():
+            advice = f"bring it back, or start a new run from its weights: --init {self.folder}"
+            raise UsageError(f"{path}, from which this run resumes, is missing; {advice}")
         start, settings = restore_checkpoint(path, model, optimizer, judge) if path.exists() else (0, {})
         for name, value in settings.items():
             if name not in CHANGEABLE and tuples(value) != self.settings.get(name):
                 changed = f"{name} is {self.settings.get(name)} in {self.folder}/settings.json, and was {tuples(value)}"
                 advice = f"put it back, or start a new run from its weights: --init {self.folder}"
                 raise UsageError(f"{changed} when the run was saved; {advice}")
-        if rank() == 0 and (self.folder / "metrics.csv").exists():
+        if rank() == 0 and logged:
             rows = read_metrics(self.folder)
             self.rows = [row for row in rows if int(row["step"]) < start + (row["split"] == "train")]
             self._write_metrics()

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from leae import conv_autoencoder
 from leae.autoencoder import LARGEST_SIZE, LATENTS, OUTPUTS
-from leae.data.prepare import MAX_FACES, MAX_IMAGE_SIZE
+from leae.data.prepare import MAX_IMAGE_SIZE
+from leae.data.sources import MAX_FACES
 from leae.distributed import world_size
 from leae.errors import LARGEST_WHOLE, UsageError, did_you_mean, require, require_choice, require_in, require_whole
 from leae.judge import NORMS

@@ -236,6 +236,8 @@ SITE = "http://example.com"
         ({"Host": "example.com"}, 403),
         ({"Host": "example.com", "Origin": SITE}, 403),
         ({"Host": "example.com:7860"}, 403),
+        ({"Host": "cafe"}, 403),
+        ({"Host": "[::1]:80"}, 200),
     ],
 )
 def test_another_web_site_cannot_ask_the_page(address, headers, status, tmp_path):

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import leae
-from leae.analysis.trained import encode_all, open_runs
+from leae.analysis.trained import encode_all, open_runs, require_own
 from leae.data.batches import to_float
 from leae.errors import UsageError
 from tests.conftest import CPU, RUNS, assert_one_line, run_leae, write_image
@@ -93,3 +94,15 @@ def test_a_command_replaces_its_own_files(trained, monkeypatch):
     for line in (*list(OUTPUTS.values())[:3], ["score", "mine", "--output", "scores"]):
         for _ in range(2):
             run_leae(monkeypatch, line[0], RUNS[0], *line[1:])
+
+
+def test_files_of_others_are_told_from_our_own(tmp_path):
+    np.savez(tmp_path / "a.npz", zipcodes=np.zeros(3))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "a.csv").write_text("profile,error,comment\n")
+    (tmp_path / "a.md").write_text("notes; mask ratio 0.5\n")
+    for path in tmp_path.iterdir():
+        with pytest.raises(UsageError, match=f"^{path} "):
+            require_own(path)
+    (tmp_path / "empty.csv").touch()
+    require_own(tmp_path / "empty.csv", tmp_path / "missing.png")

@@ -44,7 +44,7 @@ def test_splits_and_classes_are_those_that_torchvision_reads(workplace, capsys, 
         assert dataset.classes[split].dtype == np.int64
     said = capsys.readouterr().out.splitlines()
     counts = "12 to train on, 12 to validate, 12 to test" if valid else "12 to train on, 12 to test"
-    assert said == [f"pictures/: 3 classes, {counts}"]
+    assert f"pictures/: 3 classes, {counts}" in said
 
 
 def test_without_splits_each_name_alone_decides_and_what_is_added_moves_no_other(workplace):
@@ -165,7 +165,7 @@ def test_the_same_image_in_train_and_test_is_counted_by_its_content(workplace, c
     for number in (0, 5):
         write_image(workplace / "pictures" / "test" / "a" / f"again {number}.png", number)
     open_dataset("pictures", 16)
-    [_, shared] = capsys.readouterr().out.splitlines()
+    *_, shared = capsys.readouterr().out.splitlines()
     assert "2 of 10 test images" in shared
 
 

@@ -233,3 +233,22 @@ def test_kills_while_images_are_read_in_parallel_leave_nothing_half_done(process
     dataset = open_dataset("pictures", 32)
     assert sum(map(len, dataset.images.values())) == 3000
     assert not list(PREPARED.glob(".*.tmp"))
+
+
+def test_a_folder_that_has_changed_leaves_what_runs_were_trained_on(workplace):
+    write_folder(workplace / "pictures", 20)
+    before = open_dataset("pictures", 16)
+    write_image(workplace / "pictures" / "new.png", 99)
+    after = open_dataset("pictures", 16)
+    assert (count_of(before), count_of(after)) == (20, 21)
+    assert count_of(open_dataset("pictures", 16, identity=before.identity)) == 20
+    assert open_dataset("pictures", 16).identity == after.identity
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "verified.json"])
+def test_a_pipe_among_what_is_prepared_stops_nothing(workplace, name):
+    identity = open_dataset("faces", 16, 10).identity
+    path = PREPARED / "faces-10-16" / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    assert open_dataset("faces", 16, 10, identity).identity == identity

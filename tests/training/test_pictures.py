@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from PIL import ImageFont
+from PIL import Image, ImageFont
 
-from leae.training.pictures import FONT, GAP, LINE, OUTLINE, TILE, draw_grid
+from leae.training.pictures import FONT, GAP, LINE, OUTLINE, TILE, draw_grid, draw_metrics, save_picture
 
 
 def test_a_grid_shows_the_images_unchanged_under_their_labels():
@@ -56,3 +56,9 @@ def test_the_font_has_the_signs_that_labels_use():
     font = ImageFont.truetype(FONT, 14)
     missing = bytes(font.getmask("\uffff"))
     assert all(bytes(font.getmask(sign)) != missing for sign in "×−σ·…é²Кλ")
+
+
+def test_names_that_look_like_formulas_are_drawn_as_they_are(tmp_path):
+    rows = [{"split": "train", "step": "1", "loss": "0.5", "$^$": "1"}]
+    save_picture(draw_metrics(rows, "a$^$b"), tmp_path / "metrics.png")
+    assert Image.open(tmp_path / "metrics.png").size[0] > 100

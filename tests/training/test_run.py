@@ -125,10 +125,12 @@ def test_a_run_is_resumed_by_the_script_that_began_it_and_an_exported_folder_by_
         Run.resume(run.folder, "plain", "masked")
     run.lock.release()
     left = run.folder / "checkpoints" / ".last.safetensors.1a2b3c4d.tmp"
-    left.touch()  # by a process that was killed
+    mine = run.folder / ".my-notes.tmp"
+    for path in (left, mine):  # by a process that was killed, and by somebody
+        path.touch()
     resumed = Run.resume(run.folder, "self-teaching")
     assert resumed.identity == "abc"
-    assert not left.exists()
+    assert (left.exists(), mine.exists()) == (False, True)
     resumed.lock.release()
     shutil.rmtree(run.folder / "checkpoints")  # as in a folder that `export` makes
     with pytest.raises(UsageError, match=f"{run.folder} .*--init {run.folder}"):
@@ -153,3 +155,15 @@ def test_nothing_non_finite_is_saved_and_what_was_saved_stays(workplace):
         tensor.data[0] = 0
     assert (run.folder / "checkpoints" / "last.safetensors").read_bytes() == before
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == ["last.safetensors"]
+
+
+def test_a_run_without_its_last_checkpoint_is_not_begun_anew(workplace):
+    run, training = make_run(), make_training()
+    run.save(0, *training)
+    run.log("test", 0, 0.0, {"psnr_clean": 8.0})
+    run.log("train", 10, 0.5, {"loss": 1.0})
+    (run.folder / "checkpoints" / "last.safetensors").unlink()
+    before = (run.folder / "metrics.csv").read_bytes()
+    with pytest.raises(UsageError, match=f"last.safetensors.*missing.*--init {run.folder}"):
+        run.restore(*training)
+    assert (run.folder / "metrics.csv").read_bytes() == before
