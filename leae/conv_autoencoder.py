@@ -13,6 +13,9 @@ from leae.errors import require, require_whole
 from leae.layers import BatchNorm
 
 IMAGE_SIZE = 32  # side in pixels; 28×28 digits are padded by 2
+# The logit of pixels, 0.12, that an untrained model begins with. Digits are dark: from grey, the first steps drive all
+# pixels so far down that the sigmoid is flat there, and a mean squared error stays with black images for ever.
+DARK = -2.0
 
 
 class ConvEncoder(BaseEncoder):
@@ -66,6 +69,8 @@ class ConvAutoencoder(BaseAutoencoder):
             outputs, norm = 2 * latent_dim, PosteriorMean()
         self.encoder = ConvEncoder(image_channels, outputs, norm, output)
         self.decoder = ConvDecoder(image_channels, latent_dim)
+        if output == "sigmoid":
+            nn.init.constant_(self.decoder.conv3.bias, DARK)
 
 
 class VariationalConvAutoencoder(Variational, ConvAutoencoder):

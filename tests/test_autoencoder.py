@@ -98,3 +98,18 @@ def test_the_small_autoencoder_is_its_architecture_layer_by_layer():
     assert codes.shape == (4, 5)
     torch.testing.assert_close(codes, plain_codes(model.encoder, batch))
     torch.testing.assert_close(model(batch), plain_images(model.decoder, codes))
+
+
+def test_the_small_model_learns_dark_images_from_a_mean_squared_error():
+    torch.manual_seed(0)
+    model, grid = ConvAutoencoder(), torch.arange(32)
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    for _ in range(40):
+        rows, columns = torch.randint(5, 27, (2, 32, 1))
+        images = ((grid - rows).abs() < 6)[:, None, :, None] & ((grid - columns).abs() < 2)[:, None, None]
+        images = images.float()  # white bars on black
+        loss = F.mse_loss(model(images), images)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < images.mean() / 2  # the error of black images
