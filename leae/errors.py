@@ -89,18 +89,17 @@ class TolerantStream:
 
 
 def signals_to_end() -> list[signal.Signals]:
-    """What asks a process to end, besides Ctrl-C: SIGTERM, and SIGHUP where `nohup` has not made it ignored."""
-    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
-    ignored = hangup is None or signal.getsignal(hangup) == signal.SIG_IGN
-    return [signal.SIGTERM] if ignored else [signal.SIGTERM, hangup]
+    """What asks a process to end, besides Ctrl-C: SIGTERM, SIGUSR1 (SLURM's --signal), SIGHUP unless under `nohup`."""
+    found = [getattr(signal, name, None) for name in ("SIGTERM", "SIGUSR1", "SIGHUP")]  # Windows has the first alone
+    return [number for number in found if number and signal.getsignal(number) != signal.SIG_IGN]
 
 
 def run_command(main: Callable[[], None], name: str | None = None) -> None:
     """Run the `main` of a script or a command. A user's mistake becomes one line, `name: …`, and exit status 2.
 
-    So does an `OSError` that names a file, and memory that ran out. Ctrl-C, SIGTERM and SIGHUP end with the statuses
-    130, 143 and 129, unless a training loop holds them back (`leae.training.loop.StopSignal`). Any other exception is a
-    bug and keeps its traceback.
+    So does an `OSError` that names a file, and memory that ran out. Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP end with the
+    statuses 130, 143, 138 and 129, unless a training loop holds them back (`leae.training.loop.StopSignal`). Any other
+    exception is a bug and keeps its traceback.
 
     Of several processes that share a run, only the first one prints; but each says why it fails, as it may be the only
     one. It ends at once, without the clean-up that would wait for the others; torchrun ends those.

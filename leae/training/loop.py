@@ -52,7 +52,7 @@ class Schedule:
 
 
 class StopSignal:
-    """`with StopSignal() as stop:` within the block the first Ctrl-C, SIGTERM or SIGHUP only sets `stop.requested`.
+    """`with StopSignal() as stop:` within the block a first Ctrl-C or one of `signals_to_end` only sets `requested`.
 
     From then on they have the effect again that they had before the block, so a second one ends the process at once.
     Processes that share a run have to stop after the same step: there `requested` waits until they `agree`.
@@ -90,7 +90,7 @@ class StopSignal:
         return dict(zip(terms, values, strict=True))
 
     def exit(self, step: int, folder: Path) -> NoReturn:
-        """End the process, once the run is saved, with the status 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
+        """End the process, once the run is saved, with the status 130 for SIGINT, 143 for SIGTERM, 138 for SIGUSR1."""
         launcher = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} " if world_size() > 1 else ""
         command = f"uv run {launcher}{shlex.join([sys.argv[0], '--resume', str(folder)])}"
         print(f"stopped after step {step:,} and saved; resume with: {command}", flush=True)

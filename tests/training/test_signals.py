@@ -16,7 +16,7 @@ def step_of(run):
 
 @pytest.mark.parametrize(
     ("script", "kind", "number", "status"),
-    [("main.py", "self-teaching", signal.SIGINT, 130), ("main_regular.py", "masked", signal.SIGTERM, 143)],
+    [("main.py", "self-teaching", signal.SIGINT, 130), ("main_regular.py", "masked", signal.SIGUSR1, 138)],
 )
 def test_a_signal_saves_a_run_and_names_the_command_that_goes_on(processes, workplace, script, kind, number, status):
     child = processes.start(script, *LONG, "--max-steps", 2000, folder=workplace)
