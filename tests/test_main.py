@@ -70,6 +70,7 @@ def test_a_run_is_not_resumed_on_data_that_changed(workplace, monkeypatch, capsy
         write_image(workplace / "pictures" / f"{number}.png", number)
     run_script(monkeypatch, "main.py", *TINY, "--dataset", "pictures", "--epochs", "1")
     run_script(monkeypatch, "main.py", "--resume", "runs/self-teaching-001")  # what was prepared is used
+    assert "--init runs/self-teaching-001" in capsys.readouterr().out  # as this run is complete
     write_image(workplace / "pictures" / "7.png", 99)
     run_script(monkeypatch, "main.py", *TINY, "--dataset", "pictures", "--epochs", "1")  # prepares them again
     run_script(monkeypatch, "main.py", "--resume", "runs/self-teaching-001")  # on what was prepared for it

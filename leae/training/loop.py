@@ -34,12 +34,12 @@ class Schedule:
     kind: str  # afterwards: "cosine" falls along half a cosine toward 0, "constant" stays
 
     def total_steps(self, steps_per_epoch: int) -> int:
-        """The steps of the run; prints a line where MAX_STEPS cuts its epochs short."""
+        """The steps of the run; where two constants limit them, prints a line that says so."""
         steps = self.epochs * steps_per_epoch
-        if self.max_steps and steps > self.max_steps:
-            print(f"steps: {self.max_steps:,}, the MAX_STEPS; {self.epochs} epochs would be {steps:,}")
-            return self.max_steps
-        return steps
+        if not self.max_steps:
+            return steps
+        print(f"steps: the fewer of MAX_STEPS, {self.max_steps:,}, and of {self.epochs} epochs, {steps:,}")
+        return min(steps, self.max_steps)
 
     def learning_rate_at(self, step: int, total_steps: int) -> float:
         """The learning rate of a step from 0 to total_steps − 1."""

@@ -132,7 +132,8 @@ class Run:
         print(f"data: {title}, {train:,} images to train on, {held_out:,} held out, {size}×{size} pixels")
         print(f"model: a code of {model.latent_size:,} numbers an image, {model.compression:.0f}× compression")
         steps = f"steps {start:,} to {total_steps:,}, {self.settings['BATCH_SIZE']} images each"
-        print(f"run: {steps}; to resume it: --resume {self.folder}")
+        again = f"complete; a new run from its weights: --init {self.folder}"
+        print(f"run: {again if start == total_steps else f'{steps}; to resume it: --resume {self.folder}'}")
         if self.settings["COMPILE"]:
             print("compile: the first step takes a minute or two")
         return start
