@@ -127,10 +127,10 @@ def digest(*parts) -> str:
 
 
 def acquire_lock(path: Path, wait: bool = True) -> FileLock:
-    """Hold a lock file, until it is released or the process ends; `Timeout` if another does, and that is not to end.
+    """Hold a lock file until it is released or the process ends; without `wait`, `Timeout` if another process does.
 
     In a read-only place nothing is held, as nothing can be changed there; nor on a file system that has no locks, which
-    is said. So is a wait of more than PATIENCE seconds.
+    is said. A wait of more than PATIENCE seconds is said, too.
     """
     lock = FileLock(path, fallback_to_soft=False)  # what it would fall back to stays when its process is killed
     try:
