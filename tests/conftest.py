@@ -21,8 +21,8 @@ from leae.training.run import Run
 from tests.processes import Processes, draw_no_metrics
 
 ROOT, CPU = Path(__file__).parent.parent, torch.device("cpu")
-# Older versions cut a compiled step into several graphs, and compile its backward later.
-compiles_whole = pytest.mark.skipif(TorchVersion(torch.__version__) < "2.10", reason="needs PyTorch 2.10")
+# Older versions cut a compiled step into several graphs, compile its backward later, and ask CUDA even of fake tensors.
+newer_pytorch = pytest.mark.skipif(TorchVersion(torch.__version__) < "2.10", reason="needs PyTorch 2.10")
 RUNS = ["runs/self-teaching-001", "runs/masked-001"]  # of `trained_place`
 SHORT = [  # a training run of seconds, the same on a CPU with bfloat16 and without
     *["--dataset", "faces", "--faces", "64", "--held-out", "32"],

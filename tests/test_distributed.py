@@ -11,7 +11,7 @@ from leae.judge import Judge
 from leae.masking import add_noise, draw_gaussian
 from leae.objective import SelfTeachingObjective
 from leae.reconstruction import ReconstructionLoss, gaussian_kl, latent_from
-from tests.conftest import ROOT, TINY, assert_one_line, compiles_whole, metrics_of, run_script
+from tests.conftest import ROOT, TINY, assert_one_line, newer_pytorch, metrics_of, run_script
 from tests.processes import torchrun
 
 SIZE, BATCH, STEPS = 16, 12, 5
@@ -105,7 +105,7 @@ def test_two_processes_train_as_one_does(two_processes, case):
         torch.testing.assert_close([one, other], [model, model], rtol=1e-7, atol=1e-10)
 
 
-@compiles_whole
+@newer_pytorch
 def test_the_step_of_processes_is_compiled_whole(two_processes):
     assert [results["compiled"] for results in two_processes] == [1, 1]
 

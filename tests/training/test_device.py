@@ -16,7 +16,7 @@ from leae.judge import Judge
 from leae.layers import float64_device
 from leae.objective import SelfTeachingObjective
 from leae.training.device import compiled, find_device, precision_on
-from tests.conftest import CPU, compiles_whole
+from tests.conftest import CPU, newer_pytorch
 
 
 @pytest.mark.parametrize("name", ["tpu", "", "cuda:99", "meta", "hpu"])
@@ -55,7 +55,7 @@ def test_on_an_apple_gpu_float64_is_the_cpus():
     assert [float64_device(torch.device(name)).type for name in ("mps", "cuda", "cpu")] == ["cpu", "cuda", "cpu"]
 
 
-@compiles_whole
+@newer_pytorch
 def test_a_function_is_compiled_once_and_whole_for_all_steps(monkeypatch):
     graphs = []
 
@@ -90,7 +90,7 @@ def test_where_the_compiler_fails_the_function_itself_is_called_which_is_said_on
     assert re.fullmatch(r"torch.compile does not work here \(.+\); going on without it\n", capsys.readouterr().out)
 
 
-@compiles_whole
+@newer_pytorch
 def test_where_the_compiler_fails_at_the_backward_alone_the_step_goes_on_without_it(monkeypatch, capsys):
     def broken(graph, inputs):
         raise RuntimeError("no compiler for this")
