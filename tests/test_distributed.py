@@ -11,7 +11,7 @@ from leae.judge import Judge
 from leae.masking import add_noise, draw_gaussian
 from leae.objective import SelfTeachingObjective
 from leae.reconstruction import ReconstructionLoss, gaussian_kl, latent_from
-from tests.conftest import ROOT, TINY, assert_one_line, newer_pytorch, metrics_of, run_script
+from tests.conftest import ROOT, TINY, assert_one_line, metrics_of, newer_pytorch, run_script
 from tests.processes import torchrun
 
 SIZE, BATCH, STEPS = 16, 12, 5
