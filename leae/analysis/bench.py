@@ -159,9 +159,8 @@ def time_steps(name: str, training: Training, steps: int, flop: float, rate: flo
     first = seconds_of(training.step, device)
     # On a GPU meanwhile CUDA graphs are recorded, and the images move there.
     memory = peak_memory(lambda: make_steps(STEPS_BEFORE_MOVING if on_gpu else 1), device)
-    together = (
-        min(steps, training.log_every) if on_gpu else 1
-    )  # where the host runs ahead, between two rows of metrics.csv
+    # Where the host runs ahead, between two rows of metrics.csv.
+    together = min(steps, training.log_every) if on_gpu else 1
     seconds = [seconds_of(lambda: make_steps(together), device) / together for _ in range(steps // together)]
     median, slowest, fastest = (batch_size / some for some in (np.median(seconds), max(seconds), min(seconds)))
     if on_gpu:

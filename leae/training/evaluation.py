@@ -125,8 +125,8 @@ def sample_rows(model: BaseAutoencoder, columns: int, seed: int, device: torch.d
 def mean_image(images: Images) -> Tensor:
     """The mean of images uint8 [N, S, S, C]: float [C, S, S] in [0, 1]."""
     firsts = range(0, len(images), PIECE)
-    pieces = (np.asarray(images[first : first + PIECE]) for first in progress_bar(firsts, "mean image"))
-    total = sum(piece.sum(axis=0, dtype=np.float64) for piece in pieces)
+    bar = progress_bar(firsts, "mean image", hidden=len(firsts) == 1)
+    total = sum(np.asarray(images[first : first + PIECE]).sum(axis=0, dtype=np.float64) for first in bar)
     return torch.from_numpy(total / len(images)).permute(2, 0, 1).float() / 255
 
 

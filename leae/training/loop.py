@@ -110,7 +110,7 @@ class Progress:
         options = {"initial": start, "total": total_steps, "bar_format": BAR, "leave": True}
         self.bar = progress_bar(range(start, total_steps + 1), **options)
         self.batch_size, self.total_steps, self.step = batch_size, total_steps, start
-        self.speed, self.reported = "", time.perf_counter()  # what is said of the last steps, and when a line was
+        self.latest, self.reported = "", time.perf_counter()  # what is said of the last steps, and when a line was
         self.restart()
 
     def __iter__(self) -> Iterator[int]:
@@ -140,9 +140,10 @@ class Progress:
                 raise UsageError(f"{name} is {value} after step {made}, training has diverged; lower LEARNING_RATE")
         speed = (made - self.first_timed) * self.batch_size / (time.perf_counter() - self.clock)
         self.first_timed, self.clock = made, time.perf_counter()
-        self.speed = f"{speed:.0f} img/s, loss {terms['loss']:.3f}"
-        self.bar.set_postfix_str(self.speed)
-        self.left = tqdm.format_interval((self.total_steps - made) * self.batch_size / speed)
+        shown = f"{speed:.0f} img/s, loss {terms['loss']:.3f}"
+        self.bar.set_postfix_str(shown)
+        left = tqdm.format_interval((self.total_steps - made) * self.batch_size / speed)
+        self.latest = f"{shown}, {left} left"
         if time.perf_counter() > self.reported + REPORT_EVERY:
             self.report()
         return speed
@@ -150,6 +151,6 @@ class Progress:
     def report(self, measured: str = "") -> None:
         """Where there is no terminal, and so no bar, print a line with the step, its speed, and what was measured."""
         if self.bar.disable and self.step < self.total_steps:  # behind the last one, the script says it all
-            said = filter(None, (self.speed, self.speed and f"{self.left} left", measured))
-            print(f"step {self.step:,} of {self.total_steps:,}: {', '.join(said)}", flush=True)
+            said = ", ".join(filter(None, (self.latest, measured)))
+            print(f"step {self.step:,} of {self.total_steps:,}: {said}", flush=True)
         self.reported = time.perf_counter()

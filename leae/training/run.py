@@ -224,11 +224,11 @@ class Run:
         if not self.folder:
             return 0
         path = self.folder / "checkpoints" / "last.safetensors"
-        logged = (self.folder / "metrics.csv").exists()  # from the first checkpoint on
-        if logged and not path.exists():
+        saved, logged = path.exists(), (self.folder / "metrics.csv").exists()  # saved before anything is logged
+        if logged and not saved:
             advice = f"bring it back, or start a new run from its weights: --init {self.folder}"
             raise UsageError(f"{path}, from which this run resumes, is missing; {advice}")
-        start, settings = restore_checkpoint(path, model, optimizer, judge) if path.exists() else (0, {})
+        start, settings = restore_checkpoint(path, model, optimizer, judge) if saved else (0, {})
         for name, value in settings.items():
             if name not in CHANGEABLE and tuples(value) != self.settings.get(name):
                 changed = f"{name} is {self.settings.get(name)} in {self.folder}/settings.json, and was {tuples(value)}"

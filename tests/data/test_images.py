@@ -122,13 +122,9 @@ MODES = {
 }
 
 
-def square_of(content, size):
-    return read_square(content, size)
-
-
 @pytest.mark.parametrize(("content", "colour"), MODES.values(), ids=MODES)
 def test_every_colour_mode_becomes_the_colours_that_a_viewer_shows(content, colour):
-    square = square_of(content, 8)
+    square = read_square(content, 8)
     assert square.shape == (8, 8, 3)
     assert square.dtype == np.uint8
     assert np.abs(square.astype(int) - colour).max() <= 3
@@ -137,7 +133,7 @@ def test_every_colour_mode_becomes_the_colours_that_a_viewer_shows(content, colo
 def test_what_is_transparent_shows_a_white_ground():
     image = flat("RGBA", (*RED, 255))
     image.paste((*RED, 0), (0, 0, 20, 32))
-    square = square_of(stored(image=image), 32).astype(int)
+    square = read_square(stored(image=image), 32).astype(int)
     assert np.abs(square[:, :14] - WHITE).max() <= 3
     assert np.abs(square[:, 18:] - RED).max() <= 3
 
@@ -148,28 +144,28 @@ def test_every_orientation_is_turned_as_pillow_does(orientation):
     exif[0x0112] = orientation
     content = stored(image=Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)), exif=exif)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
-    assert np.array_equal(square_of(content, 16), np.asarray(expected))
+    assert np.array_equal(read_square(content, 16), np.asarray(expected))
 
 
 def test_the_square_in_the_middle_is_cut_pixel_by_pixel_and_in_aligned_photographs_of_celeba_a_smaller_one():
     pixels = np.random.default_rng(0).integers(0, 256, (218, 178, 3), dtype=np.uint8)
     aligned, other = (stored(image=Image.fromarray(image)) for image in (pixels, pixels[:, :176]))
-    assert np.array_equal(square_of(aligned, 128), pixels[45:173, 25:153])
-    assert np.array_equal(square_of(other, 176), pixels[21:197, :176])
+    assert np.array_equal(read_square(aligned, 128), pixels[45:173, 25:153])
+    assert np.array_equal(read_square(other, 176), pixels[21:197, :176])
     with pytest.raises(UsageError, match=r"178×218 .*129×129"):
-        square_of(aligned, 129)
+        read_square(aligned, 129)
 
 
 def test_digits_of_28_pixels_are_padded_as_mnists_are():
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
-    square = square_of(stored(image=Image.fromarray(pixels)), 32)
+    square = read_square(stored(image=Image.fromarray(pixels)), 32)
     assert np.array_equal(square[..., :1], fit(pixels[..., None], 32))
     assert np.array_equal(square[2:30, 2:30, 2], pixels)
 
 
 def test_scaling_down_averages():
     checkerboard = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
-    square = square_of(stored(image=Image.fromarray(checkerboard)), 16)
+    square = read_square(stored(image=Image.fromarray(checkerboard)), 16)
     assert np.abs(square[2:-2, 2:-2].astype(int) - 127).max() < 6
 
 
