@@ -117,8 +117,8 @@ def write_csv(path: Path, header: Iterable, rows: Iterable[Iterable]) -> None:
 
 
 def as_utf8(text: str) -> str:
-    """A text with \\xNN for bytes that are not UTF-8, as file names may have: no text file takes these."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
+    """A text with \\udcNN for bytes that are not UTF-8, as file names may have: no text file takes these."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def digest(*parts) -> str:

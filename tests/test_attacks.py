@@ -1,9 +1,13 @@
 """Attacks from outside: random command lines, and damaged files of every kind. Many more of them by `-m soak`."""
 
+import copy
 import importlib
+import json
 import random
 import re
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +22,8 @@ from leae.data.prepare import open_dataset
 from leae.errors import UsageError
 from leae.training.run import Run, read_metrics
 from leae.training.settings import Parser, option_of, script_constants
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, run_leae, write_image
+from tests.data.test_images import IMAGES, MODES
 
 FEW = [*TINY, "--faces", "16", "--held-out", "8", "--grid-images", "2"]
 # Values of every kind, but none that is allowed and takes minutes.
@@ -156,3 +161,71 @@ def test_a_damaged_file_is_read_as_it_was_or_refused(trained_place, workplace, m
     print(name, count, "damaged,", refused, "refused")
     path.unlink()
     assert read is not read_data or read() == expected
+
+
+OTHERS = (None, True, -1, 0.5, float("inf"), 10**30, "", "\x1b[2J\0", "\ud800", [], [1, "x"], {}, {"x": 1})
+
+
+def retyped(content) -> Iterator:
+    """The content, of JSON, with each of its parts replaced in turn by a value of each kind, or left out."""
+    yield from OTHERS
+    for key in content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ():
+        for value in retyped(content[key]):
+            changed = copy.copy(content)
+            changed[key] = value
+            yield changed
+        del changed[key]
+        yield changed
+
+
+EXPORT, PREPARE = ("export", RUN, "exported"), ("prepare", "faces", "--faces", "16", "--image-size", "16")
+COMMANDS_OF = {  # a file, and commands that read it
+    f"{RUN}/settings.json": [("runs",), EXPORT],
+    f"{RUN}/evaluation.json": [EXPORT],
+    "data/prepared/faces-16-16/manifest.json": [PREPARE],
+    "exported/config.json": [EXPORT, ("export", "exported", "again"), ("embed", "exported", "--output", "codes.npz")],
+}
+
+
+@pytest.mark.parametrize("every", [41, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("name", COMMANDS_OF)
+def test_json_of_any_other_shape_is_answered_in_one_line(trained_place, workplace, monkeypatch, capsys, name, every):
+    shutil.copytree(trained_place / RUN, RUN)
+    figures = {"step": 9, "data": {}, "options": {}, "figures": {"psnr_clean": [21.25, 21.0, None]}}
+    Path(RUN, "evaluation.json").write_text(json.dumps(figures))
+    for command in (EXPORT, PREPARE):
+        run_leae(monkeypatch, *command)
+    path = Path(name)
+    count = refused = 0
+    for count, content in enumerate(retyped(json.loads(path.read_text())), 1):
+        if count % every:
+            continue
+        path.write_text(json.dumps(content))
+        for command in COMMANDS_OF[name]:
+            with monkeypatch.context() as patch:
+                for stream in ("stdout", "stderr"):  # a command wraps them, once more each time
+                    patch.setattr(sys, stream, getattr(sys, stream))
+                try:
+                    run_leae(patch, *command)
+                    continue
+                except SystemExit as stop:
+                    status = stop.code
+            refused, said = refused + 1, capsys.readouterr().err
+            assert (status, said[-1], said[:-1].isprintable()) == (2, "\n", True), (content, said)
+    print(name, count // every, "of another shape,", refused, "answers refuse")
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(20_000, marks=pytest.mark.soak)])
+def test_damaged_images_are_used_or_named_whatever_their_kind(workplace, capsys, count):
+    contents = [content for _, content, _ in IMAGES.values() if content and len(content) < 10_000]
+    contents += [content for content, _ in MODES.values()]
+    draw = random.Random(0)
+    for number in range(9):
+        write_image(workplace / "pictures" / f"good{number}.png", number)
+    for number in range(count):
+        (workplace / "pictures" / f"{number}.png").write_bytes(mutated(bytes(draw.choice(contents)), draw))
+    used = sum(map(len, open_dataset("pictures", 8, 16).images.values()))
+    left_out = int(re.search(rf"(\d+) of {count + 9} images", capsys.readouterr().err)[1])
+    print(count, "damaged images,", left_out, "left out")
+    assert used + left_out == count + 9
+    assert used > 9

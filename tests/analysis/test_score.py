@@ -77,7 +77,7 @@ def test_files_that_cannot_be_used_come_last_with_the_reason(trained, tmp_path, 
     bad = {"a small one.png": "30×10 pixels", "broken.jpg": "unreadable"}
     with contextlib.suppress(OSError):  # a file system that takes no such name
         (tmp_path / os.fsdecode(b"bad\xff.png")).touch()
-        bad[r"bad\xff.png"] = "unreadable"
+        bad[r"bad\udcff.png"] = "unreadable"
     run_leae(monkeypatch, "score", RUN, str(tmp_path), "--output", "odd")
     rows = read_scores(trained / "odd" / "scores.csv")
     assert sorted(row["file"] for row in rows[: len(ODD)]) == sorted(f"ä ö/{name}" for name in ODD)
