@@ -64,6 +64,11 @@ def first_line(error: Exception) -> str:
 CONTROLS = re.compile("(?!\x1b\\[A)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
+def one_line(text: str) -> str:
+    """The text with backslash escapes for what would end a line, and for all else that cannot be printed."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 class TolerantStream:
     """A standard stream on which output that cannot be written is lost: a full disk, a terminal that was closed.
 
@@ -122,7 +127,7 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
             traceback.print_exc()
             end(1)
         said = f"{name if first else f'{name}, process {rank}'}: {line}"
-        tqdm.write(said.replace("\n", "\\n").replace("\r", "\\r"), file=sys.stderr)  # one line, above a progress bar
+        tqdm.write(one_line(said), file=sys.stderr)  # above a progress bar
         end(2)
     except KeyboardInterrupt as interruption:
         print(f"\n{name}: interrupted", file=sys.stderr)

@@ -123,7 +123,7 @@ class SelfTeachingObjective:
         if symmetric:
             _, (t_clean, t_masked) = judged[WHOLE]
             terms["consistency"] = F.mse_loss(t_clean, t_masked)
-        for ratio in (ratio for ratio in judged if ratio in draws.crops):
+        for ratio in draws.crops:
             target, codes = judged[ratio]
             for view, part, code in zip(("clean", "masked"), rows, codes, strict=False):  # or the clean one alone
                 terms[f"{view}_crop_{ratio}"] = F.mse_loss(code, target[part])

@@ -3,8 +3,8 @@
     uv run -m leae compare runs/self-teaching-001 runs/masked-001
     uv run -m leae compare runs/*-001 --images 6 --checkpoint 040 --output faces.png
 
-Rows: the originals, their masked views, then for each run the reconstructions of the masked and of the clean views. The
-square is outlined in every row.
+Rows: the originals, their masked views, then for each run the reconstructions of the masked and of the clean views,
+each with its mean PSNR on the images shown. The square is outlined in every row.
 """
 
 import argparse
@@ -18,21 +18,22 @@ from leae.data.batches import to_float
 from leae.errors import require_whole
 from leae.randomness import generator
 from leae.training.device import find_device
-from leae.training.evaluation import MaskedViews, reconstruct
+from leae.training.evaluation import MaskedViews, psnr, reconstruct
 from leae.training.pictures import draw_grid, save_picture
 from leae.training.run import RUNS
 from leae.training.settings import Parser
 
 
 def comparison_rows(runs: list[TrainedRun], images: Tensor, views: MaskedViews) -> dict[str, Tensor]:
-    """The picture's rows: label → float [N, C, S, S] in [0, 1], for images of that shape."""
+    """The picture's rows: label → float [N, C, S, S] in [0, 1], for images of that shape; and their mean PSNR."""
     masked = views(images)
-    rows = {"original": images, "masked input": masked}
+    shown = {"masked input": masked}
     for run in runs:
-        label = f"{run.name}\n{run.method}\n{run.size}, step {run.step:,}\nfrom the"
-        rows[f"{label} masked view"] = reconstruct(run.model, masked)
-        rows[f"{label} clean view"] = reconstruct(run.model, images)
-    return rows
+        about = f"{run.name}\n{run.method}\n{run.size}, step {run.step:,}"
+        shown[f"{about}\nfrom the masked view"] = reconstruct(run.model, masked)
+        shown[f"{run.name}\nfrom the clean view"] = reconstruct(run.model, images)
+    said = {label: f"{label}, {psnr(row, images).mean():.2f} dB" for label, row in shown.items()}
+    return {"original": images, **{said[label]: row for label, row in shown.items()}}
 
 
 def add_arguments(parser: Parser) -> None:

@@ -10,14 +10,13 @@ import argparse
 from contextlib import suppress
 from pathlib import Path
 
-from leae.training.pictures import cut
+from leae.errors import one_line
 from leae.training.run import CHANGEABLE, RUNS, Run, read_metrics
 from leae.training.settings import Parser
 
 ROW = "{:21}  {:13}  {:10}  {:>18}  {:11}  {:10}"
 PSNR = ("psnr_clean", "psnr_masked", "psnr_noisy")
 ELSEWHERE = ("DATASET", "NAME", "RESUME", *CHANGEABLE)  # constants in the first line, or of no effect on a number
-WIDTH = 96  # letters of the second line
 DAMAGED = (OSError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
@@ -50,9 +49,11 @@ def describe(folder: Path, defaults: dict[tuple[bool, str], dict]) -> str:
     steps = f"{int(rows[-1]['step']) if rows else 0:,} of {run.content['steps']:,}"
     measured = [row for row in rows if "psnr_clean" in row] or [{}]
     psnr = " ".join(f"{float(measured[-1][name]):.2f}" for name in PSNR if name in measured[-1])
-    texts = folder.name, run.kind, Path(run.data["name"]).name, steps, psnr
+    texts = map(
+        one_line, (folder.name, run.kind, Path(run.data["name"]).name, steps, psnr, run.content["started"][:10])
+    )
     differing = differences(run, defaults.get(origin(run), {}))
-    return f"{ROW.format(*texts, run.content['started'][:10])}\n    {cut(differing, WIDTH)}".rstrip()
+    return f"{ROW.format(*texts)}\n    {one_line(differing)}".rstrip()
 
 
 def add_arguments(parser: Parser) -> None:
@@ -70,4 +71,4 @@ def main(options: argparse.Namespace) -> None:
         try:
             print(describe(folder, defaults))
         except DAMAGED as error:
-            print(f"{folder.name}: {str(error).split(';')[0]}")
+            print(one_line(f"{folder.name}: {str(error).split(';')[0]}"))

@@ -11,6 +11,8 @@ import numpy as np
 from scipy import stats
 
 from leae.analysis.measure import VIEWS, Measured
+from leae.analysis.trained import TrainedRun
+from leae.errors import one_line
 from leae.training.run import CHANGEABLE
 
 INCIDENTAL = ("NAME", *CHANGEABLE)  # constants that are no part of an experiment
@@ -55,7 +57,9 @@ SUMMARY = (
     "effective_rank",
 )
 INTERVALS = "± half of the 95 % interval: over seeds if a column has several, else over held-out images"
-PAIRED = "difference from column 1, paired by seed if both have several, else by held-out image; * excludes zero"
+PAIRED = (
+    "difference from the first column, paired by seed if both have several, else by held-out image; * excludes zero"
+)
 CSV_HEAD = ("column", "figure", "value", "low", "high", "difference", "difference low", "difference high")
 
 
@@ -90,8 +94,9 @@ def over_images(values: np.ndarray) -> Estimate:
 class Column:
     """Runs that differ in SEED alone, by seed; or a baseline, which has no seed, under None."""
 
-    title: str  # what distinguishes it: "1 self-teaching, JUDGE_NORM=own, 3 seeds"
+    title: str  # its first run's name: "self-teaching-001, 3 seeds"
     by_seed: dict[int | None, Measured]
+    about: str = ""  # what it was trained for, and the constants that distinguish it
 
     def values(self, name: str) -> list[np.ndarray]:
         """A figure of each model."""
@@ -117,11 +122,22 @@ class Column:
         return over_images(np.mean(self.values(name), axis=0) - np.mean(other.values(name), axis=0))
 
 
+def constants_said(run: TrainedRun, others: list[TrainedRun]) -> list[str]:
+    """The constants in which a run differs from others of its kind, or from any, if it does not have the default."""
+    said = []
+    for name in sorted(run.settings.keys() - {*INCIDENTAL, *WITHIN_COLUMN}):
+        value = run.settings[name]
+        kinds = [other.kind for other in others if other.settings.get(name, value) != value]
+        if value != run.kind and (run.kind in kinds or (kinds and value != run.defaults.get(name))):
+            said.append(f"{name}={value}")
+    return said
+
+
 def columns_of(models: list[Measured]) -> list[Column]:
     """The columns of runs, in their order, then those of the baselines, each of which has one.
 
-    A column's title has a number, the runs' kind, and the constants in which columns differ. A second run of the same
-    settings and seed begins another column.
+    A column is named after its first run, by its folder where several have that name. A second run of the same settings
+    and seed begins another column.
     """
     groups, seen = defaultdict(dict), Counter()
     for run, model in ((model.run, model) for model in models if model.run):
@@ -131,15 +147,12 @@ def columns_of(models: list[Measured]) -> list[Column]:
         seed = run.settings["SEED"]
         groups[of, seen[of, seed]][seed] = model
         seen[of, seed] += 1
-    constants = [dict(of) for of, _ in groups]
-    names = sorted({name for of in constants for name in of})
-    differing = [name for name in names if len({of[name] for of in constants if name in of}) > 1]
-    columns = []
-    for number, (of, by_seed) in enumerate(zip(constants, groups.values(), strict=True), start=1):
-        kind = next(iter(by_seed.values())).run.kind
-        said = [f"{name}={of[name]}" for name in differing if of.get(name, kind) != kind]
-        seeds = [f"{len(by_seed)} seeds"] if len(by_seed) > 1 else []
-        columns.append(Column(", ".join([f"{number} {kind}", *said, *seeds]), by_seed))
+    firsts = [next(iter(by_seed.values())).run for by_seed in groups.values()]
+    named, columns = Counter(run.name for run in firsts), []
+    for run, by_seed in zip(firsts, groups.values(), strict=True):
+        name = run.name if named[run.name] == 1 else one_line(str(run.folder))
+        title = f"{name}, {len(by_seed)} seeds" if len(by_seed) > 1 else name
+        columns.append(Column(title, by_seed, ", ".join([run.kind, *constants_said(run, firsts)])))
     return columns + [Column(model.name, {None: model}) for model in models if not model.run]
 
 
@@ -167,9 +180,13 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def report(columns: list[Column]) -> str:
     """In Markdown each column's runs, the figures that the first column has, and the differences from that column."""
-    runs = {column.title: [model.run for model in column.by_seed.values() if model.run] for column in columns}
-    folders = [f"- {title}: {', '.join(str(run.folder) for run in of)}" for title, of in runs.items() if of]
-    heads = [title.partition(",")[0] for title in runs]
+    runs = [(column, [model.run for model in column.by_seed.values() if model.run]) for column in columns]
+    folders = [
+        f"- {column.title}: {column.about}: {one_line(', '.join(str(run.folder) for run in of))}"
+        for column, of in runs
+        if of
+    ]
+    heads = [column.title for column in columns]
     figures, differences = [], []
     for name, (label, form) in FIGURES.items():
         cells = [text_of(column.estimate(name), form) for column in columns]

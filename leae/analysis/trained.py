@@ -2,7 +2,7 @@
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from leae.autoencoder import BaseAutoencoder
 from leae.checkpoints import find_weights, load_checkpoint
 from leae.data.batches import Images, chunks_of
 from leae.data.prepare import Dataset, open_dataset
-from leae.errors import UsageError
+from leae.errors import UsageError, one_line
 from leae.files import misfit, read_json
 from leae.randomness import generator
 from leae.training.evaluation import MaskedViews
@@ -45,10 +45,11 @@ class TrainedRun:
     checkpoint: str  # "100", say
     step: int  # how many optimizer steps the model has had
     model: BaseAutoencoder  # in evaluation mode
+    defaults: dict = field(default_factory=dict)  # the constants as its script had them; older runs do not say
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return one_line(self.folder.name)
 
     @property
     def method(self) -> str:
@@ -107,7 +108,7 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
         if missing := misfit(content["settings"], NEEDED, "settings"):
             raise UsageError(f"{folder}/settings.json has no {missing}, or another; train it again with this version")
         model, step = load_checkpoint(find_checkpoint(folder, checkpoint), device)
-        about = {key: content[key] for key in ("kind", "settings", "data")}
+        about = {key: content[key] for key in ("kind", "settings", "data", "defaults")}
         runs.append(TrainedRun(folder, **about, checkpoint=checkpoint, step=step, model=model))
     if len({(run.data["identity"], run.model.image_shape) for run in runs}) > 1:
         data = [f"{run.data['title']} ({run.data['identity'][:6]}), {run.model.image_shape}" for run in runs]

@@ -119,7 +119,7 @@ def sample_images(model: BaseAutoencoder, count: int, seed: int, device: torch.d
 def sample_rows(model: BaseAutoencoder, columns: int, seed: int, device: torch.device) -> dict[str, Tensor]:
     """The rows of a grid of samples; see `sample_images`."""
     rows = sample_images(model, SAMPLE_ROWS * columns, seed, device).split(columns)
-    return {f"samples {number}": row for number, row in enumerate(rows, start=1)}
+    return {f"codes {row * columns + 1} to {(row + 1) * columns}\nof N(0, I), decoded": r for row, r in enumerate(rows)}
 
 
 def mean_image(images: Images) -> Tensor:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
+from matplotlib.axis import Tick
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image, ImageDraw, ImageFont
@@ -98,6 +99,8 @@ def draw_metrics(rows: list[dict[str, str]], title: str) -> Figure:
         if axes.lines:
             axes.legend(fontsize="small")
     losses.set_yscale("log" if losses.lines else "linear")
+    late = [y for line in losses.lines for y in line.get_ydata()[len(line.get_ydata()) // 2 :] if y > 0]
+    losses.set_ylim(bottom=0.8 * min(late) if late else None)  # not at the consistency's beginning, which is near 0
     return figure
 
 
@@ -107,7 +110,8 @@ def save_picture(picture: Image.Image | Figure, path: Path) -> None:
     about.add_text("Software", "leae")
     with atomic_write(path, "wb") as file:
         if isinstance(picture, Figure):
-            for text in picture.findobj(Text):
+            ticks = {tick.label1 for tick in picture.findobj(Tick)}  # which are formulas on a logarithmic axis
+            for text in set(picture.findobj(Text)) - ticks:
                 text.set_parse_math(False)  # a name may have a $ in it
             picture.savefig(file, format="PNG", pil_kwargs={"pnginfo": about})
         else:

@@ -15,6 +15,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from leae.analysis import curves
+from leae.analysis.measure import Measured
+from leae.analysis.table import Column
 from leae.analysis.trained import TrainedRun, require_own
 from leae.errors import UsageError
 from tests.conftest import RUNS, run_leae
@@ -61,7 +63,7 @@ def test_figures_of_runs_are_printed_and_kept(trained, monkeypatch, capsys, othe
     texts = [Path(name).read_text(encoding="utf-8").splitlines() for name in ("table.csv", "curves.csv")]
     table, last = ({(row["column"], row["figure"]): row for row in csv.DictReader(text)} for text in texts)
     one, other = (content["figures"]["psnr_clean"] for content in contents)
-    masked = "2 masked, SIGREG_WEIGHT=0.0"
+    masked = "masked-001"
     row = table[masked, "psnr_clean"]
     assert [float(row[name]) for name in ("value", "low", "high")] == pytest.approx(other, rel=1e-5)
     assert float(row["difference"]) == pytest.approx(other[0] - one[0], rel=1e-3)
@@ -82,6 +84,21 @@ def test_the_time_of_training_is_that_of_its_steps_at_their_usual_rate(tmp_path)
     metrics.write_text("split,step,epoch\ntest,0,0\n")
     with pytest.raises(UsageError, match="images_per_second"):
         minutes_of(1)
+
+
+def test_an_interval_that_reaches_below_zero_stays_beside_its_line_on_a_logarithmic_axis():
+    def after(images, *statistics):
+        values = [{"images": np.array([images]), "sigreg_statistic": np.array([one])} for one in statistics]
+        return [Column("a run, 2 seeds", {seed: Measured("", None, values=each) for seed, each in enumerate(values)})]
+
+    figure = curves.draw_curves([after(0, 90.0, 110.0), after(10, 4.0, 40.0)], "images", "")
+    [panel] = [axes for axes in figure.axes if axes.get_title() == "SIGReg statistic"]
+    [band] = panel.collections
+    low = band.get_paths()[0].vertices[:, 1].min()
+    assert panel.get_yscale() == "log"
+    assert panel.get_ylim()[0] <= low
+    assert 22 / 10 < low < 22  # the mean of the last two
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a run, 2 seeds"]
 
 
 def test_what_is_undefined_is_an_empty_cell_and_null(trained, monkeypatch, capsys, other_data):

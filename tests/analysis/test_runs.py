@@ -32,6 +32,7 @@ def test_a_run_by_the_constants_differs_in_nothing_and_a_damaged_one_is_a_line(
     shutil.copytree(trained_place / "runs", "runs")
     Path("runs/empty").mkdir()
     Path("runs/notes.txt").touch()
+    shutil.copytree("runs/plain-001", "runs/odd\n\x1b[Aname")
     Path("runs/masked-001/metrics.csv").write_text("split,step\ntest,ten\n")
     path = Path("runs/self-teaching-001/settings.json")
     content = json.loads(path.read_text())
@@ -41,6 +42,7 @@ def test_a_run_by_the_constants_differs_in_nothing_and_a_damaged_one_is_a_line(
         table = listed(monkeypatch, capsys)
         assert table["self-teaching-001"].endswith(content["started"][:10])
     assert "runs/empty" in table["empty:"]
+    assert table[r"odd\n\x1b[Aname"].split()[1:] == table["plain-001"].split()[1:]
     assert re.search(r"runs/masked-001/metrics.csv .*'ten'", table["masked-001:"])
 
 

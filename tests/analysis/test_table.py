@@ -8,13 +8,13 @@ from scipy import stats
 
 from leae.analysis.measure import Measured
 from leae.analysis.probes import resample_weights
-from leae.analysis.table import Column, Estimate, columns_of, markdown, over_images, over_seeds, text_of
+from leae.analysis.table import Column, Estimate, columns_of, markdown, over_images, over_seeds, report, text_of
 from leae.analysis.trained import TrainedRun
 
 
-def measured(values, name="", kind="", **settings):
+def measured(values, name="", kind="", defaults=None, **settings):
     """A run of these settings, or a baseline, and its "psnr"."""
-    run = TrainedRun(Path(name), kind, settings, {}, "100", 1, None) if settings else None
+    run = TrainedRun(Path(name), kind, settings, {}, "100", 1, None, defaults or {}) if settings else None
     return Measured(name, None, run, values={"psnr": np.atleast_1d(values).astype(float)})
 
 
@@ -69,7 +69,14 @@ def test_the_interval_over_images_is_that_of_a_known_distribution():
 
 
 def test_runs_that_differ_in_seed_alone_share_a_column_named_by_the_constants_that_distinguish_it():
-    teaching = {"OBJECTIVE": "symmetric", "JUDGE_NORM": "own", "LEARNING_RATE": 0.1, "FACES": 64, "LATENT": "pooled"}
+    teaching = {
+        "defaults": {"OBJECTIVE": "symmetric"},
+        "OBJECTIVE": "symmetric",
+        "JUDGE_NORM": "own",
+        "LEARNING_RATE": 0.1,
+        "FACES": 64,
+        "LATENT": "pooled",
+    }
     same = {"SEED": 1, "LOG_EVERY": 5, "DEVICE": "cuda", "FACES": 65}  # changes nothing of its column
     masked = {"OBJECTIVE": "masked", "LEARNING_RATE": 0.1, "SEED": 0}
     models = [
@@ -82,13 +89,35 @@ def test_runs_that_differ_in_seed_alone_share_a_column_named_by_the_constants_th
     ]
     columns = columns_of(models)
     assert [one.title for one in columns] == [
-        "1 self-teaching, JUDGE_NORM=own, OBJECTIVE=symmetric, 2 seeds",
-        "2 masked",
-        "3 self-teaching, JUDGE_NORM=shared, OBJECTIVE=symmetric",
-        "4 masked",
+        "a-1, 2 seeds",
+        "b-1",
+        "a-3",
+        "b-2",
         "PCA 8",
     ]
+    about = ["self-teaching, JUDGE_NORM=own", "masked", "self-teaching, JUDGE_NORM=shared", "masked", ""]
+    assert [one.about for one in columns] == about
     assert columns[0].by_seed == {0: models[0], 1: models[2]}
+
+
+def test_a_constant_is_said_among_runs_of_a_kind_and_beside_others_where_somebody_set_it():
+    own = {"SIGREG_WEIGHT": 0.1, "MAX_STEPS": 640, "SEED": 0}
+    others = {"SIGREG_WEIGHT": 0.0, "MAX_STEPS": 640, "SEED": 0}
+    models = [
+        measured(0, "x/a", "self-teaching", own, **own),
+        measured(0, "y/a", "masked", others, **others | {"MAX_STEPS": 2000}),
+        measured(0, "c\nd", "self-teaching", own, **own | {"SIGREG_WEIGHT": 0.3}),
+    ]
+    columns = columns_of(models)
+    assert [(one.title, one.about) for one in columns] == [
+        ("x/a", "self-teaching, SIGREG_WEIGHT=0.1"),
+        ("y/a", "masked, MAX_STEPS=2000"),  # not λ, which is its script's
+        (r"c\nd", "self-teaching, SIGREG_WEIGHT=0.3"),
+    ]
+    assert "\n".join(report(columns).splitlines()[:3]) == (
+        "- x/a: self-teaching, SIGREG_WEIGHT=0.1: x/a\n- y/a: masked, MAX_STEPS=2000: y/a\n"
+        r"- c\nd: self-teaching, SIGREG_WEIGHT=0.3: c\nd"
+    )
 
 
 def test_markdown_is_as_wide_as_its_cells_and_what_is_undefined_is_empty():

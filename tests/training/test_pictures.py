@@ -62,3 +62,15 @@ def test_names_that_look_like_formulas_are_drawn_as_they_are(tmp_path):
     rows = [{"split": "train", "step": "1", "loss": "0.5", "$^$": "1"}]
     save_picture(draw_metrics(rows, "a$^$b"), tmp_path / "metrics.png")
     assert Image.open(tmp_path / "metrics.png").size[0] > 100
+
+
+def test_the_losses_fill_their_panel_at_the_heights_that_they_have_come_to(tmp_path):
+    consistency = [1e-9, 0.03, 0.02, 0.02]
+    rows = [
+        {"split": "train", "step": str(n), "loss": "0.04", "consistency": str(y)} for n, y in enumerate(consistency)
+    ]
+    figure = draw_metrics(rows, "")
+    save_picture(figure, tmp_path / "metrics.png")
+    losses = figure.axes[0]
+    assert 0.01 < losses.get_ylim()[0] < 0.02
+    assert losses.get_position().x0 < 0.1  # the ticks are numbers, not the text of formulas
