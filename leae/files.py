@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import sys
 import zipfile
@@ -22,6 +23,8 @@ MAX_TEXT = 2**26  # bytes of a file of texts or figures
 TEMPORARY = f".*.{8 * '[0-9a-f]'}.tmp"  # the names of temporary files, as a pattern
 PATIENCE = 5  # seconds
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+# A text, no number, that a spreadsheet may run (by OWASP's list), or that looks like one which has been made safe.
+FORMULA = re.compile(r"(?!-[\d.]+(e[+-]\d+)?$|-inf$)['=+@＝＋－＠\t\r\n-]")
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -111,9 +114,10 @@ def write_json(path: Path, content: dict | list) -> None:
 
 
 def write_csv(path: Path, header: Iterable, rows: Iterable[Iterable]) -> None:
-    """Write a CSV file atomically."""
+    """Write a CSV file atomically, a FORMULA behind an apostrophe, so that a spreadsheet shows it as the text it is."""
     with atomic_write(path) as file:
-        csv.writer(file).writerows([header, *rows])
+        safe = ([f"'{x}" if isinstance(x, str) and FORMULA.match(x) else x for x in row] for row in (header, *rows))
+        csv.writer(file).writerows(safe)
 
 
 def as_utf8(text: str) -> str:

@@ -6,7 +6,8 @@
     uv run -m leae ablate --image-size 64 --steps 2000
 
 Existing runs with the same constants are reused, stopped ones are resumed. Each is evaluated as by `leae evaluate`,
-unless its evaluation.json has these figures. The table and the picture are runs/ablation.md, .csv and .png.
+unless its evaluation.json has these figures. The table and the picture are runs/ablation.md, .csv and .png, or
+ablation-2 where these are there.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from leae.analysis.curves import summary_panels
 from leae.analysis.evaluate import HELD_OUT_IMAGES, LABEL_SHARE, TRAIN_IMAGES, evaluate, read_evaluation
 from leae.analysis.measure import Measured, Sample
 from leae.analysis.table import CSV_HEAD, FIGURES, INCIDENTAL, Column, csv_rows, markdown, summary_of, text_of
-from leae.analysis.trained import TrainedRun, open_runs
+from leae.analysis.trained import TrainedRun, free_path, open_runs
 from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write, write_csv
 from leae.training.device import PRECISIONS, find_device
@@ -226,8 +227,9 @@ def main(options: argparse.Namespace) -> None:
                 sample = Sample(run.open_data(), run.views(MASK_RATIO), TRAIN_IMAGES, HELD_OUT_IMAGES, LABEL_SHARE)
             column.by_seed[seed] = measured(run, sample, device)
     title = f"{options.dataset} at {options.image_size}×{options.image_size}, {options.steps:,} steps, by seeds"
-    with atomic_write(RUNS / "ablation.md") as file:
+    output = free_path(RUNS / "ablation.md")
+    with atomic_write(output) as file:
         file.write(f"{title}\n\n{table(columns)}\n")
-    write_csv(RUNS / "ablation.csv", CSV_HEAD, csv_rows(columns, summary_of(columns)))
-    save_picture(draw(columns, title), RUNS / "ablation.png")
-    print(f"{table(columns)}\ntable and picture: {RUNS / 'ablation.md'}, .csv and .png")
+    write_csv(output.with_suffix(".csv"), CSV_HEAD, csv_rows(columns, summary_of(columns)))
+    save_picture(draw(columns, title), output.with_suffix(".png"))
+    print(f"{table(columns)}\ntable and picture: {output}, .csv and .png")

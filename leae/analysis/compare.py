@@ -40,13 +40,13 @@ def add_arguments(parser: Parser) -> None:
     add_run_arguments(parser, nargs="+")
     parser.add_argument("--images", type=int, default=8, help="images in the picture [%(default)s]")
     parser.add_argument("--seed", type=int, default=0, help="for the choice of images and squares [%(default)s]")
-    parser.add_argument("--output", type=Path, default=RUNS / "comparison.png", help="the picture [%(default)s]")
+    parser.add_argument("--output", type=Path, help="the picture [runs/comparison.png, or -2, …]")
 
 
 def main(options: argparse.Namespace) -> None:
     require_whole(1, **{"--images": options.images})
     require_whole(0, **{"--seed": options.seed})
-    require_file(options.output, "--output", ".png")
+    output = require_file(options.output, "--output", ".png", default=RUNS / "comparison.png")
     device = find_device(options.device)
     runs = open_runs(options.runs, options.checkpoint, device)
     views = runs[0].views(options.mask_ratio, options.seed)
@@ -58,5 +58,5 @@ def main(options: argparse.Namespace) -> None:
     boxes = [(row, column, views.side) for row, column in views.corners(len(images)).tolist()]
     title = f"{dataset.title}, held-out images, {views.image_size}×{views.image_size}; "
     title += f"mask ratio {views.mask_ratio:g}; checkpoint {options.checkpoint}"
-    save_picture(draw_grid(comparison_rows(runs, images, views), title, boxes), options.output)
-    print(f"comparison: {options.output}")
+    save_picture(draw_grid(comparison_rows(runs, images, views), title, boxes), output)
+    print(f"comparison: {output}")

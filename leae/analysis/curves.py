@@ -17,7 +17,6 @@ from leae.training.pictures import save_picture
 from leae.training.run import CHECKPOINTS, read_metrics
 
 AXES = {"images": "images seen", "minutes": "minutes of training"}
-LOGARITHMIC = ("sigreg_statistic",)  # figures that are drawn so
 
 
 def training_minutes(run: TrainedRun) -> float:
@@ -80,9 +79,9 @@ def draw_curves(curves: list[list[Column]], axis: str, title: str) -> Figure:
             along = [at.estimate(axis).value for at in column]
             values, low, high = np.transpose([at.estimate(name) for at in column])
             [line] = axes.plot(along, values, marker=".", label=column[0].title)
-            if name in LOGARITHMIC:  # which has no place for the end of an interval below zero
+            if name == "sigreg_statistic":  # whose logarithms have no place for an interval's end below zero
                 low = low.clip(min=np.fmin.reduce(values) / 2)
             axes.fill_between(along, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-        axes.set(xlabel=AXES[axis], yscale="log" if name in LOGARITHMIC else "linear")
+        axes.set(xlabel=AXES[axis], yscale="log" if name == "sigreg_statistic" else "linear")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2, title=title)
     return figure

@@ -6,7 +6,8 @@
 A .npz file, for `numpy.load`, has `codes`, float32 [N, *latent_shape]; `errors`, float64 [N], the mean squared errors
 of the reconstructions; of a folder `files`, the N images' paths in it; of a split, if there are any, `attributes`, bool
 [N, A], and `attribute_names`, or `classes`, int64 [N], and `class_names`. A .csv file has the same in a row for each
-image. train, valid and test are splits, ./test is a folder.
+image; a name that begins with =, +, -, @ or an apostrophe stands behind an apostrophe, so that no spreadsheet runs it.
+train, valid and test are splits, ./test is a folder.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from leae.analysis.trained import add_run_arguments, open_runs, require_file, require_finite
 from leae.autoencoder import BaseAutoencoder
 from leae.data.batches import CHUNK, Images, chunks_of, to_float
+from leae.data.prepare import list_unusable
 from leae.data.sources import image_names, read_images
 from leae.errors import UsageError, require
 from leae.files import as_utf8, atomic_write, write_csv
@@ -85,7 +87,7 @@ def hashes_of(images: Images | list[np.ndarray]) -> list[int]:
 
 
 def embed_folder(model: BaseAutoencoder, root: Path, names: list[str]) -> Embedding:
-    """What a model makes of images below a folder. One that cannot be used is warned of; `UsageError` if none can."""
+    """What a model makes of images below a folder. What cannot be used is warned of; `UsageError` if none can."""
     device, files, hashes, unusable = next(model.parameters()).device, [], [], {}
 
     def chunks() -> Iterator[Tensor]:
@@ -99,12 +101,11 @@ def embed_folder(model: BaseAutoencoder, root: Path, names: list[str]) -> Embedd
                 hashes.extend(hashes_of([*usable.values()]))
                 yield to_float(np.stack([*usable.values()]), device)
         if not files:
-            name, reason = next(iter(unusable.items()))
-            raise UsageError(f"none of the {len(unusable)} images can be used; {name}: {reason}")
+            raise UsageError(f"{root}: {list_unusable([*unusable.items()], len(names))}")
 
     codes, errors = codes_and_errors(model, chunks(), "encoding")
-    for name, reason in unusable.items():
-        tqdm.write(f"warning: {as_utf8(name)!r} is left out: {as_utf8(reason)}", file=sys.stderr)
+    if unusable:
+        tqdm.write(f"warning: {root}: {list_unusable([*unusable.items()], len(names))}", file=sys.stderr)
     return Embedding(root, files, codes.numpy(), errors.numpy(), hashes, unusable)
 
 
@@ -112,8 +113,8 @@ def embed(model: BaseAutoencoder, images: str | Path | Images | Tensor) -> np.nd
     """Codes, float32 [N, *latent_shape], of a folder's images in the order of their paths, or of an array of images.
 
     An array, or tensor, is uint8 [N, S, S, C] or float [N, C, S, S] in [0, 1], N > 0. There are no gradients. Files
-    that cannot be used are left out, and named in warnings. `UsageError` if no image can be used, or if images have
-    another shape than the model's.
+    that cannot be used are left out, with a warning. `UsageError` if no image can be used, or if images have another
+    shape than the model's.
     """
     if isinstance(images, str | Path):
         return embed_folder(model, Path(images), image_names(Path(images))).codes
@@ -139,11 +140,11 @@ def write_table(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def add_arguments(parser: Parser) -> None:
     add_run_arguments(parser, nargs=1, masks=False)
     parser.add_argument("images", metavar="FOLDER|SPLIT", help="images, at any depth; or train, valid, test of the run")
-    parser.add_argument("--output", type=Path, default=RUNS / "codes.npz", help="a .npz or .csv file [%(default)s]")
+    parser.add_argument("--output", type=Path, help="a .npz or .csv file [runs/codes.npz, or -2, …]")
 
 
 def main(options: argparse.Namespace) -> None:
-    require_file(options.output, "--output", ".npz", ".csv")
+    output = require_file(options.output, "--output", ".npz", ".csv", default=RUNS / "codes.npz")
     [run] = open_runs(options.runs, options.checkpoint, find_device(options.device))
     if (split := options.images) in SPLITS:
         dataset = run.open_data()
@@ -159,9 +160,9 @@ def main(options: argparse.Namespace) -> None:
         root = Path(options.images)
         found = embed_folder(run.model, root, image_names(root))
         arrays = {"codes": found.codes, "errors": found.errors, "files": np.array([*map(as_utf8, found.files)])}
-    if options.output.suffix.lower() == ".csv":
-        write_table(options.output, arrays)
+    if output.suffix.lower() == ".csv":
+        write_table(output, arrays)
     else:
-        with atomic_write(options.output, "wb") as file:
+        with atomic_write(output, "wb") as file:
             np.savez(file, **arrays)
-    print(f"codes of {len(arrays['codes']):,} images, {list(arrays['codes'].shape[1:])} each: {options.output}")
+    print(f"codes of {len(arrays['codes']):,} images, {list(arrays['codes'].shape[1:])} each: {output}")

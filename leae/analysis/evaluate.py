@@ -72,8 +72,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table there")
     besides = "also draw learning curves; fewer --train-images make this faster"
     parser.add_argument("--checkpoints", choices=["all"], help=besides)
-    curves = "learning curves as CSV; the pictures go beside it [%(default)s]"
-    parser.add_argument("--output", type=Path, default=RUNS / "curves.csv", help=curves)
+    curves = "learning curves as CSV; the pictures go beside it [runs/curves.csv, or -2, …]"
+    parser.add_argument("--output", type=Path, help=curves)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -84,8 +84,8 @@ def main(options: argparse.Namespace) -> None:
     device = find_device(options.device)
     runs = open_runs(options.runs, options.checkpoint, device)
     if options.checkpoints:
-        require_file(options.output, "--output", ".csv")
-        require_own(*pictures_beside(options.output))
+        output = require_file(options.output, "--output", ".csv", default=RUNS / "curves.csv")
+        require_own(*pictures_beside(output))
     curves = open_curves(options.runs, device) if options.checkpoints else []
     views = runs[0].views(options.mask_ratio)
     perceptual = PerceptualFigures(device) if options.perceptual else None
@@ -109,5 +109,5 @@ def main(options: argparse.Namespace) -> None:
             file.write(f"{title}\n\n{report(columns)}\n")
     print(f"figures: {EVALUATION} in {', '.join(str(run.folder) for run in runs)}")
     if curves:
-        written = write_curves(curves, sample, device, options.output, title)
+        written = write_curves(curves, sample, device, output, title)
         print(f"curves: {', '.join(map(str, written))}")

@@ -12,12 +12,11 @@ import argparse
 import re
 import shlex
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs
+from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, require_extra
 from leae.autoencoder import BaseAutoencoder
 from leae.checkpoints import CONFIG, SETTINGS, WEIGHTS, state_of, write_checkpoint
 from leae.distributed import FunctionOf
@@ -124,8 +123,8 @@ def main(options: argparse.Namespace) -> None:
         own = read_json(folder / CONFIG, {"library": str})["library"] == "leae"
     if folder.is_dir() and any(folder.iterdir()) and not own:
         raise UsageError(f"{folder} has other files in it; choose a new folder, or an earlier export")
-    installed = all(map(find_spec, ("onnx", "onnxscript")))
-    require(installed or not options.onnx, "--onnx", True, "left out, or run with uv run --extra onnx, which has onnx")
+    if options.onnx:
+        require_extra("--onnx", "onnx", "onnx", "onnxscript")
     [run] = open_runs(options.runs, options.checkpoint, find_device(options.device))
     require(folder.resolve() != run.folder.resolve(), "the folder", str(folder), "another one than the model's own")
     model = run.model.cpu()

@@ -27,8 +27,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from leae.analysis.embed import embed_images
-from leae.analysis.maps import MAPS, MOST_CLASSES, draw_map, make_map, require_umap
-from leae.analysis.trained import TrainedRun, add_run_arguments, draw_training, encode_all, open_runs
+from leae.analysis.maps import MAPS, MOST_CLASSES, draw_map, make_map
+from leae.analysis.trained import TrainedRun, add_run_arguments, encode_all, open_runs, require_extra
 from leae.codes import sigreg_statistics
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
@@ -40,6 +40,7 @@ from leae.training.evaluation import decibels, evaluation_mode, sample_images
 from leae.training.pictures import draw_grid, save_picture
 from leae.training.settings import Parser
 
+TRAINING_CODES = 8_192  # that stand for the codes of all training images
 MAPPED = 2_000  # held-out images on a map
 FEWEST_IMAGES = 4  # held-out images that the pictures need
 MOST_IMAGES = 50  # in a picture, or pairs of them
@@ -56,29 +57,30 @@ RARE = 0.02  # an attribute that fewer training images have, or lack, is chosen 
 class LatentSpace:
     """A run's codes, flat and on the CPU; the seed draws the training images and the order of the held-out ones.
 
-    Held-out codes [N, D] and `errors`, float64 [N], are computed when they are asked for.
+    Codes of either, [M, D] and [N, D], and `errors`, float64 [N], are computed when they are asked for.
     """
 
     def __init__(self, run: TrainedRun, dataset: Dataset, seed: int, device: torch.device):
         self.run, self.dataset, self.device = run, dataset, device
-        train, test = dataset.images["train"], dataset.images["test"]
-        drawn = draw_training(dataset, seed)
-        self.training_labels = torch.from_numpy(dataset.has_label("train", drawn))  # bool [M, A]
-        self.training = encode_all(run.model, train[drawn], None, device, "training codes").flatten(1)  # [M, D]
-        self.order = torch.randperm(len(test), generator=generator(seed, "selection"))  # the first of these are shown
+        drawn = torch.randperm(len(dataset.images["train"]), generator=generator(seed, "selection", 1))
+        self.drawn = drawn[:TRAINING_CODES].sort().values.numpy()
+        self.training_labels = torch.from_numpy(dataset.has_label("train", self.drawn))  # bool [M, A]
+        self.order = torch.randperm(
+            len(dataset.images["test"]), generator=generator(seed, "selection")
+        )  # the first of these are shown
+
+    @cached_property
+    def training(self) -> Tensor:
+        images = self.dataset.images["train"][self.drawn]
+        return encode_all(self.run.model, images, None, self.device, "training codes").flatten(1)
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:
         codes, errors = embed_images(self.run.model, self.dataset.images["test"], "held-out codes")
         return codes.flatten(1), errors
 
-    @cached_property
-    def held_out(self) -> Tensor:
-        return self._held_out[0]
-
-    @cached_property
-    def errors(self) -> Tensor:
-        return self._held_out[1]
+    held_out = cached_property(lambda self: self._held_out[0])
+    errors = cached_property(lambda self: self._held_out[1])
 
     def images(self, indices: Tensor) -> Tensor:
         """Held-out images: float [n, C, S, S] in [0, 1] on the CPU."""
@@ -260,7 +262,7 @@ def main(options: argparse.Namespace) -> None:
     require_whole(1, MOST_IMAGES, **{"--images": options.images})
     require_whole(0, **{"--seed": options.seed})
     if options.map == "umap":
-        require_umap()
+        require_extra("--map umap", "umap", "umap")
     device = find_device(options.device)
     [run] = open_runs(options.runs, options.checkpoint, device)
     dataset = run.open_data()

@@ -1,7 +1,5 @@
 """Two-dimensional maps of codes: how they are made, and how they are drawn, with images at their places."""
 
-from importlib.util import find_spec
-
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
@@ -10,7 +8,6 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from leae.errors import UsageError
 from leae.training.pictures import cut, to_pixels
 
 MAPS = ("pca", "tsne", "umap")
@@ -22,13 +19,6 @@ SPACING = 1.4  # thumbnails between the centres of two of them, so that the poin
 WITHOUT, WITH = "#0072b2", "#d55e00"  # blue and vermilion, which colour-blind people tell apart
 MOST_CLASSES = 20  # that colours can tell apart
 LETTERS = 24  # of a name in a legend
-
-
-def require_umap() -> None:
-    """A `UsageError` if UMAP, which comes with an extra, is not installed."""
-    if find_spec("umap") is None:
-        advice = "run uv run --extra umap -m leae latents --map umap …"
-        raise UsageError(f"--map umap needs umap-learn, which is not installed; {advice}")
 
 
 def make_map(kind: str, training: Tensor, codes: Tensor, seed: int) -> tuple[np.ndarray, str]:

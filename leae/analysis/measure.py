@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import torch
@@ -25,16 +26,12 @@ from leae.training.evaluation import MaskedViews, decibels, mean_image, psnr
 VIEWS = ("clean", "masked")
 CHANCE = 0.5  # of every probe of attributes; of classes' it is the largest class's share
 SCORES = {"auroc": probes.auroc, "balanced_accuracy": probes.balanced_accuracy}
-# Probes, "few" by few labels, and their scores: the neighbours' votes are too few for a ranking.
+# Probes of classes and of attributes, "few" by few labels, and the latter's scores: neighbours' votes are too few for
+# a ranking.
 METHODS = {
-    "linear": (probes.linear_scores, ("auroc", "balanced_accuracy")),
-    "few": (probes.linear_scores, ("auroc", "balanced_accuracy")),
-    "neighbours": (probes.neighbour_scores, ("balanced_accuracy",)),
-}
-CLASS_METHODS = {  # the same where images have classes
-    "linear": (probes.linear_classes, ("top1",)),
-    "few": (probes.linear_classes, ("top1",)),
-    "neighbours": (probes.neighbour_classes, ("top1",)),
+    "linear": (probes.linear_classes, probes.linear_scores, ("auroc", "balanced_accuracy")),
+    "few": (probes.linear_classes, probes.linear_scores, ("auroc", "balanced_accuracy")),
+    "neighbours": (probes.neighbour_classes, probes.neighbour_scores, ("balanced_accuracy",)),
 }
 UNDEFINED = np.array([math.nan])
 
@@ -229,14 +226,14 @@ def probe(one: Measured, view: str, train: np.ndarray, test: np.ndarray, sample:
     """Fill in what a model's codes of one view, float [N, D] and [M, D], tell of the sample's classes or attributes."""
     if len(sample.class_names):
         there = np.unique(sample.test_labels)
-        for method, (classes_by, _) in CLASS_METHODS.items():
+        for method, (classes_by, *_) in METHODS.items():
             images = sample.few if method == "few" else slice(None)
             guesses = classes_by(train[images], sample.train_labels[images], test)
             one.values[f"{method}_{view}_top1"] = probes.accuracy(guesses, sample.test_labels, sample.weights)
             shares = recall_score(sample.test_labels, guesses, labels=there, average=None, zero_division=0)
             one.recall[f"{method}_{view}"] = dict(zip(sample.class_names[there].tolist(), shares.tolist(), strict=True))
         return
-    for method, (scores_by, scores) in METHODS.items():
+    for method, (_, scores_by, scores) in METHODS.items():
         attributes, images = np.ones(len(sample.attributes), bool), slice(None)
         if method == "few":
             attributes, images = sample.probed_by_few, sample.few
@@ -260,10 +257,10 @@ def measure(one: Measured, sample: Sample, device: torch.device, perceptual: Per
                 figures = perceptual(model, sample.test, views, device, f"{name}: LPIPS and FID")
                 one.values |= {figure: np.array([value]) for figure, value in figures.items()}
     if not hasattr(model, "encode"):
-        methods = (CLASS_METHODS if len(sample.class_names) else METHODS).items()
-        names = (f"{method}_{view}_{score}" for method, (_, of) in methods for score in of for view in VIEWS)
         chance = np.bincount(sample.test_labels).max() / len(sample.test) if len(sample.class_names) else CHANCE
-        one.values |= {name: np.array([chance]) for name in names}
+        for method, (*_, scores) in METHODS.items():
+            names = product([method], VIEWS, ["top1"] if len(sample.class_names) else scores)
+            one.values |= {"_".join(name): np.array([chance]) for name in names}
         return
     shown = {"clean": None, "masked": views}
     codes = {view: encode_all(model, sample.test, of, device, f"{name}: held-out codes") for view, of in shown.items()}

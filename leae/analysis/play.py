@@ -10,11 +10,10 @@ says otherwise.
 
 import argparse
 import threading
-from importlib.util import find_spec
 
 from leae.analysis.player import Player
-from leae.analysis.trained import add_run_arguments, open_runs
-from leae.errors import UsageError, require_whole
+from leae.analysis.trained import add_run_arguments, open_runs, require_extra
+from leae.errors import require_whole
 from leae.training.device import find_device
 from leae.training.settings import Parser
 
@@ -27,8 +26,7 @@ def add_arguments(parser: Parser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     require_whole(1, 65_535, **{"--port": options.port})
-    if find_spec("gradio") is None:
-        raise UsageError("the page needs gradio, which is not installed; run uv run --extra play -m leae play …")
+    require_extra("the page", "play", "gradio")
     from leae.analysis.page import serve  # which imports gradio
 
     device = find_device(options.device)

@@ -3,33 +3,34 @@
     uv run -m leae score runs/self-teaching-001 path/to/images
     uv run -m leae score runs/self-teaching-001 path/to/images --positive defective
 
-Writes into latents/scores-images/ of the run's folder, images being the folder's name: scores.csv, every image with its
-reconstruction's error and its code's distance from the training codes; scores.png, the highest and the lowest; and with
---positive roc.png: how well the scores tell the images of that sub-folder from all others.
+Writes into latents/scores-images/ of the run's folder, images being the folder's name, or scores-images-2: scores.csv,
+every image with its reconstruction's error and its code's distance from the training codes; scores.png, the highest and
+the lowest; and with --positive roc.png: how well the scores tell the images of that sub-folder from all others.
 """
 
 import argparse
-from collections.abc import Callable
+import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
 from sklearn.metrics import RocCurveDisplay, roc_auc_score
 from torch import Tensor
 
 from leae.analysis import maps
 from leae.analysis.embed import Embedding, embed_folder, hashes_of, read_for
-from leae.analysis.latents import MOST_IMAGES, LatentSpace
+from leae.analysis.latents import MOST_IMAGES, TRAINING_CODES, LatentSpace
 from leae.analysis.probes import PROBE_DIMS
-from leae.analysis.trained import add_run_arguments, open_runs, require_own
+from leae.analysis.trained import add_run_arguments, free_path, open_runs, require_own
+from leae.checkpoints import read_checkpoint, write_checkpoint
 from leae.data.batches import to_float
 from leae.data.sources import image_names
 from leae.errors import UsageError, require, require_whole
-from leae.files import as_utf8, write_csv
+from leae.files import as_utf8, digest, write_csv
 from leae.training.device import find_device
 from leae.training.pictures import cut, save_picture
 from leae.training.settings import Parser
@@ -38,17 +39,41 @@ LETTERS = 15  # of a file's name below its image
 FLOOR = 1e-30  # of what a logarithm is taken of, or what divides
 
 
-def distance_from(training: Tensor) -> Callable[[np.ndarray], np.ndarray]:
-    """The Mahalanobis distance from training codes [M, …], as a function of codes, float32 [N, …] → float64 [N].
+def axes_of(training: Tensor) -> Tensor:
+    """The principal axes of training codes [M, D] along which these vary, each over their deviation: [D, d].
 
-    The codes' spectrum falls steeply, so that Euclidean nearest neighbours hardly see the weak directions, in which
-    unusual images leave the usual ones. Of codes with more than PROBE_DIMS dimensions, the principal components are
-    taken.
+    By them the Mahalanobis distance is Euclidean. Without, nearest neighbours would hardly see the weak directions, in
+    which unusual images leave the usual ones, as the spectrum falls steeply.
     """
-    training = training.flatten(1).numpy()
-    pca = PCA(min(PROBE_DIMS, *training.shape), random_state=0).fit(training)
-    normal = EmpiricalCovariance().fit(pca.transform(training))
-    return lambda codes: np.sqrt(normal.mahalanobis(pca.transform(codes.reshape(len(codes), -1))).clip(min=0))
+    pca = PCA(min(PROBE_DIMS, *training.shape), random_state=0).fit(training.numpy())
+    variances = torch.from_numpy(pca.explained_variance_)
+    vary = variances > variances.max() * len(variances) * torch.finfo(torch.float32).eps
+    return (torch.from_numpy(pca.components_)[vary] / variances[vary, None].sqrt()).T
+
+
+def distances(codes: Tensor, mean: Tensor, axes: Tensor) -> Tensor:
+    """The Mahalanobis distances of codes, float [N, D], from training codes of that mean and `axes_of`: float64 [N]."""
+    return ((codes - mean) @ axes).double().norm(dim=1)
+
+
+def usual(space: LatentSpace) -> dict[str, Tensor]:
+    """What scores are measured by: training codes' "mean" and "axes", held-out images' "error" and "distance" [N].
+
+    They are kept with the run, in a file that names what it was made from: another model or data set makes it anew.
+    """
+    run, path = space.run, space.run.folder / "latents" / "usual.safetensors"
+    weights = (hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest() for tensor in run.model.state_dict().values())
+    made_from = digest(PROBE_DIMS, TRAINING_CODES, run.data["identity"], run.model.settings, *weights)
+    with suppress(OSError, UsageError):
+        header, found = read_checkpoint(path)
+        if header.get("made_from") == made_from:
+            return found
+    mean, axes = space.training.mean(dim=0), axes_of(space.training)
+    found = {"mean": mean, "axes": axes, "error": space.errors, "distance": distances(space.held_out, mean, axes)}
+    with suppress(OSError):  # what is read-only is measured each time
+        path.parent.mkdir(exist_ok=True)
+        write_checkpoint(path, run.model, run.step, found, made_from=made_from)
+    return found
 
 
 def scores_of(measures: dict[str, np.ndarray], held_out: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -107,8 +132,9 @@ def draw_roc(scores: dict, positives: np.ndarray, name: str, limit: float, title
     figure = Figure(figsize=(12, 5), dpi=120, layout="constrained")
     figure.suptitle(title)
     curve, histogram = figure.subplots(1, 2)
-    for measure, values in scores.items():
+    for width, (measure, values) in zip((6, 3.5, 1.5), scores.items(), strict=True):  # of equal curves, all are seen
         RocCurveDisplay.from_predictions(positives, values, name=measure, ax=curve)
+        curve.lines[-1].set_linewidth(width)
     parts = [scores["score"][~positives], scores["score"][positives]]
     labels = [maps.legend_text(said, len(part)) for said, part in zip(("others", name), parts, strict=True)]
     histogram.hist(parts, bins=20, density=True, color=[maps.WITHOUT, maps.WITH], label=labels)
@@ -133,19 +159,21 @@ def main(options: argparse.Namespace) -> None:
     names = image_names(options.folder)
     inside = f"{options.positive}/"
     if options.positive is not None:
-        there = any(name.startswith(inside) for name in names)
-        require(there, "--positive", options.positive, f"a sub-folder of {options.folder} with images in it")
+        there = {name.startswith(inside) for name in names} == {True, False}
+        expected = f"a sub-folder of {options.folder} with images in it, and others outside"
+        require(there, "--positive", options.positive, expected)
     dataset = run.open_data()
-    output = options.output or run.folder / "latents" / f"scores-{options.folder.resolve().name}"
+    output = options.output or free_path(run.folder / "latents" / f"scores-{options.folder.resolve().name}")
     require_own(*(output / name for name in ("scores.csv", "scores.png", "roc.png")))
     output.mkdir(parents=True, exist_ok=True)
 
     space = LatentSpace(run, dataset, 0, device)
-    distance = distance_from(space.training)
-    measures = {"error": space.errors.numpy(), "distance": distance(space.held_out.numpy())}
+    of = usual(space)
+    measures = {name: of[name].numpy() for name in ("error", "distance")}
     held_out = scores_of(measures, measures)
     found = embed_folder(run.model, options.folder, names)
-    scores = scores_of({"error": found.errors, "distance": distance(found.codes)}, held_out)
+    distance = distances(torch.from_numpy(found.codes).flatten(1), of["mean"], of["axes"]).numpy()
+    scores = scores_of({"error": found.errors, "distance": distance}, held_out)
     seen = np.isin(found.hashes, hashes_of(dataset.images["train"]))
     write_scores(output / "scores.csv", found, scores, held_out, seen)
     print(f"scores: {output}; {len(seen):,} images, {len(found.unusable):,} that cannot be used")

@@ -96,7 +96,7 @@ class Column:
 
     title: str  # its first run's name: "self-teaching-001, 3 seeds"
     by_seed: dict[int | None, Measured]
-    about: str = ""  # what it was trained for, and the constants that distinguish it
+    about: str = ""  # what its runs were trained for, the constants that distinguish them, their folders
 
     def values(self, name: str) -> list[np.ndarray]:
         """A figure of each model."""
@@ -150,9 +150,10 @@ def columns_of(models: list[Measured]) -> list[Column]:
     firsts = [next(iter(by_seed.values())).run for by_seed in groups.values()]
     named, columns = Counter(run.name for run in firsts), []
     for run, by_seed in zip(firsts, groups.values(), strict=True):
-        name = run.name if named[run.name] == 1 else one_line(str(run.folder))
-        title = f"{name}, {len(by_seed)} seeds" if len(by_seed) > 1 else name
-        columns.append(Column(title, by_seed, ", ".join([run.kind, *constants_said(run, firsts)])))
+        title = run.name if named[run.name] == 1 else one_line(str(run.folder))
+        seeds = f", {len(by_seed)} seeds" if len(by_seed) > 1 else ""
+        about, folders = [run.kind, *constants_said(run, firsts)], [str(model.run.folder) for model in by_seed.values()]
+        columns.append(Column(title + seeds, by_seed, f"{', '.join(about)}: {one_line(', '.join(folders))}"))
     return columns + [Column(model.name, {None: model}) for model in models if not model.run]
 
 
@@ -180,12 +181,7 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 def report(columns: list[Column]) -> str:
     """In Markdown each column's runs, the figures that the first column has, and the differences from that column."""
-    runs = [(column, [model.run for model in column.by_seed.values() if model.run]) for column in columns]
-    folders = [
-        f"- {column.title}: {column.about}: {one_line(', '.join(str(run.folder) for run in of))}"
-        for column, of in runs
-        if of
-    ]
+    abouts = [f"- {column.title}: {column.about}" for column in columns if column.about]
     heads = [column.title for column in columns]
     figures, differences = [], []
     for name, (label, form) in FIGURES.items():
@@ -195,7 +191,7 @@ def report(columns: list[Column]) -> str:
             found = [column.difference_from(columns[0], name) for column in columns[1:]]
             differences.append([label, *(text_of(one, f"+{form}") + one.star for one in found)])
     tables = [markdown(["", *heads], figures), markdown(["", *heads[1:]], differences)]
-    return "\n\n".join(["\n".join(folders), INTERVALS, tables[0], PAIRED, tables[1]])
+    return "\n\n".join(["\n".join(abouts), INTERVALS, tables[0], PAIRED, tables[1]])
 
 
 def csv_rows(columns: list[Column], names: Iterable[str]) -> list[list[str]]:

@@ -3,9 +3,10 @@
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import chain, count
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,6 @@ from leae.data.batches import Images, chunks_of
 from leae.data.prepare import Dataset, open_dataset
 from leae.errors import UsageError, one_line
 from leae.files import misfit, read_json
-from leae.randomness import generator
 from leae.training.evaluation import MaskedViews
 from leae.training.run import CHECKPOINTS, read_settings
 from leae.training.settings import Parser
@@ -31,7 +31,6 @@ OWN = {
     ".md": rb"[^\n]*: [\d,]+ training and [\d,]+ held-out images; ",
     ".csv": rb"(file|image),error,|file,score,|(checkpoint,)?column,figure,value,",
 }
-TRAINING_CODES = 8_192  # that stand for the codes of all training images
 
 
 @dataclass(frozen=True)
@@ -127,12 +126,6 @@ def find_checkpoint(folder: Path, name: str) -> Path:
     return path
 
 
-def draw_training(dataset: Dataset, seed: int = 0) -> np.ndarray:
-    """Which training images, at most TRAINING_CODES, stand for all of them: their numbers, int64 [M], ascending."""
-    drawn = torch.randperm(len(dataset.images["train"]), generator=generator(seed, "selection", 1))
-    return drawn[:TRAINING_CODES].sort().values.numpy()
-
-
 def encode_all(model, images: Images, views: MaskedViews | None, device: torch.device, title: str) -> Tensor:
     """Codes float32 [N, *latent_shape] of images uint8 [N, S, S, C] or their views; `UsageError` if not finite."""
     batches = chunks_of(images, device, title)
@@ -148,12 +141,26 @@ def require_finite(codes: Tensor, title: str) -> Tensor:
     return codes
 
 
-def require_file(path: Path | None, option: str, *suffixes: str) -> None:
-    """Refuse a path, if one is given, where no file of these kinds can be written, or another's is: `UsageError`."""
+def require_extra(what: str, extra: str, *modules: str) -> None:
+    """Refuse what needs modules that only an extra brings, where one of them is not installed: `UsageError`."""
+    if not all(map(find_spec, modules)):
+        raise UsageError(f"{what} needs {modules[0]}, which is not installed; run uv run --extra {extra} -m leae …")
+
+
+def require_file(path: Path | None, option: str, *suffixes: str, default: Path | None = None) -> Path | None:
+    """The path, or the default's `free_path`; a `UsageError` if it is no file of these kinds, or another's."""
+    path = free_path(default) if default and not path else path
     if path and (path.suffix.lower() not in suffixes or not path.parent.is_dir()):
         raise UsageError(f"{option} is {path}; it must be a {' or '.join(suffixes)} file in a folder that exists")
     if path:
         require_own(path)
+    return path
+
+
+def free_path(path: Path) -> Path:
+    """A default output, or where that is there, the first free one of path-2, path-3, …; so it replaces nothing."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+    return next(one for one in chain([path], numbered) if not one.exists())
 
 
 def require_own(*paths: Path) -> None:

@@ -110,12 +110,13 @@ def open_dataset(
             shutil.rmtree(older, ignore_errors=True)
             folder.rename(older)
             manifest = None
-        if manifest is None or not _is_whole(folder, manifest):
+        if new := manifest is None or not _is_whole(folder, manifest):
             manifest = _prepare(source, folder)
-        dataset = _open(folder, manifest, source.name)
-    if identity not in (None, dataset.identity):
-        raise UsageError(f"{source.title}: has changed since the run was trained; bring it back or start a new run")
-    return dataset
+        if identity not in (None, digest(manifest["checksums"])):
+            if new:  # nothing stays of a private folder that somebody else's settings.json names
+                shutil.rmtree(folder)
+            raise UsageError(f"{source.title}: has changed since the run was trained; bring it back or start a new run")
+        return _open(folder, manifest, source.name)
 
 
 def _read_manifest(folder: Path) -> dict | None:
@@ -185,7 +186,7 @@ def _prepare(source: Source, folder: Path) -> dict:
             if shared := sum(image in seen for image in of):
                 print(f"{source.title}: {shared:,} of {len(of):,} {split} images are training images as well")
         if bad:
-            said = f"{_list(bad, total)}; left out, and all named in {folder / 'manifest.json'}"
+            said = f"{list_unusable(bad, total)}; left out, and all named in {folder / 'manifest.json'}"
             tqdm.write(f"warning: {source.title}: {said}", file=sys.stderr)
         manifest = {
             "format": FORMAT,
@@ -238,7 +239,7 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
                 rows.append(row)
         if not rows:
             said = f"no {split} image can be used at --image-size {source.image_size}"
-            raise UsageError(f"{source.title}: {said}; {_list(bad, bar.total)}")
+            raise UsageError(f"{source.title}: {said}; {list_unusable(bad, bar.total)}")
         file.seek(0)
         header["shape"] = (len(rows), *shape)
         np.lib.format.write_array_header_1_0(file, header)  # as long as the one before: NumPy leaves room
@@ -249,8 +250,8 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
     return hashes
 
 
-def _list(bad: list[list[str]], total: int) -> str:
-    """What is wrong with the first of the images that cannot be used."""
+def list_unusable(bad: list, total: int) -> str:
+    """How many of so many images cannot be used, and the first of them; `bad` are pairs of a name and a reason."""
     shown = "; ".join(f"{name!r} ({reason})" for name, reason in bad[:5])
     return f"{len(bad)} of {total} images cannot be used: {shown}"
 

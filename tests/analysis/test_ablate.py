@@ -54,20 +54,20 @@ def test_missing_runs_are_made_stopped_ones_resumed_and_differences_are_paired(w
     assert lines[-1][1:] == ["--resume", "runs/plain-001", "--device", "cpu"]
     assert [path.read_bytes() for path in paths[:-1]] == kept[:-1]
     assert json.loads(paths[-1].read_text()) == marked
-    assert (workplace / "runs/ablation.png").stat().st_size > 10_000
+    assert (workplace / "runs/ablation-2.png").stat().st_size > 10_000
 
     values = {}
     for path in paths:
         figures = json.loads(path.read_text())["figures"]
         values.setdefault(path.parent.name[:-4], []).append(figures["psnr_clean"][0])
     paired = stats.ttest_rel(values["plain"], values["self-teaching"]).confidence_interval(0.95)
-    with (workplace / "runs/ablation.csv").open(newline="") as file:
+    with (workplace / "runs/ablation-2.csv").open(newline="") as file:
         rows = {(row["column"], row["figure"]): row for row in csv.DictReader(file)}
     row = {name: float(text) for name, text in rows["theirs", "psnr_clean"].items() if name.startswith(("val", "diff"))}
     assert row["value"] == pytest.approx(np.mean(values["plain"]), rel=1e-4)
     assert row["difference"] == pytest.approx(np.mean(np.subtract(values["plain"], values["self-teaching"])), rel=1e-3)
     assert (row["difference low"], row["difference high"]) == pytest.approx((paired.low, paired.high), rel=1e-3)
-    lines = (workplace / "runs/ablation.md").read_text(encoding="utf-8").splitlines()[2:]
+    lines = (workplace / "runs/ablation-2.md").read_text(encoding="utf-8").splitlines()[2:]
     head, _, ours, theirs = ([cell.strip() for cell in line.split("|")] for line in lines)
     cells = dict(zip(head, theirs, strict=True))
     assert ours[1:3] == ["ours", "2"]

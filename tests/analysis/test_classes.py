@@ -136,8 +136,7 @@ def test_directions_are_those_from_all_other_classes_to_one_and_the_page_has_a_s
     gr, page = (pytest.importorskip(name, reason="needs --extra play") for name in ("gradio", "leae.analysis.page"))
     [run] = open_runs([RUN], "100", CPU)
     player = Player(run, run.open_data(), 0, CPU)
-    drawn = latents.draw_training(player.dataset)
-    labels, names = player.dataset.classes["train"][drawn], ["7", "0"]
+    labels, names = player.dataset.classes["train"][player.drawn], ["7", "0"]
     for name, direction in zip(names, player.directions(names), strict=True):
         of = torch.from_numpy(labels == int(name))
         expected = player.training[of].mean(dim=0) - player.training[~of].mean(dim=0)

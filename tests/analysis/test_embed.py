@@ -34,7 +34,8 @@ def test_a_folders_codes_are_to_the_bit_those_of_its_images(trained, tmp_path, m
     run_leae(monkeypatch, "embed", RUN, str(tmp_path / "mine"), "--output", "codes.npz")
     said = capsys.readouterr()
     assert re.search(r"5 images, \[8\] .*codes.npz", said.out)
-    assert re.search(r"'broken.jpg'.*\n.*'small.png'.*10×30 .*16×16", said.err)
+    [warning] = [line for line in said.err.splitlines() if "warning" in line]
+    assert re.search(r"2 of 7 .*'broken.jpg'.*'small.png'.*10×30 .*16×16", warning)
     model, found = leae.load(RUN), np.load("codes.npz", allow_pickle=False)
     images = to_float(np.stack([read_square((tmp_path / "mine" / name).read_bytes(), 16) for name in names]))
     with torch.no_grad():
@@ -46,6 +47,18 @@ def test_a_folders_codes_are_to_the_bit_those_of_its_images(trained, tmp_path, m
     assert np.array_equal(leae.embed(model, tmp_path / "mine"), found["codes"])
     assert np.array_equal(leae.embed(model.train(), str(tmp_path / "mine")), found["codes"])  # in evaluation mode
     assert model.training
+
+
+def test_names_that_a_spreadsheet_would_run_are_texts_and_can_be_told(trained, tmp_path, monkeypatch):
+    names = ["+1.png", "-2.png", "=1+1.png", "@a.png", "'b.png", "a=1.png", "＝2.png", "-3/c.png", "\t4.png"]
+    for name in names:
+        write_image(tmp_path / "mine" / name, 1)
+    run_leae(monkeypatch, "embed", RUN, str(tmp_path / "mine"), "--output", "odd.csv")
+    with open("odd.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert not [row["file"] for row in rows if row["file"][0] in "=+-@＝\t"]
+    assert sorted(row["file"].removeprefix("'") for row in rows) == sorted(names)
+    assert min(float(row["code_0"]) for row in rows) < 0 or max(float(row["code_0"]) for row in rows) > 0  # numbers
 
 
 def test_a_splits_codes_come_with_its_attributes_and_the_table_says_the_same_to_the_bit(trained, monkeypatch):

@@ -216,7 +216,7 @@ def test_collapsed_codes_are_drawn_and_codes_that_are_not_finite_refused():
     with torch.no_grad():
         model.encoder.stem.weight.fill_(float("nan"))
     with pytest.raises(UsageError, match="not finite"):
-        space_of(model)
+        _ = space_of(model).training
 
 
 def test_the_command_writes_the_pictures_but_no_walks_without_attributes(workplace, monkeypatch):

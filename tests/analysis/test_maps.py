@@ -1,6 +1,7 @@
 """Maps of codes: where points are put, and what is drawn where."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -9,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from leae.analysis import maps
-from leae.analysis.maps import draw_map, make_map, require_umap, without_overlap
-from leae.errors import UsageError
-from tests.conftest import gaussian
+from leae.analysis.maps import draw_map, make_map, without_overlap
+from tests.conftest import assert_one_line, gaussian
 
 
 @pytest.mark.parametrize(("count", "dimensions"), [(300, 8), (40, 1200)])
@@ -48,10 +47,9 @@ def test_thumbnails_never_overlap_and_none_is_missing_that_has_room(count, seed,
         assert (apart[number] < distance).any()
 
 
-def test_a_map_without_umap_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(maps, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="--map umap needs umap-learn"):
-        require_umap()
+def test_a_map_without_umap_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    assert_one_line(monkeypatch, capsys, "latents", "none", "--map", "umap", says="--map umap .*--extra umap")
 
 
 def test_a_map_shows_its_images_in_their_labels_colours_at_their_places():

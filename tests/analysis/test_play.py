@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -207,7 +208,7 @@ def test_a_port_in_use_and_a_missing_extra_are_one_line(players, workplace, monk
             app.serve(players, "127.0.0.1", port),
         ):
             pass
-    monkeypatch.setattr("leae.analysis.play.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     assert_one_line(monkeypatch, capsys, "play", "runs/none", says="gradio.* uv run --extra play")
 
 

@@ -3,15 +3,17 @@
 import contextlib
 import csv
 import os
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from leae.analysis import latents
 from leae.analysis.embed import Embedding, embed_folder
-from leae.analysis.score import distance_from, scores_of, write_scores
-from leae.analysis.trained import open_runs
+from leae.analysis.score import axes_of, distances, draw_roc, scores_of, write_scores
+from leae.analysis.trained import encode_all, open_runs
 from leae.autoencoder import Autoencoder
 from leae.data.sources import image_names
 from leae.errors import UsageError
@@ -36,13 +38,19 @@ def test_the_distance_of_codes_is_that_of_mahalanobis_in_few_dimensions_and_in_m
     stretch = torch.linspace(0.1, 3, 6)
     training, codes = 2 + gaussian(4000, 6) * stretch, gaussian(50, 6, seed=1)
     inverse = np.linalg.inv(np.cov(training.numpy().T))
-    centred = (codes - training.mean(dim=0)).numpy()
+    mean = training.mean(dim=0)
+    centred = (codes - mean).numpy()
     expected = np.sqrt(np.einsum("ni,ij,nj->n", centred, inverse, centred))
-    np.testing.assert_allclose(distance_from(training)(codes.numpy()), expected, rtol=0.02)
-    spatial = gaussian(400, 8, 8, 8)  # of which the principal components are taken
-    found = distance_from(spatial)(np.concatenate([spatial[:20].numpy(), 3 * spatial[:20].numpy()]))
+    np.testing.assert_allclose(distances(codes, mean, axes_of(training)), expected, rtol=0.02)
+    many = gaussian(400, 512)  # of which the principal components are taken
+    found = distances(torch.cat([many[:20], 3 * many[:20]]), many.mean(dim=0), axes_of(many))
     assert found.shape == (40,)
     assert found[:20].max() < found[20:].min()
+    assert (distances(codes, mean, axes_of(torch.ones(50, 6))) == 0).all()  # of codes that have collapsed
+    flat = training * torch.tensor([1.0, 1, 1, 1, 1, 0])  # of which one dimension has
+    inverse = np.linalg.pinv(np.cov(flat.numpy().T))
+    expected = np.sqrt(np.einsum("ni,ij,nj->n", centred, inverse, centred))
+    np.testing.assert_allclose(distances(codes, mean, axes_of(flat)), expected, rtol=0.02)
 
 
 def test_a_score_is_the_larger_of_two_deviations_from_held_out_images():
@@ -114,20 +122,53 @@ def test_scores_come_with_the_auroc_of_each_for_a_sub_folder_against_everything_
 
 def test_a_second_folder_leaves_the_first_ones_scores(trained, tmp_path, monkeypatch, capsys):
     write_image(tmp_path / "first" / "good" / "1.png", 1)
-    write_image(tmp_path / "second" / "2.png", 2)
-    latents = trained / RUN / "latents"
+    write_image(tmp_path / "elsewhere" / "first" / "2.png", 2)
+    folder = trained / RUN / "latents"
     run_leae(monkeypatch, "score", RUN, str(tmp_path / "first"))
-    before = (latents / "scores-first" / "scores.csv").read_bytes()
-    (latents / "scores-second").mkdir(parents=True)
-    (latents / "scores-second" / "roc.png").touch()  # of an earlier time
-    run_leae(monkeypatch, "score", RUN, str(tmp_path / "second"))
-    assert (latents / "scores-first" / "scores.csv").read_bytes() == before
-    assert sorted(path.name for path in (latents / "scores-second").iterdir()) == ["scores.csv", "scores.png"]
+    before = (folder / "scores-first" / "scores.csv").read_bytes()
+    run_leae(monkeypatch, "score", RUN, str(tmp_path / "elsewhere" / "first"))
+    assert (folder / "scores-first" / "scores.csv").read_bytes() == before
+    assert sorted(path.name for path in (folder / "scores-first-2").iterdir()) == ["scores.csv", "scores.png"]
     (tmp_path / "first" / "bad").mkdir()
     (tmp_path / "first" / "bad" / "2.jpg").write_bytes(b"no image")
-    run_leae(monkeypatch, "score", RUN, str(tmp_path / "first"), "--positive", "bad")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "roc.png").touch()  # of an earlier time
+    run_leae(monkeypatch, "score", RUN, str(tmp_path / "first"), "--positive", "bad", "--output", str(tmp_path / "out"))
     assert "no ROC curve" in capsys.readouterr().out  # as no usable image is in it
-    assert not (latents / "scores-first" / "roc.png").exists()
+    assert not (tmp_path / "out" / "roc.png").exists()
+
+
+def test_training_images_are_encoded_once_for_a_model(trained, tmp_path, monkeypatch, capsys):
+    write_image(tmp_path / "mine" / "1.png", 1)
+    write_noise(tmp_path / "mine" / "2.png", 2)
+    run = shutil.copytree(RUN, tmp_path / "copy", ignore=shutil.ignore_patterns("latents"))
+    counted = []
+    monkeypatch.setattr(latents, "encode_all", lambda *of: counted.append(len(of[1])) or encode_all(*of))
+
+    def scored(*options):
+        run_leae(monkeypatch, "score", str(run), str(tmp_path / "mine"), "--output", str(tmp_path / "out"), *options)
+        return (tmp_path / "out" / "scores.csv").read_text()
+
+    first, kept = scored(), run / "latents" / "usual.safetensors"
+    assert counted == [144]
+    assert scored() == first
+    assert counted == [144]
+    assert scored("--checkpoint", "000") != first  # another model
+    assert scored() == first
+    assert counted == [144] * 3
+    kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+    assert scored() == first
+    assert counted == [144] * 4
+    kept.unlink()
+    kept.mkdir()  # where nothing can be written
+    assert scored() == first
+
+
+def test_equal_roc_curves_are_both_seen():
+    scores = {name: np.arange(6.0) for name in ("score", "error", "distance")}
+    figure = draw_roc(scores, np.arange(6) > 2, "bad", 1.0, "")
+    widths = [line.get_linewidth() for line in figure.axes[0].lines]
+    assert widths == sorted(set(widths), reverse=True)  # a later one lies above, and is narrower
 
 
 def test_images_that_the_run_was_trained_on_are_marked_wherever_they_lie(trained, tmp_path, monkeypatch, capsys):

@@ -96,6 +96,17 @@ def test_a_command_replaces_its_own_files(trained, monkeypatch):
             run_leae(monkeypatch, line[0], RUNS[0], *line[1:])
 
 
+def test_what_is_written_unasked_replaces_nothing(trained, monkeypatch, capsys):
+    texts = []
+    for seed in ("0", "1", "2"):
+        run_leae(monkeypatch, "compare", RUNS[0], "--images", "1", "--seed", seed)
+        texts.append(re.search(r"comparison: (.*)", capsys.readouterr().out)[1])
+    assert texts == [f"runs/comparison{part}.png" for part in ("", "-2", "-3")]
+    assert len({Path(text).read_bytes() for text in texts}) == 3
+    for text in texts:
+        Path(text).unlink()
+
+
 def test_files_of_others_are_told_from_our_own(tmp_path):
     np.savez(tmp_path / "a.npz", zipcodes=np.zeros(3))
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")

@@ -88,6 +88,18 @@ def test_identity_is_that_of_the_pixels_wherever_they_lie_and_whenever_they_chan
     assert open_dataset("photos", 16).identity != identity
 
 
+def test_nothing_stays_of_a_folder_that_is_prepared_for_a_run_on_other_images(workplace):
+    for number in range(20):
+        write_image(workplace / "private" / f"{number}.png", number)
+    with pytest.raises(UsageError, match="has changed"):
+        open_dataset("private", 16, identity="0" * 64)
+    assert not list(workplace.rglob("*.npy"))
+    assert open_dataset("private", 16).identity
+    with pytest.raises(UsageError, match="has changed"):
+        open_dataset("private", 16, identity="0" * 64)
+    assert list(workplace.rglob("train.npy"))  # what was there stays
+
+
 def test_a_run_finds_its_data_set_by_identity_in_a_copy_of_what_was_prepared(workplace, monkeypatch):
     write_folder(workplace / "pictures", 20)
     dataset = open_dataset("pictures", 16)
