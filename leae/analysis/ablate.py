@@ -6,8 +6,7 @@
     uv run -m leae ablate --image-size 64 --steps 2000
 
 Existing runs with the same constants are reused, stopped ones are resumed. Each is evaluated as by `leae evaluate`,
-unless its evaluation.json has these figures. The table and the picture are runs/ablation.md, .csv and .png, or
-ablation-2 where these are there.
+unless its evaluation.json has these figures. Table and picture are runs/ablation.md (or ablation-2.md), .csv and .png.
 """
 
 import argparse

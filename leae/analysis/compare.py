@@ -13,11 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, require_file
+from leae.analysis.trained import TrainedRun, add_run_arguments, require_file, runs_of
 from leae.data.batches import to_float
 from leae.errors import require_whole
 from leae.randomness import generator
-from leae.training.device import find_device
 from leae.training.evaluation import MaskedViews, psnr, reconstruct
 from leae.training.pictures import draw_grid, save_picture
 from leae.training.run import RUNS
@@ -32,8 +31,7 @@ def comparison_rows(runs: list[TrainedRun], images: Tensor, views: MaskedViews) 
         about = f"{run.name}\n{run.method}\n{run.size}, step {run.step:,}"
         shown[f"{about}\nfrom the masked view"] = reconstruct(run.model, masked)
         shown[f"{run.name}\nfrom the clean view"] = reconstruct(run.model, images)
-    said = {label: f"{label}, {psnr(row, images).mean():.2f} dB" for label, row in shown.items()}
-    return {"original": images, **{said[label]: row for label, row in shown.items()}}
+    return {"original": images} | {f"{label}, {psnr(row, images).mean():.2f} dB": row for label, row in shown.items()}
 
 
 def add_arguments(parser: Parser) -> None:
@@ -47,8 +45,7 @@ def main(options: argparse.Namespace) -> None:
     require_whole(1, **{"--images": options.images})
     require_whole(0, **{"--seed": options.seed})
     output = require_file(options.output, "--output", ".png", default=RUNS / "comparison.png")
-    device = find_device(options.device)
-    runs = open_runs(options.runs, options.checkpoint, device)
+    runs, device = runs_of(options)
     views = runs[0].views(options.mask_ratio, options.seed)
     dataset = runs[0].open_data()
 

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from leae.analysis.trained import add_run_arguments, open_runs, require_file, require_finite
+from leae.analysis.trained import add_run_arguments, require_file, require_finite, runs_of
 from leae.autoencoder import BaseAutoencoder
 from leae.data.batches import CHUNK, Images, chunks_of, to_float
 from leae.data.prepare import list_unusable
@@ -31,7 +31,6 @@ from leae.errors import UsageError, require
 from leae.files import as_utf8, atomic_write, write_csv
 from leae.layers import float64_device
 from leae.progress import progress_bar
-from leae.training.device import find_device
 from leae.training.evaluation import evaluation_mode
 from leae.training.run import RUNS
 from leae.training.settings import Parser
@@ -145,7 +144,7 @@ def add_arguments(parser: Parser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     output = require_file(options.output, "--output", ".npz", ".csv", default=RUNS / "codes.npz")
-    [run] = open_runs(options.runs, options.checkpoint, find_device(options.device))
+    [run], _ = runs_of(options)
     if (split := options.images) in SPLITS:
         dataset = run.open_data()
         require(split in dataset.images, "the split", split, f"one of {', '.join(dataset.images)}, or a folder")

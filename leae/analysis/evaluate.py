@@ -21,10 +21,9 @@ import torch
 from leae.analysis.curves import open_curves, pictures_beside, write_curves
 from leae.analysis.measure import Measured, PerceptualFigures, Sample, measure, with_baselines
 from leae.analysis.table import CSV_HEAD, columns_of, csv_rows, over_images, report
-from leae.analysis.trained import EVALUATION, TrainedRun, add_run_arguments, open_runs, require_file, require_own
+from leae.analysis.trained import EVALUATION, TrainedRun, add_run_arguments, require_file, require_own, runs_of
 from leae.errors import require, require_whole
 from leae.files import atomic_write, write_csv, write_json
-from leae.training.device import find_device
 from leae.training.run import RUNS, versions
 from leae.training.settings import Parser
 
@@ -81,8 +80,7 @@ def main(options: argparse.Namespace) -> None:
     require(0 < options.label_share <= 1, "--label-share", options.label_share, "above 0 and at most 1, say 0.05")
     require_file(options.csv, "--csv", ".csv")
     require_file(options.markdown, "--markdown", ".md")
-    device = find_device(options.device)
-    runs = open_runs(options.runs, options.checkpoint, device)
+    runs, device = runs_of(options)
     if options.checkpoints:
         output = require_file(options.output, "--output", ".csv", default=RUNS / "curves.csv")
         require_own(*pictures_beside(output))

@@ -16,13 +16,12 @@ from pathlib import Path
 
 import torch
 
-from leae.analysis.trained import TrainedRun, add_run_arguments, open_runs, require_extra
+from leae.analysis.trained import TrainedRun, add_run_arguments, require_extra, runs_of
 from leae.autoencoder import BaseAutoencoder
 from leae.checkpoints import CONFIG, SETTINGS, WEIGHTS, state_of, write_checkpoint
 from leae.distributed import FunctionOf
 from leae.errors import UsageError, require
 from leae.files import as_utf8, atomic_write, read_json, write_json
-from leae.training.device import find_device
 from leae.training.run import read_metrics, read_settings
 from leae.training.settings import Parser
 
@@ -125,7 +124,7 @@ def main(options: argparse.Namespace) -> None:
         raise UsageError(f"{folder} has other files in it; choose a new folder, or an earlier export")
     if options.onnx:
         require_extra("--onnx", "onnx", "onnx", "onnxscript")
-    [run] = open_runs(options.runs, options.checkpoint, find_device(options.device))
+    [run], _ = runs_of(options)
     require(folder.resolve() != run.folder.resolve(), "the folder", str(folder), "another one than the model's own")
     model = run.model.cpu()
     grids = [run.folder / "grids" / f"{name}-{run.step:06d}.png" for name in ("test", "valid")]

@@ -28,14 +28,13 @@ from torch import Tensor
 
 from leae.analysis.embed import embed_images
 from leae.analysis.maps import MAPS, MOST_CLASSES, draw_map, make_map
-from leae.analysis.trained import TrainedRun, add_run_arguments, encode_all, open_runs, require_extra
+from leae.analysis.trained import TrainedRun, add_run_arguments, encode_all, require_extra, runs_of
 from leae.codes import sigreg_statistics
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
 from leae.errors import require, require_whole
 from leae.progress import progress_bar
 from leae.randomness import generator
-from leae.training.device import find_device
 from leae.training.evaluation import decibels, evaluation_mode, sample_images
 from leae.training.pictures import draw_grid, save_picture
 from leae.training.settings import Parser
@@ -263,8 +262,7 @@ def main(options: argparse.Namespace) -> None:
     require_whole(0, **{"--seed": options.seed})
     if options.map == "umap":
         require_extra("--map umap", "umap", "umap")
-    device = find_device(options.device)
-    [run] = open_runs(options.runs, options.checkpoint, device)
+    [run], device = runs_of(options)
     dataset = run.open_data()
     if (name := options.attribute) is not None:
         names = dataset.label_names

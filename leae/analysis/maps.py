@@ -85,8 +85,5 @@ def draw_map(points: np.ndarray, images: Tensor, labels: np.ndarray, names: list
 
 
 def legend_text(name: str, count: int) -> str:
-    """A name in Matplotlib's legend, behind how many images have it.
-
-    At the beginning an underscore would hide it, and between two dollar signs there would be a formula.
-    """
-    return f"{count:,} {cut(name, LETTERS)}".replace("$", r"\$")
+    """A name in Matplotlib's legend, behind how many images have it: at the beginning an underscore would hide it."""
+    return f"{count:,} {cut(name, LETTERS)}"

@@ -26,14 +26,12 @@ from leae.training.evaluation import MaskedViews, decibels, mean_image, psnr
 VIEWS = ("clean", "masked")
 CHANCE = 0.5  # of every probe of attributes; of classes' it is the largest class's share
 SCORES = {"auroc": probes.auroc, "balanced_accuracy": probes.balanced_accuracy}
-# Probes of classes and of attributes, "few" by few labels, and the latter's scores: neighbours' votes are too few for
-# a ranking.
+# Probes of classes and of attributes, "few" by few labels; the latter's scores: few votes make no ranking.
 METHODS = {
     "linear": (probes.linear_classes, probes.linear_scores, ("auroc", "balanced_accuracy")),
     "few": (probes.linear_classes, probes.linear_scores, ("auroc", "balanced_accuracy")),
     "neighbours": (probes.neighbour_classes, probes.neighbour_scores, ("balanced_accuracy",)),
 }
-UNDEFINED = np.array([math.nan])
 
 
 def mean_inside(values: Tensor, inside: Tensor) -> Tensor:
@@ -158,7 +156,7 @@ class Measured:
 
     def figure(self, name: str) -> np.ndarray:
         """Its values; NaN if it was not measured."""
-        return self.values.get(name, UNDEFINED)
+        return self.values.get(name, np.array([math.nan]))
 
 
 class Sample:

@@ -12,9 +12,8 @@ import argparse
 import threading
 
 from leae.analysis.player import Player
-from leae.analysis.trained import add_run_arguments, open_runs, require_extra
+from leae.analysis.trained import add_run_arguments, require_extra, runs_of
 from leae.errors import require_whole
-from leae.training.device import find_device
 from leae.training.settings import Parser
 
 
@@ -29,8 +28,7 @@ def main(options: argparse.Namespace) -> None:
     require_extra("the page", "play", "gradio")
     from leae.analysis.page import serve  # which imports gradio
 
-    device = find_device(options.device)
-    runs = open_runs(options.runs, options.checkpoint, device)
+    runs, device = runs_of(options)
     dataset = runs[0].open_data()
     players = [Player(run, dataset, 0, device) for run in runs]
     with serve(players, options.host, options.port) as address:

@@ -25,13 +25,12 @@ from leae.analysis import maps
 from leae.analysis.embed import Embedding, embed_folder, hashes_of, read_for
 from leae.analysis.latents import MOST_IMAGES, TRAINING_CODES, LatentSpace
 from leae.analysis.probes import PROBE_DIMS
-from leae.analysis.trained import add_run_arguments, free_path, open_runs, require_own
+from leae.analysis.trained import add_run_arguments, free_path, require_own, runs_of
 from leae.checkpoints import read_checkpoint, write_checkpoint
 from leae.data.batches import to_float
 from leae.data.sources import image_names
 from leae.errors import UsageError, require, require_whole
 from leae.files import as_utf8, digest, write_csv
-from leae.training.device import find_device
 from leae.training.pictures import cut, save_picture
 from leae.training.settings import Parser
 
@@ -154,8 +153,7 @@ def add_arguments(parser: Parser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     require_whole(1, MOST_IMAGES, **{"--images": options.images})
-    device = find_device(options.device)
-    [run] = open_runs(options.runs, options.checkpoint, device)
+    [run], device = runs_of(options)
     names = image_names(options.folder)
     inside = f"{options.positive}/"
     if options.positive is not None:

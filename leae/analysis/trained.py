@@ -1,5 +1,6 @@
 """Trained runs as the commands read them: model, data set, masked views, codes."""
 
+import argparse
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from leae.data.batches import Images, chunks_of
 from leae.data.prepare import Dataset, open_dataset
 from leae.errors import UsageError, one_line
 from leae.files import misfit, read_json
+from leae.training.device import find_device
 from leae.training.evaluation import MaskedViews
 from leae.training.run import CHECKPOINTS, read_settings
 from leae.training.settings import Parser
@@ -96,6 +98,12 @@ def add_run_arguments(parser: Parser, nargs: int | str, masks: bool = True) -> N
         parser.add_argument("--mask-ratio", type=float, help="share of the area that is masked [the first run's]")
 
 
+def runs_of(options: argparse.Namespace) -> tuple[list[TrainedRun], torch.device]:
+    """The runs that a command is about, and the device that it uses; see `open_runs`."""
+    device = find_device(options.device)
+    return open_runs(options.runs, options.checkpoint, device), device
+
+
 def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list[TrainedRun]:
     """The runs in some folders, at one checkpoint ("100", "040" or "last", say).
 
@@ -106,7 +114,12 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
         content = read_settings(folder)
         if missing := misfit(content["settings"], NEEDED, "settings"):
             raise UsageError(f"{folder}/settings.json has no {missing}, or another; train it again with this version")
-        model, step = load_checkpoint(find_checkpoint(folder, checkpoint), device)
+        path = find_weights(folder, (checkpoint,))  # of an exported folder its only one
+        if not path.is_file():
+            there = ", ".join(sorted(file.stem for file in (folder / "checkpoints").glob("*.safetensors")))
+            advice = f"train it to its end, by --resume {folder}, or choose another --checkpoint of [{there}]"
+            raise UsageError(f"{folder} has no checkpoint {checkpoint}; {advice}")
+        model, step = load_checkpoint(path, device)
         about = {key: content[key] for key in ("kind", "settings", "data", "defaults")}
         runs.append(TrainedRun(folder, **about, checkpoint=checkpoint, step=step, model=model))
     if len({(run.data["identity"], run.model.image_shape) for run in runs}) > 1:
@@ -114,16 +127,6 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
         said = ", ".join(f"{run.folder} was trained on {what}" for run, what in zip(runs, data, strict=True))
         raise UsageError(f"{said}; only runs on the same images can be put side by side")
     return runs
-
-
-def find_checkpoint(folder: Path, name: str) -> Path:
-    """The file of a checkpoint in a run's folder, of an exported one its only one; `UsageError` if there is none."""
-    path = find_weights(folder, (name,))
-    if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in (folder / "checkpoints").glob("*.safetensors")))
-        advice = f"train it to its end, by --resume {folder}, or choose another --checkpoint of [{there}]"
-        raise UsageError(f"{folder} has no checkpoint {name}; {advice}")
-    return path
 
 
 def encode_all(model, images: Images, views: MaskedViews | None, device: torch.device, title: str) -> Tensor:
