@@ -16,7 +16,7 @@ from leae.errors import one_line
 from leae.training.run import CHANGEABLE
 
 INCIDENTAL = ("NAME", *CHANGEABLE)  # constants that are no part of an experiment
-WITHIN_COLUMN = ("SEED", "DATASET", "CLASSES", "FACES")  # in which its runs may differ, as all are on the same images
+WITHIN_COLUMN = {*INCIDENTAL, "SEED", "DATASET", "CLASSES", "FACES"}  # may differ, as all are on the same images
 
 LABELS = {
     "psnr_{}": ("PSNR (dB), {}", ".2f"),
@@ -125,7 +125,7 @@ class Column:
 def constants_said(run: TrainedRun, others: list[TrainedRun]) -> list[str]:
     """The constants in which a run differs from others of its kind, or from any, if it does not have the default."""
     said = []
-    for name in sorted(run.settings.keys() - {*INCIDENTAL, *WITHIN_COLUMN}):
+    for name in sorted(run.settings.keys() - WITHIN_COLUMN):
         value = run.settings[name]
         kinds = [other.kind for other in others if other.settings.get(name, value) != value]
         if value != run.kind and (run.kind in kinds or (kinds and value != run.defaults.get(name))):
@@ -141,9 +141,7 @@ def columns_of(models: list[Measured]) -> list[Column]:
     """
     groups, seen = defaultdict(dict), Counter()
     for run, model in ((model.run, model) for model in models if model.run):
-        of = tuple(
-            (name, run.settings[name]) for name in sorted(run.settings) if name not in (*INCIDENTAL, *WITHIN_COLUMN)
-        )
+        of = tuple((name, run.settings[name]) for name in sorted(run.settings.keys() - WITHIN_COLUMN))
         seed = run.settings["SEED"]
         groups[of, seen[of, seed]][seed] = model
         seen[of, seed] += 1
