@@ -55,7 +55,12 @@ def test_runs_differ_from_the_constants_that_the_newest_of_their_script_and_devi
     begun = {  # by name: what the script had, what the command line changed, device, time
         "d-first": (old, {"SEED": 1}, "cpu, x86_64, PyTorch's threads: 1", "2026-01-01 10:00:00"),
         "c-edited": (edited, {}, "cpu, x86_64, PyTorch's threads: 2", "2026-01-02 10:00:00"),
-        "b-option": (edited, {"MASK_RATIO": 0.5}, "cpu, x86_64, PyTorch's threads: 1", "2026-01-03 10:00:00"),
+        "b-option": (
+            edited,
+            {"MASK_RATIO": 0.5, "INIT": 150 * "x"},
+            "cpu, x86_64, PyTorch's threads: 1",
+            "2026-01-03 10:00:00",
+        ),
         "a-gpu": (script_constants(ROOT / "main.py", gpu=True), {"SEED": 2}, "NVIDIA H200", "2026-01-04 10:00:00"),
     }
     for name, (defaults, differing, device, started) in begun.items():
@@ -67,7 +72,7 @@ def test_runs_differ_from_the_constants_that_the_newest_of_their_script_and_devi
     table = listed(monkeypatch, capsys)
     assert {name: re.findall(r"[A-Z_]+=\S+", line) for name, line in table.items() if name != "run"} == {
         "a-gpu": ["SEED=2"],
-        "b-option": ["MASK_RATIO=0.5"],
+        "b-option": ["MASK_RATIO=0.5", f"INIT={150 * 'x'}"],
         "c-edited": [],
         "d-first": ["MASK_RATIO=0.35", "CROP_RATIOS=(0.15,1.0)", "SEED=1"],
         "z-earlier-version": ["MASK_RATIO=0.35", "CROP_RATIOS=(0.15,1.0)"],

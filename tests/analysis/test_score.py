@@ -17,7 +17,7 @@ from leae.analysis.trained import encode_all, open_runs
 from leae.autoencoder import Autoencoder
 from leae.data.sources import image_names
 from leae.errors import UsageError
-from tests.conftest import gaussian, run_leae, write_image
+from tests.conftest import assert_one_line, gaussian, run_leae, write_image
 
 RUN = "runs/self-teaching-001"
 ODD = ("a b.png", "a\nb.png", "a\r\nb, c.png", 'q"uote".png', "Катя.png", "日本語.png", "=1+1.png")
@@ -127,8 +127,11 @@ def test_a_second_folder_leaves_the_first_ones_scores(trained, tmp_path, monkeyp
     run_leae(monkeypatch, "score", RUN, str(tmp_path / "first"))
     before = (folder / "scores-first" / "scores.csv").read_bytes()
     run_leae(monkeypatch, "score", RUN, str(tmp_path / "elsewhere" / "first"))
+    capsys.readouterr()
     assert (folder / "scores-first" / "scores.csv").read_bytes() == before
     assert sorted(path.name for path in (folder / "scores-first-2").iterdir()) == ["scores.csv", "scores.png"]
+    everything = ("score", RUN, str(tmp_path / "elsewhere"), "--positive", "first")
+    assert_one_line(monkeypatch, capsys, *everything, says="--positive is 'first'")  # nothing to tell it from
     (tmp_path / "first" / "bad").mkdir()
     (tmp_path / "first" / "bad" / "2.jpg").write_bytes(b"no image")
     (tmp_path / "out").mkdir()
