@@ -64,9 +64,8 @@ class LatentSpace:
         drawn = torch.randperm(len(dataset.images["train"]), generator=generator(seed, "selection", 1))
         self.drawn = drawn[:TRAINING_CODES].sort().values.numpy()
         self.training_labels = torch.from_numpy(dataset.has_label("train", self.drawn))  # bool [M, A]
-        self.order = torch.randperm(
-            len(dataset.images["test"]), generator=generator(seed, "selection")
-        )  # the first of these are shown
+        shuffle = generator(seed, "selection")
+        self.order = torch.randperm(len(dataset.images["test"]), generator=shuffle)  # the first of these are shown
 
     @cached_property
     def training(self) -> Tensor:
