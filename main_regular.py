@@ -30,8 +30,10 @@ from leae.training.settings import configure
 gpu = torch.cuda.is_available()
 
 # --- data
-DATASET = "auto"  # celeba, faces (rendered), auto (one of these), mnist, fashion-mnist, cifar10, digits, or a folder
+DATASET = "auto"  # celeba, faces (rendered), auto (either), mnist, fashion-mnist, cifar10, digits, folder, .npy or .npz
 CLASSES = True  # sub-folders are classes, where DATASET is FOLDER/CLASS/… or FOLDER/train/CLASS/… (test, val)
+CHANNELS = 0  # of images: 1 grey, 3 in colour; 0: as they are, 1 if all are grey
+UPSCALE = False  # True: images of a folder or an array that are smaller than IMAGE_SIZE are taken, scaled up
 IMAGE_SIZE = 128 if gpu else 64  # side in pixels, a multiple of 8; MODEL "conv" makes it 32
 FACES = 50_000 if gpu else 8_192  # rendered faces to train on, if DATASET means them; others are held out
 HELD_OUT = 20_000 if gpu else 1_000  # at most so many held-out images for evaluation
@@ -91,16 +93,17 @@ def main() -> None:
     reconstruction_loss = ReconstructionLoss(RECONSTRUCTION_LOSS, OUTPUT)
     schedule = Schedule(EPOCHS, MAX_STEPS, LEARNING_RATE, WARMUP, SCHEDULE)
     device = find_device(DEVICE)
+    channels = run.data.get("channels") or channels_of(DATASET, CHANNELS)
     torch.manual_seed(SEED)
     variational = OBJECTIVE == "variational"
     if MODEL == "conv":
         kind = VariationalConvAutoencoder if variational else ConvAutoencoder
         # The masked one matches main.py's, batch norm included; the others are textbook models.
-        model = build(kind, channels_of(DATASET), CONV_LATENT_DIM, OUTPUT, batch_norm=OBJECTIVE == "masked")
+        model = build(kind, channels, CONV_LATENT_DIM, OUTPUT, batch_norm=OBJECTIVE == "masked")
     else:
         kind = VariationalAutoencoder if variational else Autoencoder
         latent_dim = LATENT_DIM if LATENT == "pooled" else SPATIAL_DIM
-        model = build(kind, IMAGE_SIZE, channels_of(DATASET), HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS, OUTPUT)
+        model = build(kind, IMAGE_SIZE, channels, HIDDEN_DIM, LATENT, latent_dim, MAP_CHANNELS, OUTPUT)
     model = model.to(device, memory_format=torch.channels_last)
     run.load_initial_weights(model)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
@@ -127,7 +130,8 @@ def main() -> None:
         regularity = SIGREG_WEIGHT * sigreg_along(drawn, code)
         return {"loss": reconstruction + regularity, "reconstruction": reconstruction, "sigreg": regularity}
 
-    dataset = open_dataset(DATASET, IMAGE_SIZE, FACES, run.identity, BATCH_SIZE, CLASSES)  # prepared, if it was not
+    reading = {"classes": CLASSES, "channels": channels, "upscale": UPSCALE}
+    dataset = open_dataset(DATASET, IMAGE_SIZE, FACES, run.identity, BATCH_SIZE, **reading)  # prepared, if it was not
     init_processes(device)
     split = dataset.validation_split  # "valid" where there is one, else "test"
     train, held_out = dataset.images["train"], dataset.images[split][:HELD_OUT]

@@ -15,9 +15,10 @@ from pathlib import Path
 from types import UnionType
 from typing import IO
 
+import numpy as np
 from filelock import FileLock, Timeout
 
-from leae.errors import UsageError
+from leae.errors import UsageError, first_line
 
 MAX_TEXT = 2**26  # bytes of a file of texts or figures
 TEMPORARY = f".*.{8 * '[0-9a-f]'}.tmp"  # the names of temporary files, as a pattern
@@ -105,6 +106,24 @@ def misfit(value, shape, name: str) -> str | None:
     else:
         parts = [(value.get(key), of, key) for key, of in shape.items()]
     return next(filter(None, (misfit(*part) for part in parts)), None)
+
+
+def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
+    """The arrays in a .npz file by name, or that of a .npy file as `images`; `UsageError` if there is anything else."""
+    try:
+        with open(path, "rb") as file:
+            found = np.load(file, allow_pickle=False)
+            found = {"images": found} if isinstance(found, np.ndarray) else found
+            return {name: np.atleast_1d(array) for name, array in found.items()}
+    except Exception as error:  # of NumPy, zipfile and zlib
+        why = first_line(error).partition(". ")[0]  # without NumPy's advice to unpickle
+        raise UsageError(f"{path} is no .npy or .npz file of numbers ({why})") from error
+
+
+def describe(array: np.ndarray) -> str:
+    """An array's type, shape and range, for messages."""
+    ends = f" from {array.min():g} to {array.max():g}" if array.size and array.dtype.kind in "fiu" else ""
+    return f"{array.dtype} {list(array.shape)}{ends}"
 
 
 def write_json(path: Path, content: dict | list) -> None:

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from leae.analysis.trained import add_run_arguments, require_file, require_finite, runs_of
 from leae.autoencoder import BaseAutoencoder
 from leae.data.batches import CHUNK, Images, chunks_of, to_float
+from leae.data.images import with_channels
 from leae.data.prepare import list_unusable
 from leae.data.sources import image_names, read_images
 from leae.errors import UsageError, require
@@ -71,13 +71,11 @@ class Embedding:
     unusable: dict[str, str]  # the other images' paths, and why they could not be used
 
 
-def read_for(model: BaseAutoencoder, root: Path, names: list[str]) -> list[np.ndarray | str]:
+def read_for(model: BaseAutoencoder, root: Path, names: list[str], upscale: bool) -> list[np.ndarray | str]:
     """Images below a folder as a model takes them: for each uint8 [S, S, C], or the reason why there is none."""
     channels, size, _ = model.image_shape
-    images = read_images(root, size, names)
-    if channels == 1:
-        images = [i if isinstance(i, str) else np.array(Image.fromarray(i).convert("L"))[..., None] for i in images]
-    return images
+    images = read_images(root, size, names, upscale)
+    return [image if isinstance(image, str) else with_channels(image, channels) for image in images]
 
 
 def hashes_of(images: Images | list[np.ndarray]) -> list[int]:
@@ -85,14 +83,14 @@ def hashes_of(images: Images | list[np.ndarray]) -> list[int]:
     return [hash(images[number].tobytes()) for number in range(len(images))]
 
 
-def embed_folder(model: BaseAutoencoder, root: Path, names: list[str]) -> Embedding:
+def embed_folder(model: BaseAutoencoder, root: Path, names: list[str], upscale: bool = False) -> Embedding:
     """What a model makes of images below a folder. What cannot be used is warned of; `UsageError` if none can."""
     device, files, hashes, unusable = next(model.parameters()).device, [], [], {}
 
     def chunks() -> Iterator[Tensor]:
         for first in progress_bar(range(0, len(names), CHUNK), "embedding", unit="chunk"):
             members = names[first : first + CHUNK]
-            read = dict(zip(members, read_for(model, root, members), strict=True))
+            read = dict(zip(members, read_for(model, root, members, upscale), strict=True))
             usable = {name: image for name, image in read.items() if not isinstance(image, str)}
             unusable.update({name: reason for name, reason in read.items() if isinstance(reason, str)})
             if usable:
@@ -108,15 +106,15 @@ def embed_folder(model: BaseAutoencoder, root: Path, names: list[str]) -> Embedd
     return Embedding(root, files, codes.numpy(), errors.numpy(), hashes, unusable)
 
 
-def embed(model: BaseAutoencoder, images: str | Path | Images | Tensor) -> np.ndarray:
+def embed(model: BaseAutoencoder, images: str | Path | Images | Tensor, upscale: bool = False) -> np.ndarray:
     """Codes, float32 [N, *latent_shape], of a folder's images in the order of their paths, or of an array of images.
 
     An array, or tensor, is uint8 [N, S, S, C] or float [N, C, S, S] in [0, 1], N > 0. There are no gradients. Files
-    that cannot be used are left out, with a warning. `UsageError` if no image can be used, or if images have another
-    shape than the model's.
+    that cannot be used, as small ones unless `upscale`, are left out, with a warning. `UsageError` if no image can be
+    used, or if images have another shape than the model's.
     """
     if isinstance(images, str | Path):
-        return embed_folder(model, Path(images), image_names(Path(images))).codes
+        return embed_folder(model, Path(images), image_names(Path(images)), upscale).codes
     require(len(images) > 0, "the number of images", 0, "at least 1")
     if isinstance(images, np.ndarray | Tensor) and "float" in str(images.dtype):
         images = torch.as_tensor(images, dtype=torch.float32)
@@ -157,7 +155,7 @@ def main(options: argparse.Namespace) -> None:
             arrays |= {"classes": dataset.classes[split], "class_names": np.array(dataset.class_names)}
     else:
         root = Path(options.images)
-        found = embed_folder(run.model, root, image_names(root))
+        found = embed_folder(run.model, root, image_names(root), run.settings.get("UPSCALE", False))
         arrays = {"codes": found.codes, "errors": found.errors, "files": np.array([*map(as_utf8, found.files)])}
     if output.suffix.lower() == ".csv":
         write_table(output, arrays)

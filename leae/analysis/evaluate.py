@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from leae.analysis.curves import open_curves, pictures_beside, write_curves
-from leae.analysis.measure import Measured, PerceptualFigures, Sample, measure, with_baselines
+from leae.analysis.measure import CODES_FILE, Measured, PerceptualFigures, Sample, measure, read_codes, with_baselines
 from leae.analysis.table import CSV_HEAD, columns_of, csv_rows, over_images, report
 from leae.analysis.trained import EVALUATION, TrainedRun, add_run_arguments, require_file, require_own, runs_of
 from leae.errors import require, require_whole
@@ -66,6 +66,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--train-images", type=int, default=TRAIN_IMAGES, help="to fit probes to [%(default)s]")
     parser.add_argument("--held-out", type=int, default=HELD_OUT_IMAGES, help="images of the test split [%(default)s]")
     parser.add_argument("--label-share", type=float, default=LABEL_SHARE, help="for probes by few labels [%(default)s]")
+    parser.add_argument("--codes", nargs="+", default=[], metavar="NAME=FILE", help="another encoder's codes, .npz")
+    parser.add_argument("--save-codes", action="store_true", help=f"write each run's, for --codes, to its {CODES_FILE}")
     parser.add_argument("--perceptual", action="store_true", help="LPIPS and FID as well")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write figures and intervals there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table there")
@@ -81,6 +83,7 @@ def main(options: argparse.Namespace) -> None:
     require_file(options.csv, "--csv", ".csv")
     require_file(options.markdown, "--markdown", ".md")
     runs, device = runs_of(options)
+    require_own(*(run.folder / CODES_FILE for run in runs if options.save_codes))
     if options.checkpoints:
         output = require_file(options.output, "--output", ".csv", default=RUNS / "curves.csv")
         require_own(*pictures_beside(output))
@@ -89,14 +92,17 @@ def main(options: argparse.Namespace) -> None:
     perceptual = PerceptualFigures(device) if options.perceptual else None
     dataset = runs[0].open_data()
 
-    sample = Sample(dataset, views, options.train_images, options.held_out, options.label_share)
+    sample = Sample(dataset, views, options.train_images, options.held_out, options.label_share, options.save_codes)
+    given = []
+    for text in options.codes:
+        given.append(read_codes(text, sample, ["chance", *(one.name for one in (*runs, *given))]))
     counts = f"{len(sample.train):,} training and {len(sample.test):,} held-out images"
     probed = f"{len(sample.attributes)} attributes, {sample.probed_by_few.sum()} of them by {len(sample.few):,} labels"
     if dataset.class_names:
         probed = f"{dataset.label_count}, also by {len(sample.few):,} labels"
     title = f"{dataset.title}: {counts}; {probed}; mask ratio {views.mask_ratio:g}"
     print(title)
-    models = with_baselines(runs, sample.train, device)
+    models = [*with_baselines(runs, sample.train, device), *given]
     evaluate(models, sample, device, perceptual)
     columns = columns_of(models)
     print(report(columns))

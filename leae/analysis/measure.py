@@ -1,6 +1,7 @@
 """What `evaluate` measures of models: reconstruction, representation, health of the latent."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,12 +20,14 @@ from leae.checkpoints import MODELS
 from leae.codes import dead_dimensions, drift, effective_rank, sigreg_statistics
 from leae.data.batches import Images, chunks_of, to_float
 from leae.data.prepare import Dataset
-from leae.errors import UsageError
+from leae.errors import UsageError, require
+from leae.files import atomic_write, describe, read_arrays
 from leae.masking import inside_squares
 from leae.training.evaluation import MaskedViews, decibels, mean_image, psnr
 
+CODES = ("train", "test", "train_masked", "test_masked")  # float [N, *latent_shape]
+CODES_FILE = "evaluation-codes.npz"  # in a run's folder, if they are saved
 VIEWS = ("clean", "masked")
-CHANCE = 0.5  # of every probe of attributes; of classes' it is the largest class's share
 SCORES = {"auroc": probes.auroc, "balanced_accuracy": probes.balanced_accuracy}
 # Probes of classes and of attributes, "few" by few labels; the latter's scores: few votes make no ranking.
 METHODS = {
@@ -128,8 +131,8 @@ class PerceptualFigures:
         return figures
 
 
-def latent_figures(clean: Tensor, masked: Tensor) -> dict[str, float]:
-    """The health of codes [N, *latent_shape] of clean views, and how far those of masked views are from them."""
+def latent_figures(clean: Tensor, masked: Tensor | None) -> dict[str, float]:
+    """The health of codes [N, *latent_shape] of clean views, and how far those of masked views, if any, are off."""
     statistic, gaussian, _ = sigreg_statistics(clean)
     return {
         "sigreg_statistic": statistic,
@@ -137,7 +140,7 @@ def latent_figures(clean: Tensor, masked: Tensor) -> dict[str, float]:
         "effective_rank": effective_rank(clean),
         "dimensions": clean.shape[1],
         "dead_dimensions": dead_dimensions(clean),
-        "drift": drift(clean, masked),
+        "drift": math.nan if masked is None else drift(clean, masked),
     }
 
 
@@ -148,7 +151,8 @@ class Measured:
     name: str
     model: Callable[[Tensor], Tensor] | None  # reconstructs images; has `encode` if it has codes; in evaluation mode
     run: TrainedRun | None = None  # that it is of; None for a baseline
-    reconstructs: bool = True  # False for an untrained model, of which only the encoder is a baseline
+    reconstructs: bool = True  # False where only an encoder is compared, an untrained one say
+    codes: dict[str, Tensor] = field(default_factory=dict)  # by name in CODES, if there is no model
     # Figures by name, such as "linear_clean_auroc": float64 [1 + RESAMPLES], or [1] if they are not resampled.
     values: dict[str, np.ndarray] = field(default_factory=dict)
     attributes: dict[str, dict[str, float]] = field(default_factory=dict)  # a probe's figure of each attribute
@@ -162,10 +166,11 @@ class Measured:
 class Sample:
     """What every model is measured on: images, masks, and classes, or those A of the attributes that can be probed."""
 
-    def __init__(self, dataset: Dataset, views: MaskedViews, train: int, test: int, label_share: float):
+    def __init__(self, dataset: Dataset, views: MaskedViews, train: int, test: int, label_share: float, save=False):
         self.train, self.test = dataset.images["train"][:train], dataset.images["test"][:test]  # uint8 [N, S, S, C]
-        self.views, self.label_share = views, label_share
+        self.views, self.label_share, self.save_codes = views, label_share, save
         counts = {"train": len(self.train), "test": len(self.test)}
+        self.counts = {split: (n, len(dataset.images[split])) for split, n in counts.items()}  # of these and of all
         labels = [dataset.attributes.get(split, np.zeros((n, 0), bool))[:n] for split, n in counts.items()]
         probed = probes.probed_attributes(*labels)
         self.attributes = np.array(dataset.attribute_names)[probed]  # names [A]
@@ -244,6 +249,21 @@ def probe(one: Measured, view: str, train: np.ndarray, test: np.ndarray, sample:
                 one.attributes[name] = dict(zip(names, values[0].tolist(), strict=True))
 
 
+def read_codes(text: str, sample: Sample, taken: list[str]) -> Measured:
+    """By "NAME=FILE" a .npz file of CODES, masked ones or not, [N, D] or [N, D, H, W] of all images or the sample's."""
+    name, _, path = text.partition("=")
+    fits = re.fullmatch(r"[\w.+-]+", name) and path and name not in taken
+    require(fits, "--codes", text, f"NAME=FILE.npz, NAME without spaces and none of {', '.join(taken)}")
+    arrays, codes = read_arrays(path), {}
+    for key in CODES if {*CODES[2:]} & {*arrays} else CODES[:2]:
+        array, (count, whole) = arrays.get(key, np.empty(0)), sample.counts[key.partition("_")[0]]
+        fits = array.dtype.kind == "f" and array.ndim in (2, 4) and array.size and len(array) in (count, whole)
+        fits = fits and array.shape[1:] == arrays["train"].shape[1:] and np.isfinite(array.astype(np.float32)).all()
+        require(fits, f"`{key}` of {path}", describe(array), f"finite float [{count} or {whole}, D], D as of `train`")
+        codes[key] = torch.from_numpy(array[:count].astype(np.float32))
+    return Measured(name, None, reconstructs=False, codes=codes)
+
+
 def measure(one: Measured, sample: Sample, device: torch.device, perceptual: PerceptualFigures | None = None) -> None:
     """Fill in a model's figures; LPIPS and FID where they are wanted."""
     name, model, views = one.name, one.model, sample.views
@@ -254,17 +274,23 @@ def measure(one: Measured, sample: Sample, device: torch.device, perceptual: Per
             if perceptual:
                 figures = perceptual(model, sample.test, views, device, f"{name}: LPIPS and FID")
                 one.values |= {figure: np.array([value]) for figure, value in figures.items()}
-    if not hasattr(model, "encode"):
-        chance = np.bincount(sample.test_labels).max() / len(sample.test) if len(sample.class_names) else CHANCE
+    if not (one.codes or hasattr(model, "encode")):
+        chance = np.bincount(sample.test_labels).max() / len(sample.test) if len(sample.class_names) else 0.5
         for method, (*_, scores) in METHODS.items():
             names = product([method], VIEWS, ["top1"] if len(sample.class_names) else scores)
             one.values |= {"_".join(name): np.array([chance]) for name in names}
         return
-    shown = {"clean": None, "masked": views}
-    codes = {view: encode_all(model, sample.test, of, device, f"{name}: held-out codes") for view, of in shown.items()}
-    if one.run:
-        figures = latent_figures(codes["clean"], codes["masked"])
+    codes = one.codes or {
+        f"{split}{suffix}": encode_all(model, images, of, device, f"{name}: {split} codes")
+        for suffix, of in (("", None), ("_masked", views))
+        for split, images in (("train", sample.train), ("test", sample.test))
+    }
+    if sample.save_codes and one.run:
+        with atomic_write(one.run.folder / CODES_FILE, "wb") as file:
+            np.savez(file, **codes)
+    if one.run or one.codes:
+        figures = latent_figures(codes["test"], codes.get("test_masked"))
         one.values |= {figure: np.array([value], float) for figure, value in figures.items()}
-    for view, of in shown.items() if len(sample.attributes) or len(sample.class_names) else ():
-        train = encode_all(model, sample.train, of, device, f"{name}: training codes")
-        probe(one, view, train.flatten(1).numpy(), codes[view].flatten(1).numpy(), sample)
+    flat = [part.flatten(1).numpy() for part in codes.values() if len(sample.attributes) + len(sample.class_names)]
+    for view, train, test in zip(VIEWS, flat[::2], flat[1::2], strict=False):  # perhaps of clean views alone
+        probe(one, view, train, test, sample)

@@ -215,7 +215,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
         def upload(slot, path):
             if path is None:  # it was cleared
                 return [gr.skip()] * 4
-            [read] = read_for(model, Path(path).parent, [Path(path).name])
+            [read] = read_for(model, Path(path).parent, [Path(path).name], space.run.settings.get("UPSCALE", False))
             if isinstance(read, str):
                 raise gr.Error(f"Cannot use this picture: {read}", print_exception=False)
             return take(slot, to_float(read[None]))

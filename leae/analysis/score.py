@@ -111,7 +111,7 @@ def draw_scores(space: LatentSpace, found: Embedding, scores: np.ndarray, count:
     rows, captions = {}, {}
     for which, shown in (("highest", ranked[:count]), ("lowest", ranked[: -count - 1 : -1])):
         names = [found.files[n] for n in shown]
-        images = read_for(space.run.model, found.root, names)
+        images = read_for(space.run.model, found.root, names, space.run.settings.get("UPSCALE", False))
         if any(isinstance(image, str) for image in images):
             raise UsageError(f"{found.root} has changed while it was scored; score it again")
         above, below = f"{which} scores:\nimage", f"{which} scores:\nreconstruction"
@@ -169,7 +169,7 @@ def main(options: argparse.Namespace) -> None:
     of = usual(space)
     measures = {name: of[name].numpy() for name in ("error", "distance")}
     held_out = scores_of(measures, measures)
-    found = embed_folder(run.model, options.folder, names)
+    found = embed_folder(run.model, options.folder, names, run.settings.get("UPSCALE", False))
     distance = distances(torch.from_numpy(found.codes).flatten(1), of["mean"], of["axes"]).numpy()
     scores = scores_of({"error": found.errors, "distance": distance}, held_out)
     seen = np.isin(found.hashes, hashes_of(dataset.images["train"]))

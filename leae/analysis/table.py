@@ -16,7 +16,8 @@ from leae.errors import one_line
 from leae.training.run import CHANGEABLE
 
 INCIDENTAL = ("NAME", *CHANGEABLE)  # constants that are no part of an experiment
-WITHIN_COLUMN = {*INCIDENTAL, "SEED", "DATASET", "CLASSES", "FACES"}  # may differ, as all are on the same images
+# In which a column's runs may differ, as all are on the same images.
+WITHIN_COLUMN = {*INCIDENTAL, "SEED", "DATASET", "CLASSES", "FACES", "CHANNELS", "UPSCALE"}
 
 LABELS = {
     "psnr_{}": ("PSNR (dB), {}", ".2f"),

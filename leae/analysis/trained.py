@@ -29,7 +29,7 @@ SHAPE = {"step": int, "data": dict, "options": dict, "figures": {str: [int | flo
 # By suffix, how a file that one of the commands has written begins, as a pattern.
 OWN = {
     ".png": rb"\x89PNG.{37,200}?Software\0leae",
-    ".npz": rb"PK.{28}codes\.npy",
+    ".npz": rb"PK.{28}(codes|train)\.npy",
     ".md": rb"[^\n]*: [\d,]+ training and [\d,]+ held-out images; ",
     ".csv": rb"(file|image),error,|file,score,|(checkpoint,)?column,figure,value,",
 }
@@ -42,7 +42,7 @@ class TrainedRun:
     folder: Path
     kind: str  # "self-teaching", or the baseline's objective
     settings: dict  # its constants by name
-    data: dict[str, str]  # name, title and identity of its data set
+    data: dict[str, str | int]  # name, title, identity and channels of its data set
     checkpoint: str  # "100", say
     step: int  # how many optimizer steps the model has had
     model: BaseAutoencoder  # in evaluation mode
@@ -70,9 +70,9 @@ class TrainedRun:
 
     def open_data(self) -> Dataset:
         """The data set that it was trained on; a `UsageError` if that is not there any more, or has changed."""
-        size = self.model.image_shape[-1]
-        of, classes = self.settings, self.settings.get("CLASSES", False)  # older runs took folders for none
-        return open_dataset(of["DATASET"], size, of["FACES"], self.data["identity"], classes=classes)
+        of, (channels, size, _) = self.settings, self.model.image_shape  # older runs took folders for no classes
+        how = {"classes": of.get("CLASSES", False), "channels": channels, "upscale": of.get("UPSCALE", False)}
+        return open_dataset(of["DATASET"], size, of["FACES"], self.data["identity"], **how)
 
     def evaluation(self) -> dict:
         """The content of its evaluation.json; empty if there is none of its step."""

@@ -1,16 +1,20 @@
-"""Image files of every kind as square RGB arrays."""
+"""Image files of every kind as square arrays."""
 
 import io
 import struct
+from contextlib import suppress
+from pathlib import Path
+from warnings import catch_warnings
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from leae.errors import UsageError, first_line
+from leae.errors import UsageError, first_line, require
+from leae.files import describe
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever the suffix; Pillow hands some others to other programs
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # whatever the suffix; Pillow hands some others to other programs
 JPEG = b"\xff\xd8\xff"  # at the beginning of such a file
 PNG = b"\x89PNG\r\n\x1a\n"
 MAX_BYTES = 2**30  # of an image file
@@ -18,7 +22,8 @@ MAX_DECODED = 2**31  # pixels, each counted once for every scan of a JPEG
 MAX_RATIO = 1024  # pixels to a byte, in every format
 ALIGNED, FACE = (178, 218), 128  # pixels of CelebA's aligned photographs; side of the square that is cut out of them
 DIGIT = (28, 28)  # pixels of MNIST's images, which are padded by 2 black ones on every side
-DEPTHS = (8, 10, 12, 14, 16)  # bits that are in use of 16
+DEPTHS = (12, 16, 32)  # bits of grey; cameras often use 12 of 16, and an image of 16 that dark would be black
+MAX_SAMPLE_VALUE = 281  # a tag of a TIFF
 # What undoes each orientation of EXIF.
 UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -32,13 +37,17 @@ UPRIGHT = {
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any colour mode to 8-bit RGB; what is transparent, unless all is, shows a white ground, 16 bits are scaled to 8.
+    """Any colour mode to 8-bit RGB; what is transparent, unless all is, shows a white ground, deeper grey is scaled.
 
-    Of the 16 bits as many are taken for in use as the brightest pixel needs, one of DEPTHS.
+    It is by what a TIFF declares as its largest value, else by the first of DEPTHS that holds its brightest pixel;
+    floats are in [0, 1]. What is beyond its range is a `UsageError`.
     """
-    if image.mode.startswith("I"):  # 16-bit grey
-        grey = np.asarray(image)
-        largest = next((2**bits - 1 for bits in DEPTHS if grey.max() < 2**bits), grey.max())
+    if image.mode.startswith(("I", "F")):
+        grey = np.asarray(image).astype(float)
+        declared = int(np.max(getattr(image, "tag_v2", {}).get(MAX_SAMPLE_VALUE, 0)))
+        largest = declared or next(2**bits - 1 for bits in DEPTHS if grey.max() < 2**bits)
+        largest = 1 if image.mode == "F" else largest
+        require(grey.min() >= 0 and grey.max() <= largest, "the image", describe(grey), f"from 0 to {largest}")
         image = Image.fromarray((grey * (255 / largest) + 0.5).astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
@@ -47,14 +56,36 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_square(content: bytes, size: int) -> np.ndarray:
+def is_grey(path: Path) -> bool | None:
+    """Whether an image file has grey pixels, not colours or a palette, by its header; None if that cannot be read."""
+    with (
+        suppress(Exception),
+        catch_warnings(action="ignore"),
+        Image.open(path, formats=FORMATS) as image,
+    ):  # as of `read_square`
+        return Image.getmodebase(image.mode) == "L"
+    return None
+
+
+def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 [S, S, 1 or 3] → [S, S, channels]: colours become their luma (ITU-R 601), grey is repeated."""
+    if image.shape[2] > channels:
+        return np.array(Image.fromarray(image).convert("L"))[..., None]
+    return image.repeat(channels // image.shape[2], axis=2)
+
+
+def read_square(content: bytes, size: int, upscale: bool = False) -> np.ndarray:
     """The central square of an image file with that content, uint8 [size, size, 3].
 
     It is as wide as the image's short side, but in an ALIGNED photograph as FACE, wherever that lies. A `UsageError` if
-    it is smaller than `size`, or takes too long; any exception if it cannot be read, as decoders of damaged files raise
-    many.
+    it is smaller than `size` without `upscale`, or takes too long; any exception if it cannot be read, as decoders of
+    damaged files raise many.
     """
-    with Image.open(io.BytesIO(without_texts(content)), formats=FORMATS) as image:
+    file = io.BytesIO(without_texts(content))
+    with (
+        catch_warnings(action="ignore"),
+        Image.open(file, formats=FORMATS) as image,
+    ):  # of what can be used all the same
         scans = content.count(b"\xff\xda") if content.startswith(JPEG) else 1  # about ten in a progressive one
         pixels = image.width * image.height
         if scans * pixels > MAX_DECODED or pixels > MAX_RATIO * len(content):
@@ -62,6 +93,7 @@ def read_square(content: bytes, size: int) -> np.ndarray:
         stored = image.size
         if stored != ALIGNED:
             image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder skip detail that goes anyway
+        image.load()  # before the orientation is read: a TIFF is upright then
         turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
         image = to_rgb(image)
     if turn is not None:
@@ -70,7 +102,7 @@ def read_square(content: bytes, size: int) -> np.ndarray:
         image = ImageOps.expand(image, 2)
     width, height = image.size
     side = FACE if stored == ALIGNED else min(width, height)
-    if side < size:
+    if side < size and not upscale:
         raise UsageError(f"{width}×{height} pixels, the square in the middle is smaller than {size}×{size}")
     left, top = (width - side) // 2, (height - side) // 2
     box = (left, top, left + side, top + side)

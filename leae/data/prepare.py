@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from leae.data import celeba
 from leae.data.batches import ImageFile
-from leae.data.images import FACE
+from leae.data.images import FACE, with_channels
 from leae.data.sources import CELEBA, DATA, DATA_SETS, MAX_FACES, Source, find_source
 from leae.errors import UsageError, require_whole, signals_to_end
 from leae.files import atomic_write, digest, one_at_a_time, read_bytes, read_json, write_json
@@ -82,14 +82,14 @@ def open_dataset(
     face_count: int = 50_000,
     identity: str | None = None,
     at_least: int = 1,
-    classes: bool = True,
+    **reading: bool | int,
 ) -> Dataset:
     """A data set by its name, prepared first if it is not, if its source has changed since, or if it is damaged.
 
     Of the processes that call this at once, the first prepares it and the others wait. `identity` is that of the data
-    set that a run was trained on: a prepared folder that has it is opened, and the source is not asked for. Without
-    `classes`, a folder's sub-folders are none. A `UsageError` if the source cannot be prepared, has fewer than
-    `at_least` training images, or another identity.
+    set that a run was trained on: a prepared folder that has it is opened, and the source is not asked for. `reading`
+    are other options of `find_source`. A `UsageError` if the source cannot be prepared, has fewer than `at_least`
+    training images, or another identity.
     """
     for folder in sorted((DATA / "prepared").glob("[!.]*")) if identity else ():
         manifest = _read_manifest(folder)
@@ -97,7 +97,7 @@ def open_dataset(
             with one_at_a_time(folder):
                 if _is_whole(folder, manifest):
                     return _open(folder, manifest, name)
-    source = find_source(name, image_size, face_count, classes)
+    source = find_source(name, image_size, face_count, **reading)
     train, test = len(source.splits["train"]), len(source.splits["test"])
     if train < at_least or test < 1:  # before anything is written
         raise UsageError(f"{source.title}: {train:,} training and {test:,} test images; {at_least:,} and 1 are needed")
@@ -233,7 +233,7 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
                 bad.append([item, result])
             else:
                 image, row = result if isinstance(result, tuple) else (result, source.labels.get(item))
-                pixels = image.tobytes()
+                pixels = with_channels(image, source.channels).tobytes()
                 file.write(pixels)
                 hashes.append(hash(pixels))
                 rows.append(row)
@@ -252,15 +252,18 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
 
 def list_unusable(bad: list, total: int) -> str:
     """How many of so many images cannot be used, and the first of them; `bad` are pairs of a name and a reason."""
-    shown = "; ".join(f"{name!r} ({reason})" for name, reason in bad[:5])
-    return f"{len(bad)} of {total} images cannot be used: {shown}"
+    shown, small = "; ".join(f"{name!r} ({why})" for name, why in bad[:5]), sum("smaller than" in why for _, why in bad)
+    advice = f"; {small} of them are too small: --upscale takes these" * (small > 0)
+    return f"{len(bad)} of {total} images cannot be used: {shown}{advice}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", help=f"{', '.join(DATA_SETS)}, or the path of a folder of images")
+    parser.add_argument("dataset", help=f"{', '.join(DATA_SETS)}, a folder of images, or a .npy or .npz file")
     parser.add_argument("--image-size", type=int, help="side in pixels [main.py's: %(default)s]")
     parser.add_argument("--faces", type=int, help="faces to train on [main.py's: %(default)s]")
     parser.add_argument("--classes", action=argparse.BooleanOptionalAction, help="sub-folders are classes [yes]")
+    parser.add_argument("--channels", type=int, default=0, help="1: grey, 3: in colour, 0: as the images are [0]")
+    parser.add_argument("--upscale", action=argparse.BooleanOptionalAction, help="take smaller images as well [no]")
     parser.set_defaults(classes=True, **DEFAULTS[torch.cuda.is_available()])
 
 
@@ -272,6 +275,7 @@ def main(options: argparse.Namespace) -> None:
         with one_at_a_time(CELEBA):
             if not celeba.has_celeba(CELEBA):  # another process may just have fetched it
                 celeba.fetch(CELEBA)
-    dataset = open_dataset(options.dataset, options.image_size, options.faces, classes=options.classes)
+    how = {name: getattr(options, name) for name in ("classes", "channels", "upscale")}
+    dataset = open_dataset(options.dataset, options.image_size, options.faces, **how)
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.images.items())
     print(f"{dataset.title}: {counts}; {dataset.label_count}; prepared under {DATA / 'prepared'}")

@@ -1,4 +1,4 @@
-"""The small data sets of the textbooks: what torchvision reads, and the digits that scikit-learn ships."""
+"""Data sets in memory: what torchvision reads, the digits that scikit-learn ships, and anybody's arrays."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from leae.data.folders import split_names
 from leae.data.images import DIGIT
-from leae.errors import UsageError
+from leae.errors import UsageError, require
+from leae.files import describe, digest, read_arrays
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class SmallSet:
     """A data set in memory."""
 
     images: dict[str, np.ndarray]  # uint8 [N, s, s, C] by split, "train" and "test"
-    labels: dict[str, np.ndarray]  # int [N], by split
+    labels: dict[str, np.ndarray]  # int [N], by split; 0 where there are no classes
     classes: tuple[str, ...]  # their names
 
     def read(self, size: int, items: list[tuple[str, int]]) -> list[tuple[np.ndarray, int]]:
@@ -57,6 +59,35 @@ def load_digits(data: Path) -> SmallSet:
     train, test = slice(cut), slice(cut, None)
     labels = {"train": digits.target[train], "test": digits.target[test]}
     return SmallSet({"train": images[train], "test": images[test]}, labels, tuple(map(str, digits.target_names)))
+
+
+def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
+    """Anybody's images, in a .npy file or as `images` in a .npz file, perhaps with `labels` [N] and their `names`.
+
+    Images are [N, S, S] or [N, S, S, C], uint8 or float in [0, 1], which is rounded to 8 bits; S is at `least` so many
+    pixels. Without `classes`, labels are left out. A tenth is held out as of a folder. `UsageError` for anything else.
+    """
+    arrays = read_arrays(path)
+    images, where = arrays.get("images", np.empty(0)), f"`images` of {path}"
+    count, *sides = images.shape
+    fits = images.size and len(sides) in (2, 3) and sides[0] == sides[1] and sides[2:] in ([], [1], [3])
+    fits = fits and (images.dtype == np.uint8 or (images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1))
+    expected = "uint8, or float from 0 to 1 (divide others), [N, S, S] or [N, S, S, C] with 1 or 3 channels, the last"
+    require(fits, where, describe(images), expected)
+    side = sides[0] + 4 * (sides[0] == DIGIT[0])  # as `fit` has it
+    require(side >= least, "image_size", least, f"at most {side}, as {path} has, unless UPSCALE is set")
+    images = images.reshape(count, *sides[:2], -1)
+    pixels = images if images.dtype == np.uint8 else np.rint(images * 255).astype(np.uint8)
+    labels, where = arrays.get("labels", np.zeros(count, int)), f"`labels` of {path}"
+    fits = labels.shape == (count,) and labels.dtype.kind in "iu"
+    require(fits, where, describe(labels), f"whole numbers [{count}], one for each image")
+    values, numbers = np.unique(labels, return_inverse=True)
+    names = dict(enumerate(arrays["names"].tolist())) if "names" in arrays else {value: value for value in values}
+    require(set(values) <= set(names), where, describe(labels), f"numbers of its {len(names)} `names`")
+    class_names = tuple(str(names[value]) for value in values) if classes and "labels" in arrays else ()
+    order, splits = digest if class_names else int, split_names(map(str, range(count)))  # as in a folder
+    rows = {split: [*map(int, sorted(items, key=order))] for split, items in splits.items()}
+    return SmallSet({s: pixels[of] for s, of in rows.items()}, {s: numbers[of] for s, of in rows.items()}, class_names)
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:

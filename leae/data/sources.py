@@ -4,7 +4,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -12,14 +12,15 @@ import numpy as np
 
 from leae.data import celeba, faces, small_sets
 from leae.data.folders import TEST_EVERY, read_layout
-from leae.data.images import FACE, MAX_BYTES, SUFFIXES, read_square, reason
-from leae.data.small_sets import SmallSet
+from leae.data.images import FACE, MAX_BYTES, SUFFIXES, is_grey, read_square, reason
+from leae.data.small_sets import SmallSet, load_arrays
 from leae.errors import UsageError, require, require_whole
 from leae.files import as_utf8, digest, one_at_a_time, read_bytes
 
 DATA = Path("data")
 CELEBA = DATA / "celeba"
 MAX_FACES = 10**6  # to train on
+ARRAYS = (".npy", ".npz")
 FACE_SEED = 0
 FIRST_TEST_FACE = 1_000_000_000  # so that test faces begin alike, however many are trained on
 
@@ -34,40 +35,58 @@ class Source:
     image_size: int  # S, side in pixels that images are cut and scaled to
     fingerprint: str  # changes when the source does
     splits: dict[str, list]
-    # For each of some items: uint8 [S, S, C], alone or with its labels, or why there is none. Workers call it.
+    # For each of some items: uint8 [S, S, 1 or 3], alone or with its labels, or why there is none. Workers call it.
     read: Callable[[list], list]
     attribute_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()  # a source has attributes or classes, or neither
     # By item its attributes, bool [A], or its class's number, unless `read` brings them.
     labels: dict[str, np.ndarray | int] = field(default_factory=dict)
-    channels: int = 3
+    channels: int = 3  # C, that images get
     notes: tuple[str, ...] = ()  # lines that are said when it is prepared
 
 
-def find_source(name: str, image_size: int, face_count: int = 50_000, classes: bool = True) -> Source:
+def find_source(name: str, image_size: int, face_count=50_000, classes=True, channels=0, upscale=False) -> Source:
     """The source that a data set's name means. Nothing is prepared yet; a small set is downloaded.
 
-    The name is one of DATA_SETS, "auto" (CelebA if it lies under data/celeba, else faces), or a folder's path; a folder
-    in CelebA's layout is read as such. Images will have `image_size` pixels a side, and `face_count` faces would be
-    rendered for training. Without `classes`, a folder's sub-folders are none. `UsageError` if there is no such data
-    set, or a part is missing.
+    The name is one of DATA_SETS, "auto" (CelebA if it lies under data/celeba, else faces), or the path of arrays or a
+    folder, perhaps in CelebA's layout. Images will have `image_size` pixels a side and the channels of `channels_of`;
+    `face_count` faces would be rendered for training. Without `classes`, sub-folders and arrays' labels are none; with
+    `upscale` small images of both are scaled up. `UsageError` if there is no such data set, or a part is missing.
     """
     if name == "auto":
         name = "celeba" if celeba.has_celeba(CELEBA) else "faces"
         if name == "faces":
             print(f"data: no CelebA, so faces are rendered; to fetch it: {celeba.COMMAND}")
     if name in DATA_SETS:  # "./digits" is a folder, "digits" is none
-        return DATA_SETS[name].find(name, image_size, face_count)
-    if name and celeba.has_celeba(Path(name)):
-        return find_celeba(name, image_size, face_count)
-    if name and Path(name).is_dir():
-        return folder_source(name, image_size, classes)
-    raise UsageError(f"there is no data set {name!r}; choose auto, {', '.join(DATA_SETS)}, or a folder of images")
+        source = DATA_SETS[name].find(name, image_size, face_count)
+    elif name and celeba.has_celeba(Path(name)):
+        source = find_celeba(name, image_size, face_count)
+    elif name and Path(name).is_dir():
+        source = folder_source(name, image_size, classes, upscale)
+    elif Path(name).suffix.lower() in ARRAYS and Path(name).is_file():
+        least = 1 if upscale else image_size
+        source = find_small_set(lambda _: load_arrays(Path(name), classes, least), name, image_size, 0)
+    else:
+        raise UsageError(f"there is no data set {name!r}; choose auto, {', '.join(DATA_SETS)}, a folder, .npy or .npz")
+    channels = channels_of(name, channels)
+    key = source.key if channels == source.channels else f"{source.key}-{channels}-channels"
+    said = "grey: 1 channel" if channels == 1 else "in colour: 3 channels"
+    notes = (*(f"{understood}, {said}" for understood in source.notes[:1]), *source.notes[1:])
+    return replace(source, channels=channels, key=key, notes=notes)
 
 
-def channels_of(name: str) -> int:
-    """How many channels the images of a data set have, one of DATA_SETS or any other, which is in colour."""
-    return DATA_SETS[name].channels if name in DATA_SETS else 3
+def channels_of(name: str, channels: int = 0) -> int:
+    """How many channels a data set's images get: 1, 3, or with 0 as they have, those of a folder 1 if all are grey."""
+    require(channels in (0, 1, 3), "channels", channels, "1 or 3, or 0 for as many as the images have")
+    if channels or name in DATA_SETS:
+        return channels or DATA_SETS[name].channels
+    root = Path(name)
+    if root.suffix.lower() in ARRAYS and root.is_file():
+        return load_arrays(root).images["train"].shape[3]
+    if name in ("", "auto") or not root.is_dir() or celeba.has_celeba(root):
+        return 3
+    greys = (grey for item in image_names(root) if (grey := is_grey(root / item)) is not None)
+    return 1 if next(greys, False) and all(greys) else 3
 
 
 def find_faces(name: str, size: int, count: int) -> Source:
@@ -85,14 +104,17 @@ def _render(size: int, items: list[int]) -> list:
 
 
 def find_small_set(load: Callable[[Path], SmallSet], name: str, size: int, face_count: int) -> Source:
-    """A set that fits in memory, loaded from DATA or downloaded to it, with its classes."""
-    with one_at_a_time(DATA / name):
+    """A set that fits in memory, loaded from DATA or downloaded to it, or anybody's arrays, with its classes."""
+    with one_at_a_time(DATA / Path(name).name):
         small = load(DATA)
     splits = {split: [(split, number) for number in range(len(labels))] for split, labels in small.labels.items()}
     arrays = [array for split in splits for array in (small.images[split], small.labels[split])]
     fingerprint = digest(*(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays))
-    title, channels, read = DATA_SETS[name].title, DATA_SETS[name].channels, partial(small.read, size)
-    return Source(name, f"{name}-{size}", title, size, fingerprint, splits, read, (), small.classes, channels=channels)
+    key, title = f"{_folder_key(name, size)}-{digest(small.classes)[:8]}", f"images in {name}"
+    if name in DATA_SETS:
+        key, title = f"{name}-{size}", DATA_SETS[name].title
+    read, notes = partial(small.read, size), (f"{title}: {len(small.classes) or 'no'} classes",)
+    return Source(name, key, title, size, fingerprint, splits, read, (), small.classes, {}, arrays[0].shape[3], notes)
 
 
 def find_celeba(name: str, size: int, face_count: int) -> Source:
@@ -107,7 +129,7 @@ def find_celeba(name: str, size: int, face_count: int) -> Source:
     return Source(name, key, title, size, fingerprint, found.splits, read, found.attribute_names, (), found.attributes)
 
 
-def folder_source(name: str | Path, size: int, classes: bool = True) -> Source:
+def folder_source(name: str | Path, size: int, classes: bool = True, upscale: bool = False) -> Source:
     """Any folder of images, searched recursively; `read_layout` says what are its splits and, if wanted, its classes.
 
     Raises what `image_names` does.
@@ -120,9 +142,9 @@ def folder_source(name: str | Path, size: int, classes: bool = True) -> Source:
     numbers = {each: number for number, each in enumerate(class_names)}
     labels = {item: numbers[its] for item, its in class_of.items()}
     states = _states(root, (root / item for members in splits.values() for item in members))
-    key = _folder_key(name, size) + ("-classes" if class_names else "")
+    key = _folder_key(name, size) + ("-classes" if class_names else "") + ("-upscaled" if upscale else "")
     fingerprint = digest(states, splits, labels)
-    title, read = f"images in {root}", partial(read_images, root, size)
+    title, read = f"images in {root}", partial(read_images, root, size, upscale=upscale)
     class_names, notes = tuple(map(as_utf8, class_names)), tuple(notes)
     return Source(str(name), key, title, size, fingerprint, splits, read, (), class_names, labels, notes=notes)
 
@@ -155,13 +177,13 @@ def visible_files(root: Path) -> Iterator[Path]:
         seen.add(real)
 
 
-def read_images(root: Path, size: int, items: list[str]) -> list:
+def read_images(root: Path, size: int, items: list[str], upscale: bool = False) -> list:
     """Images below a folder, or in a zip, which is not unpacked: for each an array, or the reason why there is none."""
     results = []
     for item in items:
         try:
             place = root if root.is_dir() else _open_zip(root, root.stat().st_mtime_ns)
-            results.append(read_square(read_bytes(place / item, MAX_BYTES), size))
+            results.append(read_square(read_bytes(place / item, MAX_BYTES), size, upscale))
         except MemoryError:
             raise
         except Exception as error:  # of decoders and decompressors, from files that are damaged, hostile or encrypted

@@ -75,7 +75,7 @@ class Run:
         self.defaults = defaults or {}  # as the script has them, without its command line
         self.kind = kind  # "self-teaching", or the baseline's objective
         self.folder = None  # until it is made
-        self.data = {}  # name, title and identity of the data set
+        self.data = {}  # name, title, identity and channels of the data set
         self.init = None  # file and step of the weights that INIT means, where it means some
         self.content = {}  # of settings.json
         self.milestones = {}  # the steps after which a checkpoint is kept, with its names
@@ -123,13 +123,14 @@ class Run:
         at, self.milestones = next(model.parameters()).device, milestones(total_steps)
         device, precision = device_name(at), precision_on(at, self.settings["PRECISION"])
         if not self.folder:
-            self._create(dataset, total_steps, device)
+            self._create(dataset, model.image_shape[0], total_steps, device)
         start = self.restore(model, optimizer, judge)
         train, held_out = len(dataset.images["train"]), len(dataset.images[dataset.validation_split])
-        held_out, size = min(held_out, self.settings["HELD_OUT"]), model.image_shape[-1]
+        held_out, (channels, size, _) = min(held_out, self.settings["HELD_OUT"]), model.image_shape
+        grey = ", grey" if channels == 1 else ""
         print(f"device: {device}, {precision}")
         title = f"{dataset.title}, {dataset.label_count}" if dataset.class_names else dataset.title
-        print(f"data: {title}, {train:,} images to train on, {held_out:,} held out, {size}×{size} pixels")
+        print(f"data: {title}, {train:,} images to train on, {held_out:,} held out, {size}×{size} pixels{grey}")
         print(f"model: a code of {model.latent_size:,} numbers an image, {model.compression:.0f}× compression")
         steps = f"steps {start:,} to {total_steps:,}, {self.settings['BATCH_SIZE']} images each"
         again = f"complete; a new run from its weights: --init {self.folder}"
@@ -138,9 +139,10 @@ class Run:
             print("compile: the first step takes a minute or two")
         return start
 
-    def _create(self, dataset: Dataset, total_steps: int, device: str) -> None:
+    def _create(self, dataset: Dataset, channels: int, total_steps: int, device: str) -> None:
         """Make the run's folder: runs/NAME, or runs/<kind>-001, or with the next free number."""
         self.data = {"name": dataset.name, "title": dataset.title, "identity": dataset.identity}
+        self.data["channels"] = channels
         self.settings["DATASET"] = dataset.name  # what "auto" meant
         if rank() > 0:
             return

@@ -33,6 +33,8 @@ SIZE = (1, LARGEST_SIZE)
 RANGES = {
     "DATASET": str,
     "CLASSES": bool,
+    "CHANNELS": (0, 3),
+    "UPSCALE": bool,
     "IMAGE_SIZE": (8, MAX_IMAGE_SIZE),
     "FACES": (1, MAX_FACES),
     "HELD_OUT": COUNT,

@@ -44,7 +44,7 @@ def test_splits_and_classes_are_those_that_torchvision_reads(workplace, capsys, 
         assert dataset.classes[split].dtype == np.int64
     said = capsys.readouterr().out.splitlines()
     counts = "12 to train on, 12 to validate, 12 to test" if valid else "12 to train on, 12 to test"
-    assert f"pictures/: 3 classes, {counts}" in said
+    assert f"pictures/: 3 classes, {counts}, in colour: 3 channels" in said
 
 
 def test_without_splits_each_name_alone_decides_and_what_is_added_moves_no_other(workplace):

@@ -74,6 +74,12 @@ IMAGES = {
     "a decompression bomb": ("a.png", claiming(60_000, 60_000), "3600000000"),
     "600 scans": ("a.jpg", many_scans(600), "600 × 2048×2048"),
     "600 scans behind another segment": ("a.jpg", b"\xff\xd8\xff\xe2\0\x08MPF\0\0\0" + many_scans(600)[2:], "600 ×"),
+    "a truncated TIFF": ("a.tif", stored("TIFF")[:-200], "'a.tif' ("),
+    "a TIFF called .png": ("a.png", stored("TIFF"), RED),
+    "floats of a TIFF above 1": ("a.tiff", stored("TIFF", flat("F", 1.5)), "1.5"),
+    "no number in a TIFF": ("a.tiff", stored("TIFF", flat("F", float("nan"))), "nan"),
+    "brighter than a TIFF declares": ("a.tif", stored("TIFF", flat("I;16", 5000), tiffinfo={281: 4095}), "5000.0"),
+    "a TIFF of one bit": ("a.tif", stored("TIFF", flat("1", 1)), WHITE),
     "a GIF": ("a.png", stored("GIF"), "unreadable"),
     "a bomb of one colour": ("a.webp", stored("WEBP", flat(size=(8000, 8000)), lossless=True), "8000×8000"),
     "3 MB of text": ("a.png", with_texts(1, 3_000_000), RED),
@@ -86,6 +92,7 @@ IMAGES = {
 }
 
 
+@pytest.mark.filterwarnings("error::UserWarning")  # Pillow's would be lines with paths of its files
 @pytest.mark.parametrize(("name", "content", "outcome"), IMAGES.values(), ids=IMAGES)
 def test_an_image_is_used_or_skipped_with_its_name(workplace, capsys, name, content, outcome):
     for number in range(9):
@@ -112,8 +119,16 @@ MODES = {
     "grey": (stored(image=flat("L", 90)), GREY),
     "bits": (stored(image=flat("1", 1)), WHITE),
     "16-bit": (stored(image=flat("I;16", 257 * 90)), GREY),
+    "16-bit TIFF": (stored("TIFF", flat("I;16", 257 * 90)), GREY),
+    "12-bit in a TIFF of 16": (stored("TIFF", flat("I;16", 16 * 90), tiffinfo={281: 4095}), GREY),
+    "8-bit in a TIFF of 16": (stored("TIFF", flat("I;16", 90), tiffinfo={281: 255}), GREY),
     "12-bit in 16": (stored(image=flat("I;16", 16 * 90)), GREY),
-    "8-bit in 16": (stored(image=flat("I;16", 90)), GREY),
+    "dark throughout in 16 bits": (stored(image=flat("I;16", 257 * 20)), (20, 20, 20)),
+    "32-bit TIFF": (stored("TIFF", flat("I", 90 * 2**24)), GREY),
+    "TIFF of floats": (stored("TIFF", flat("F", 90 / 255)), GREY),
+    "compressed TIFF": (stored("TIFF", compression="tiff_lzw"), RED),
+    "TIFF of several pages": (stored("TIFF", **FILM), RED),
+    "cmyk TIFF": (stored("TIFF", flat("CMYK", (0, 255, 255, 0))), (255, 0, 0)),
     "transparent throughout": (stored(image=flat("RGBA", (*RED, 0))), RED),
     "32-bit BMP without alpha": (stored("BMP", flat("RGBA", (*RED, 0))), RED),
     "grey-alpha": (stored(image=flat("LA", (90, 255))), GREY),
@@ -138,11 +153,14 @@ def test_what_is_transparent_shows_a_white_ground():
     assert np.abs(square[:, 18:] - RED).max() <= 3
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(10))
-def test_every_orientation_is_turned_as_pillow_does(orientation):
+def test_every_orientation_is_turned_as_pillow_does(orientation, kind):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = stored(image=Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)), exif=exif)
+    content = stored(
+        kind, image=Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)), exif=exif
+    )
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
     assert np.array_equal(read_square(content, 16), np.asarray(expected))
 
@@ -154,6 +172,21 @@ def test_the_square_in_the_middle_is_cut_pixel_by_pixel_and_in_aligned_photograp
     assert np.array_equal(read_square(other, 176), pixels[21:197, :176])
     with pytest.raises(UsageError, match=r"178×218 .*129×129"):
         read_square(aligned, 129)
+
+
+def test_16_bits_are_scaled_by_the_same_number_in_every_image_whatever_its_brightest_pixel_is():
+    pixels = np.random.default_rng(0).integers(0, 65536, (64, 64), dtype=np.uint16)
+    for kind, dimmer in (("PNG", 1), ("PNG", 9), ("TIFF", 9)):
+        square = read_square(stored(kind, image=Image.fromarray(pixels // dimmer)), 64)
+        assert np.abs(square[..., 0] - pixels // dimmer / 257).max() <= 0.5 + 1e-6
+
+
+def test_a_small_image_is_scaled_up_where_that_is_wanted():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8))
+    expected = image.resize((32, 32), Image.Resampling.LANCZOS, box=(4, 0, 16, 12))
+    assert np.array_equal(read_square(stored(image=image), 32, upscale=True), np.asarray(expected))
+    with pytest.raises(UsageError, match=r"20×12 .*32×32"):
+        read_square(stored(image=image), 32)
 
 
 def test_digits_of_28_pixels_are_padded_as_mnists_are():

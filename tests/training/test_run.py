@@ -33,7 +33,7 @@ def test_every_run_has_a_folder_of_its_own_with_its_settings(workplace):
     assert [run.folder.name for run in (first, second)] == ["self-teaching-001", "self-teaching-002"]
     content = json.loads((second.folder / "settings.json").read_text())
     assert content["settings"] == {**SETTINGS, "EPOCHS": 5, "CROP_RATIOS": [0.15, 1.0], "DATASET": "faces"}
-    assert content["data"] == DATA
+    assert content["data"] == {**DATA, "channels": 3}
     assert content["versions"]["torch"] == torch.__version__
     assert content["versions"]["leae"]
     os.rename(first.folder, workplace / "elsewhere")
