@@ -44,9 +44,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode.startswith(("I", "F")):
         grey = np.asarray(image).astype(float)
-        declared = int(np.max(getattr(image, "tag_v2", {}).get(MAX_SAMPLE_VALUE, 0)))
+        declared = 1 if image.mode == "F" else int(np.max(getattr(image, "tag_v2", {}).get(MAX_SAMPLE_VALUE, 0)))
         largest = declared or next(2**bits - 1 for bits in DEPTHS if grey.max() < 2**bits)
-        largest = 1 if image.mode == "F" else largest
         require(grey.min() >= 0 and grey.max() <= largest, "the image", describe(grey), f"from 0 to {largest}")
         image = Image.fromarray((grey * (255 / largest) + 0.5).astype(np.uint8))
     elif image.has_transparency_data:
