@@ -1,4 +1,4 @@
-"""leae: the self-teaching autoencoder, as a library; `leae.sigreg.sigreg` is SIGReg."""
+"""leae: the self-teaching autoencoder, as a library; `leae.sigreg.sigreg` is SIGReg, `leae.codes` measures codes."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import sys
 if "IPython" not in sys.modules:  # what a notebook starts is told its backend; none is needed, it may not be there
     os.environ.pop("MPLBACKEND", None)
 
-import leae.sigreg  # noqa: F401, the module is a part of it
+from leae import codes, sigreg  # noqa: F401, these modules are parts of it
 from leae.analysis.embed import embed
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.checkpoints import load
@@ -26,3 +26,7 @@ __all__ = [
     "embed",
     "load",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__", "codes", "sigreg"])

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from leae.errors import UsageError, did_you_mean, run_command
+from leae.errors import ENDING, UsageError, did_you_mean, run_command
 from leae.training.settings import Parser
 
 COMMANDS = {
@@ -46,6 +46,8 @@ def run(command: str, arguments: list[str], typed: str) -> None:
         advice = did_you_mean(command, COMMANDS)
         raise UsageError(f"there is no command {command}{advice}; choose one of {', '.join(COMMANDS)}")
     module, layout = importlib.import_module(COMMANDS[command]), argparse.RawDescriptionHelpFormatter
+    if ENDING:
+        return
     parser = Parser(prog=f"{typed} {command}", description=module.__doc__, formatter_class=layout)
     module.add_arguments(parser)
     module.main(parser.parse_args(arguments))

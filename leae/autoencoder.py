@@ -30,6 +30,13 @@ LATENTS = ("pooled", "spatial")
 OUTPUTS = ("sigmoid", "linear")
 
 
+def require_pixels(images: Tensor) -> None:
+    """Refuse float images with a value outside [0, 1], but for a rounding, by a `UsageError`."""
+    outside = images[~((images > -1e-3) & (images < 1.001))]
+    if len(outside):
+        raise UsageError(f"images have the value {outside[0].item():.4g}; values must be in [0, 1], as bytes / 255 are")
+
+
 class BaseEncoder(nn.Module):
     """Images in [0, 1] to codes in two parts, so that a caller may choose what normalises: `project`, then `norm`.
 
@@ -65,7 +72,7 @@ class BaseAutoencoder(nn.Module):
         self.compression = math.prod(image_shape) / self.latent_size
 
     def encode(self, images: Tensor) -> Tensor:
-        """Codes [N, *latent_shape] of images, float [N, C, S, S] in [0, 1]; ValueError for another shape.
+        """Codes [N, *latent_shape] of images, [N, C, S, S] in [0, 1] of the weights' type; ValueError for others.
 
         A batch norm uses the statistics of exactly this batch in training mode, else its running statistics.
         """
@@ -73,9 +80,12 @@ class BaseAutoencoder(nn.Module):
 
     def project(self, images: Tensor) -> Tensor:
         """`encode` before the encoder's `norm`."""
-        if images.shape[1:] != self.image_shape:
-            expected = ", ".join(map(str, self.image_shape))
-            raise UsageError(f"images have the shape {list(images.shape)}; this model takes [N, {expected}]")
+        kind, shape, dtype = getattr(images, "dtype", ""), getattr(images, "shape", ()), next(self.parameters()).dtype
+        if kind != dtype or shape[1:] != self.image_shape:
+            expected = f"{dtype} [N, {', '.join(map(str, self.image_shape))}]"
+            raise UsageError(f"images are {type(images).__name__} {kind} {list(shape)}; this model takes {expected}")
+        if not (self.training or torch.compiler.is_compiling()):  # a training step must not wait for its device
+            require_pixels(images)
         return self.encoder.project(images)
 
     def decode(self, latent: Tensor) -> Tensor:

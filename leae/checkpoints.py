@@ -175,9 +175,9 @@ def find_weights(name: str | Path, checkpoints: tuple[str, ...] = ("100", "last"
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> BaseAutoencoder:
-    """A trained model, in evaluation mode: `leae.load("runs/self-teaching-001")`.
+    """A trained model, in evaluation mode and without gradients: `leae.load("runs/self-teaching-001")`.
 
     The path is a checkpoint, a run's folder (its checkpoint 100, else last), a folder that `export` made, or an
     "owner/name" on a model hub. Raises what `find_weights` and `load_checkpoint` do.
     """
-    return load_checkpoint(find_weights(path), device)[0]
+    return load_checkpoint(find_weights(path), device)[0].requires_grad_(False)

@@ -1,6 +1,6 @@
 """What a set of codes is like: effective rank, dead dimensions, drift, distance from a Gaussian.
 
-Codes are finite: [N, D], or those of a spatial latent, [N, D, H, W], whose every position is a sample.
+Codes, tensors or arrays, are finite: [N, D], or a spatial latent's [N, D, H, W], whose every position is a sample.
 """
 
 import math
@@ -18,8 +18,8 @@ GAUSSIAN_CODES = 1000  # that `sigreg_statistics` takes, at most
 
 def samples_of(codes: Tensor) -> Tensor:
     """Codes [N, D], or those of a spatial latent [N, D, H, W], as float64 [samples, D]: each position is a sample."""
-    codes = codes.detach().to(float64_device(codes.device), torch.float64)
-    return codes.movedim(1, -1).flatten(0, -2)
+    samples = torch.as_tensor(codes).detach().movedim(1, -1).flatten(0, -2)
+    return samples.to(float64_device(samples.device), torch.float64)
 
 
 def effective_rank(codes: Tensor) -> float:
@@ -53,7 +53,7 @@ def drift(codes: Tensor, others: Tensor) -> float:
     Both distances are root mean squares, that between images over all pairs of different images in `codes`. 0 where the
     views do not differ to the encoder; NaN where no codes differ.
     """
-    first, second = (part.detach().double().flatten(1) for part in (codes, others))
+    first, second = (torch.as_tensor(part).detach().double().flatten(1) for part in (codes, others))
     between_views = (first - second).square().sum(dim=1).mean()
     return (between_views / mean_square_distance(first)).sqrt().item()
 
@@ -69,7 +69,7 @@ def sigreg_statistics(codes: Tensor, seed: int = 0) -> tuple[float, float, int]:
     Each position of a spatial latent is one sample. Only the first GAUSSIAN_CODES are used: away from N(0, I) the
     statistic grows with their number, so that figures compare only where that is the same.
     """
-    codes = codes[:GAUSSIAN_CODES].float()
+    codes = torch.as_tensor(codes)[:GAUSSIAN_CODES].detach().cpu().float()
     statistics = []
     for some in (codes, torch.randn(codes.shape, generator=generator(seed, "metrics", 1))):
         # Of a spatial latent one row of positions at a time: all at once would take gigabytes.

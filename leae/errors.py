@@ -15,6 +15,8 @@ from typing import IO, NoReturn
 from tqdm import tqdm
 
 LARGEST_WHOLE = 10**9  # of a whole-number setting, unless it says otherwise
+# The signals that asked this command to end: what a handler raises may be lost, as Cython's modules catch everything.
+ENDING: list[int] = []
 
 
 class UsageError(ValueError):
@@ -115,11 +117,18 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
     name = name or Path(sys.argv[0]).name
     rank = os.environ.get("RANK", "0")
     first, end = rank == "0", sys.exit if os.environ.get("WORLD_SIZE", "1") == "1" else _end_at_once
-    before = {number: signal.signal(number, _terminate) for number in signals_to_end()}
-    sys.stdout, sys.stderr = TolerantStream(sys.stdout if first else None), TolerantStream(sys.stderr)
+    ENDING.clear()
+    before = {}
     try:
+        before |= {number: signal.signal(number, _terminate) for number in signals_to_end()}
+        sys.stdout, sys.stderr = TolerantStream(sys.stdout if first else None), TolerantStream(sys.stderr)
         main()
-    except Exception as error:
+        if ENDING:
+            raise KeyboardInterrupt
+    except (Exception, KeyboardInterrupt) as error:
+        if ENDING or isinstance(error, KeyboardInterrupt):
+            print(f"\n{name}: interrupted", file=sys.stderr)
+            sys.exit(128 + [*ENDING, *error.args, signal.SIGINT][0])
         line = _line_for(error)
         if line is None:
             if end is sys.exit:
@@ -129,9 +138,6 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
         said = f"{name if first else f'{name}, process {rank}'}: {line}"
         tqdm.write(one_line(said), file=sys.stderr)  # above a progress bar
         end(2)
-    except KeyboardInterrupt as interruption:
-        print(f"\n{name}: interrupted", file=sys.stderr)
-        sys.exit(128 + (interruption.args[0] if interruption.args else signal.SIGINT))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -158,4 +164,5 @@ def _line_for(error: Exception) -> str | None:
 
 
 def _terminate(number: int, frame) -> None:
+    ENDING.append(number)
     raise KeyboardInterrupt(number)  # as Ctrl-C does

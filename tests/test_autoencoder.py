@@ -1,5 +1,7 @@
 """The models against plain computations of the same formulas, in float64."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -50,9 +52,22 @@ def test_any_multiple_of_eight_and_any_channels_make_codes_and_images(size, late
 
 
 def test_images_of_another_shape_are_refused():
-    for wrong in (images(size=40), images(channels=1)):
-        with pytest.raises(UsageError, match=r"takes \[N, 3, 32, 32\]"):
-            small().encode(wrong)
+    for wrong in (images(size=40), images(channels=1), images().float(), (255 * images()).byte(), images().numpy()):
+        for model in (small(), small().eval()):
+            with pytest.raises(UsageError, match=r"float64 \[N, 3, 32, 32\]"):
+                model.encode(wrong)
+
+
+@pytest.mark.parametrize("wrong", [255.0, -0.5, 1.01, float("nan"), float("inf")])
+def test_a_model_in_use_refuses_images_outside_0_and_1_and_a_training_step_reads_none(wrong):
+    batch = images()
+    batch[3, 1, 2, 4] = wrong
+    model = small()
+    model.encode(batch)  # would have to wait for its device
+    for use in (model.eval().encode, model):
+        with pytest.raises(UsageError, match=re.escape(f"{wrong:.4g}")):
+            use(batch)
+        use(batch.clamp(0, 1).nan_to_num() + 1e-6)  # a rounding
 
 
 @both_latents
@@ -71,7 +86,8 @@ def test_a_linear_output_works_on_pixels_scaled_to_minus_1_to_1():
     linear, sigmoid = small(output="linear").eval(), small().eval()
     sigmoid.load_state_dict(linear.state_dict())
     batch = images()
-    torch.testing.assert_close(linear.encode(batch), sigmoid.encode(2 * batch - 1))
+    scaled = sigmoid.encoder.norm(sigmoid.encoder.project(2 * batch - 1))
+    torch.testing.assert_close(linear.encode(batch), scaled)
     codes = 20 * torch.randn(5, 8, dtype=torch.float64)  # far enough for values beyond the pixels' range
     raw = linear.decoder(codes)
     assert raw.abs().max() > 1

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
 
 import pytest
@@ -106,3 +107,33 @@ def test_ranks_that_no_torchrun_has_set_whole_are_left_overs(monkeypatch, capsys
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     run_command(lambda: print(rank(), world_size()))
     assert capsys.readouterr().out == "0 1\n"
+
+
+@pytest.mark.parametrize("becomes", [None, ImportError("initialization failed"), UsageError("no such file")])
+def test_a_signal_ends_a_command_even_if_others_code_catches_what_it_raises(capsys, becomes):
+    """As modules made by Cython do while they are imported: they go on, or raise an exception of their own."""
+
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:  # in such a module
+            if becomes:
+                raise becomes from None
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        run_command(main, "leae play")
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "\nleae play: interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+    run_command(lambda: None)  # another one is not concerned
+
+
+def test_a_signal_that_comes_before_a_command_has_begun_ends_it(monkeypatch, capsys):
+    def reconfigure(stream, **how):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(sys, "stdout", type("Stream", (io.StringIO,), {"reconfigure": reconfigure})())
+    with pytest.raises(SystemExit) as stop:
+        run_command(lambda: None, "leae play")
+    assert stop.value.code == 128 + signal.SIGTERM

@@ -35,6 +35,30 @@ def test_the_readmes_own_model_is_trained_as_it_stands():
     torch.testing.assert_close(first, theirs, rtol=0, atol=0.01)  # it follows
 
 
+def example(starts: str) -> str:
+    """The indented lines of the README from the one that starts like this."""
+    return textwrap.dedent(re.search(rf"^    {re.escape(starts)}.*\n(    .*\n)*", README, re.MULTILINE)[0])
+
+
+def test_a_loaded_model_is_used_and_ones_own_saved_and_loaded_as_the_readme_has_it(trained):
+    names = {}
+    exec(example("import leae"), names)
+    model, images = names["model"], names["images"]
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert np.array_equal(names["codes"].numpy(), leae.embed(model, images))
+    assert names["reconstructions"].shape == images.shape
+    assert names["rank"] == leae.codes.effective_rank(names["codes"].numpy()) > 1
+    torch.manual_seed(0)
+    exec(SNIPPET, names)
+    before = {name: tensor.clone() for name, tensor in names["model"].state_dict().items()}
+    names["model"] = names["Model"]()
+    exec(example("torch.save").replace("model.state_dict()", "before"), names | {"before": before})
+    assert all(torch.equal(tensor, before[name]) for name, tensor in names["model"].state_dict().items())
+    assert "os" not in dir(leae)
+    assert {*leae.__all__, "codes", "sigreg"} <= {*dir(leae)}
+
+
 def test_the_examples_for_other_programs_run_as_they_stand(trained, monkeypatch):
     for number in range(3):
         write_image(trained / "path/to/images" / f"{number}.png", number)

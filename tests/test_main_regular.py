@@ -18,7 +18,9 @@ def test_the_first_step_is_that_of_the_formula(workplace, monkeypatch):
     options += ["--warmup", "0", "--schedule", "constant", "--weight-decay", "0", "--learning-rate", "0.001"]
     run_script(monkeypatch, "main_regular.py", *SHORT, *options, "--max-steps", "1")
     folder = workplace / "runs" / "plain-001"
-    before, after = (leae.load(folder / "checkpoints" / f"{name}.safetensors").double() for name in ("000", "100"))
+    before, after = (
+        leae.load(folder / f"checkpoints/{name}.safetensors").requires_grad_().double() for name in ("000", "100")
+    )
     images = to_float(open_dataset("faces", 32, 64).images["train"]).double()  # a batch of all
     loss = ((before(images) - images) ** 2).mean()
     row = next(row for row in metrics_of(folder) if row["split"] == "train")

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from leae.analysis.trained import add_run_arguments, require_file, require_finite, runs_of
-from leae.autoencoder import BaseAutoencoder
+from leae.autoencoder import BaseAutoencoder, require_pixels
 from leae.data.batches import CHUNK, Images, chunks_of, to_float
 from leae.data.images import with_channels
 from leae.data.prepare import list_unusable
@@ -110,14 +110,18 @@ def embed(model: BaseAutoencoder, images: str | Path | Images | Tensor, upscale:
     """Codes, float32 [N, *latent_shape], of a folder's images in the order of their paths, or of an array of images.
 
     An array, or tensor, is uint8 [N, S, S, C] or float [N, C, S, S] in [0, 1], N > 0. There are no gradients. Files
-    that cannot be used, as small ones unless `upscale`, are left out, with a warning. `UsageError` if no image can be
-    used, or if images have another shape than the model's.
+    that cannot be used, as small ones unless `upscale`, are left out, with a warning. A model of your own needs
+    `encode` and `decode`, for a folder `image_shape`, (C, S, S). `UsageError` if no image can be used, or for others.
     """
     if isinstance(images, str | Path):
+        require(hasattr(model, "image_shape"), "the model's image_shape", None, "(C, S, S), to which images are cut")
         return embed_folder(model, Path(images), image_names(Path(images)), upscale).codes
-    require(len(images) > 0, "the number of images", 0, "at least 1")
-    if isinstance(images, np.ndarray | Tensor) and "float" in str(images.dtype):
+    kind, shape = str(getattr(images, "dtype", type(images))), [*getattr(images, "shape", ())]
+    usable = ("float" in kind or "uint8" in kind) and len(shape) == 4 and shape[0] > 0
+    require(usable, "images", f"{kind} {shape}", "uint8 [N, S, S, C] or float [N, C, S, S], N > 0")
+    if "float" in kind:
         images = torch.as_tensor(images, dtype=torch.float32)
+        require_pixels(images)
     return embed_images(model, images, "encoding")[0].numpy()
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from leae.analysis.table import FIGURES
 from leae.analysis.trained import TrainedRun, add_run_arguments, require_extra, runs_of
 from leae.autoencoder import BaseAutoencoder
 from leae.checkpoints import CONFIG, SETTINGS, WEIGHTS, state_of, write_checkpoint
@@ -45,7 +46,7 @@ An autoencoder ({run.method}), step {run.step:,}. It maps images of {images} to
 codes of {codes} numbers, {run.model.compression:.0f}× compression, and back. It was
 trained on {run.data[title]}, whose own terms apply as well.
 
-    import leae
+    import leae         # pip install path/to/clone of its repository, or git+ and the repository's address
     model = leae.load("path/to/this/folder")            # or "owner/name", where a hub has it
     codes = leae.embed(model, "path/to/images")         # numpy, float32 [N, {columns}]
 {picture}
@@ -83,7 +84,8 @@ def held_out_figures(run: TrainedRun) -> str:
                 figures = {name: float(value) for name, value in row.items() if name not in ("split", "step", "epoch")}
     evaluated = run.evaluation().get("figures", {})
     figures |= {name: value for name, (value, *_) in evaluated.items() if value is not None}
-    rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in figures.items())
+    labels = {name: FIGURES.get(name, [name.replace("_", " ").replace("psnr", "PSNR (dB),")])[0] for name in figures}
+    rows = "".join(f"| {labels[name]} | {value:.4g} |\n" for name, value in figures.items())
     return f"| figure | value |\n|---|---|\n{rows}"
 
 

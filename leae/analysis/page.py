@@ -27,7 +27,7 @@ from leae.training.pictures import to_pixels
 
 PICTURE = 384  # pixels at least that a picture is enlarged to
 THUMBNAIL = 96  # the same of pictures to choose from
-STRIP = 64  # the same of those in a row of several
+STRIP = 128  # the same of those in rows of several
 GALLERY = 16  # held-out images to choose from
 STEPS = 9  # images of a morph
 UPLOAD = "30mb"  # at most
@@ -45,7 +45,10 @@ img, canvas {image-rendering: pixelated}
 .picture .icon-button-wrapper {display: none}
 .pictures .grid-container {grid-template-columns: repeat(auto-fill, minmax(72px, 1fr)) !important; gap: 8px !important}
 .pictures .grid-container {grid-auto-rows: auto !important; grid-template-rows: none !important}
+.pictures .grid-wrap {min-height: 0 !important; max-height: none !important}
 .pictures .thumbnail-item {aspect-ratio: 1; height: auto !important}
+.html-container {padding: 0 !important}
+@media (max-width: 600px) {.tab-container button {padding: 0 6px !important; font-size: 13px !important}}
 """
 
 # The painter, a component in HTML; see painter.js.
@@ -59,12 +62,13 @@ button {border: 1px solid; border-radius: 4px; padding: 0 .7em}"""
 PAINT = Path(__file__).with_name("painter.js").read_text(encoding="utf-8")
 
 
-def enlarge(images: Tensor, least: int = PICTURE) -> np.ndarray:
-    """Images [N, C, S, S] in a row, enlarged pixel by pixel: uint8 [height, width, 3]."""
+def enlarge(images: Tensor, least: int = PICTURE, rows: int = 1) -> np.ndarray:
+    """Images [N, C, S, S] in rows of as many, enlarged pixel by pixel: uint8 [height, width, 3]."""
     pixels = to_pixels(images)
     times = -(-least // pixels.shape[1])
-    row = np.concatenate(list(pixels.repeat(3 // pixels.shape[3], axis=3)), axis=1)
-    return row.repeat(times, axis=0).repeat(times, axis=1)
+    parts = np.split(pixels.repeat(3 // pixels.shape[3], axis=3), rows)
+    together = np.concatenate([np.concatenate(list(row), axis=1) for row in parts])
+    return together.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def data_url(image: Tensor) -> str:
@@ -109,14 +113,13 @@ def build_page(players: list[Player]) -> gr.Blocks:
         gr.on([page.load, opened.change, *triggers], answer, [opened, *inputs], outputs, **quick)
 
     def columns(these: list[Player], pictures: int = 1, text: bool = False) -> list:
-        """A column for each run: its name, so many pictures and, if asked for, a text below them."""
+        """A column for each run: so many pictures and, below these, so that they are level, its name and a text."""
         outputs = []
-        with gr.Row():
-            for player in these:
-                with gr.Column(min_width=280):
-                    gr.Markdown(f"**{player.run.name}**<br>{player.run.method}, {player.run.size}")
-                    outputs += [show() for _ in range(pictures)]
-                    outputs += [gr.Markdown()] if text else []
+        for player in these:
+            with gr.Column(min_width=280):
+                outputs += [show() for _ in range(pictures)]
+                gr.Markdown(f"**{player.run.name}**<br>{player.run.method}, {player.run.size}")
+                outputs += [gr.Markdown()] if text else []
         return outputs
 
     def read_paint(event: gr.EventData):
@@ -150,7 +153,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
         return [enlarge(player.mix(torch.cat(pictures), painted_mask(painted, size))) for player in spatial]
 
     def sample(seed, spread):
-        return [enlarge(p.sample(fitted, int(seed), spread), STRIP) for p in players for fitted in (False, True)]
+        return [enlarge(p.sample(fitted, int(seed), spread), STRIP, 2) for p in players for fitted in (False, True)]
 
     with gr.Blocks(title="leae", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         first, second, opened = gr.State(start[0]), gr.State(start[1]), gr.State("Mask")
@@ -159,7 +162,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
             with gr.Column(scale=3, min_width=300):
                 gr.Markdown(f"Pictures that no model was trained on: {space.dataset.title}")
                 small = [enlarge(image[None], THUMBNAIL) for image in images]
-                gallery = gr.Gallery(small, height=190, allow_preview=False, elem_classes="pictures", **plain)
+                gallery = gr.Gallery(small, height="auto", allow_preview=False, elem_classes="pictures", **plain)
             with gr.Column(scale=1, min_width=200):
                 gr.Markdown("Or your own photograph: its central square is used")
                 photo = gr.File(show_label=False, height=150, elem_id="photo")
@@ -175,14 +178,14 @@ def build_page(players: list[Player]) -> gr.Blocks:
             with gr.Tab("Mask") as masks:
                 gr.Markdown(PAINT_ON)
                 with gr.Row():
-                    with gr.Column(min_width=300):
+                    with gr.Column(min_width=280):
                         mask, masked = painter()
-                    with gr.Column(scale=max(2, len(players)), min_width=300):
-                        filled = columns(players, text=True)
+                    filled = columns(players, text=True)
             with gr.Tab("Morph") as morphs:
                 gr.Markdown(f"Interpolation between the codes of A and B: one picture, and below {STEPS} steps.")
                 share = gr.Slider(0, 1, 0.5, step=0.01, label="from A (0) to B (1)")
-                morphed = columns(players, pictures=2)
+                with gr.Row():
+                    morphed = columns(players, pictures=2)
             known = "Classes" if space.dataset.class_names else "Attributes"
             with gr.Tab(known if attributes else "Components") as walks:
                 of = "of the class and of all others" if known == "Classes" else "with and without the attribute"
@@ -191,34 +194,37 @@ def build_page(players: list[Player]) -> gr.Blocks:
                 with gr.Row():
                     amounts = [gr.Slider(-3, 3, 0, step=0.1, label=name, min_width=340) for name in sliders]
                 reset = gr.Button("reset", size="sm")
-                walked = columns(players)
+                with gr.Row():
+                    with gr.Column(min_width=280):
+                        original = show(enlarge(start[0]))
+                        gr.Markdown("**A**, the picture itself")
+                    walked = columns(players)
             if spatial:
                 with gr.Tab("Brush codes") as mixes:
                     gr.Markdown("Paint on A: there, the code becomes B's. For models with a spatial latent.")
                     with gr.Row():
-                        with gr.Column(min_width=300):
+                        with gr.Column(min_width=280):
                             brush, brushed = painter()
-                        with gr.Column(scale=max(2, len(spatial)), min_width=300):
-                            mixed = columns(spatial)
+                        mixed = columns(spatial)
             with gr.Tab("Samples") as samples:
                 gr.Markdown(SAMPLED)
                 with gr.Row():
-                    spread = gr.Slider(0, 2, 1, step=0.05, label="spread (× the standard deviation)", scale=4)
+                    spread = gr.Slider(0, 2, 1, step=0.05, label="spread (standard deviations)", scale=4, min_width=300)
                     draw = gr.Button("draw again", size="sm")
                 seed = gr.State(0)
-                sampled = columns(players, pictures=2)
+                with gr.Row():
+                    sampled = columns(players, pictures=2)
 
         def choose(slot, event: gr.SelectData):
             require_whole(0, len(images) - 1, index=event.index)
             return take(slot, images[event.index][None])
 
         def upload(slot, path):
-            if path is None:  # it was cleared
-                return [gr.skip()] * 4
             [read] = read_for(model, Path(path).parent, [Path(path).name], space.run.settings.get("UPSCALE", False))
             if isinstance(read, str):
-                raise gr.Error(f"Cannot use this picture: {read}", print_exception=False)
-            return take(slot, to_float(read[None]))
+                gr.Warning(f"Cannot use this picture: {read}")
+                return [gr.skip()] * 4 + [None]
+            return [*take(slot, to_float(read[None])), None]  # closed, so that the next one can be given
 
         def take(slot, picture):
             changed, unchanged = [picture, enlarge(picture, THUMBNAIL)], [gr.skip(), gr.skip()]
@@ -226,7 +232,8 @@ def build_page(players: list[Player]) -> gr.Blocks:
 
         taken = [first, thumbs[0], second, thumbs[1]]
         gallery.select(choose, which, taken, **quick)
-        photo.change(upload, [which, photo], taken, **quick)
+        photo.upload(upload, [which, photo], [*taken, photo], **quick)
+        first.change(enlarge, first, original, **quick)
         for canvas, painted in [(mask, masked), (brush, brushed)] if spatial else [(mask, masked)]:
             first.change(lambda picture: (data_url(picture), ""), first, [canvas, painted], **quick)
         listen(masks, [masked.change, first.change], fill, [masked, first], filled)

@@ -9,11 +9,11 @@ says otherwise.
 """
 
 import argparse
-import threading
+import time
 
 from leae.analysis.player import Player
 from leae.analysis.trained import add_run_arguments, require_extra, runs_of
-from leae.errors import require_whole
+from leae.errors import ENDING, require_whole
 from leae.training.settings import Parser
 
 
@@ -33,4 +33,5 @@ def main(options: argparse.Namespace) -> None:
     players = [Player(run, dataset, 0, device) for run in runs]
     with serve(players, options.host, options.port) as address:
         print(f"play: {address}; Ctrl-C ends it", flush=True)
-        threading.Event().wait()
+        while not ENDING:
+            time.sleep(1)

@@ -29,6 +29,8 @@ class ImageFile:
     It is not mapped into memory: that would end the process if the file became shorter, and fill it with what was read.
     """
 
+    dtype = np.dtype("uint8")
+
     def __init__(self, path: Path):
         self.path, self.file = path, open(path, "rb", buffering=0)  # noqa: SIM115, as long as it is used
         kind = None

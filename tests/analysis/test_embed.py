@@ -88,10 +88,40 @@ def test_arrays_of_bytes_and_of_floats_have_the_same_codes_without_gradients():
     floats = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     for others in (floats, floats.numpy(), floats.double()):
         np.testing.assert_allclose(leae.embed(model, others), codes, atol=1e-6)
-    with pytest.raises(UsageError, match="the number of images is 0"):
-        leae.embed(model, images[:0])
+    for wrong in (images[:0], images[0], images.astype(int), images > 100, list(images), None):
+        with pytest.raises(UsageError, match=r"uint8 \[N, S, S, C\]"):
+            leae.embed(model, wrong)
+    with pytest.raises(UsageError, match="255"):
+        leae.embed(model, floats.round() * 255)
     with pytest.raises(UsageError, match=r"8, 16"):
         leae.embed(model, images[:, :8])
+
+
+class Mean(torch.nn.Module):
+    """A model of one's own, with what the method's README asks of one: the code is an image's mean colour."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def encode(self, images):
+        return self.scale * images.mean(dim=(2, 3))
+
+    def decode(self, codes):
+        return codes[:, :, None, None].expand(-1, -1, 16, 16)
+
+
+def test_a_model_of_ones_own_embeds_arrays_and_with_its_image_shape_folders(tmp_path):
+    names, model = folder_of_images(tmp_path), Mean()
+    images = np.stack([read_square((tmp_path / name).read_bytes(), 16) for name in names])
+    expected = images.mean(axis=(1, 2)) / 255
+    np.testing.assert_allclose(leae.embed(model, images), expected, atol=1e-6)
+    with pytest.raises(UsageError, match="image_shape"):
+        leae.embed(model, tmp_path)
+    with pytest.raises(UsageError, match="255"):
+        leae.embed(model, np.full((1, 3, 16, 16), 255.0))
+    model.image_shape = (3, 16, 16)
+    np.testing.assert_allclose(leae.embed(model, tmp_path), expected, atol=1e-6)
 
 
 def test_a_model_of_grey_images_is_given_grey_ones_of_a_folder(tmp_path):

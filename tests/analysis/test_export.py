@@ -73,9 +73,10 @@ def test_the_card_has_the_licence_data_command_and_held_out_figures(trained, tmp
         assert said in card
     with (run / "metrics.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
-    assert f"| encoder_effective_rank | {float(last['encoder_effective_rank']):.4g} |" in card
-    assert "| psnr_clean | 21.25 |\n" in card
-    assert "| linear_clean_auroc | 0.7654 |\n" in card
+    assert "pip install" in card
+    assert f"| encoder effective rank | {float(last['encoder_effective_rank']):.4g} |" in card
+    assert "| PSNR (dB), clean | 21.25 |\n" in card
+    assert "| AUROC, clean | 0.7654 |\n" in card
     for unsaid in (str(tmp_path), "Bald", "drift", "{", "}"):
         assert unsaid not in card
 

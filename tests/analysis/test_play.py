@@ -2,14 +2,16 @@
 
 import http.client
 import io
+import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from leae.data.batches import to_float
 from leae.data.images import read_square
 from leae.errors import UsageError
 from tests.analysis.test_latents import data_for, space_of
-from tests.conftest import assert_one_line, write_image
+from tests.conftest import RUNS, assert_one_line, run_leae, write_image
 from tests.data.test_images import claiming
 
 app = pytest.importorskip("leae.analysis.page", reason="needs --extra play")
@@ -81,9 +83,10 @@ def pixels_at(page, number: int) -> np.ndarray:
     raise AssertionError(f"{source} cannot be read")
 
 
-def assert_shows(page, number: int, images: torch.Tensor, least: int = 384) -> None:
-    """Wait for a picture to show these images, to a rounding."""
-    expected, end = app.enlarge(images, least).astype(int), time.monotonic() + 30
+def assert_shows(page, number: int, images: torch.Tensor, least: int = 384, rows: int = 1) -> None:
+    """Wait for a picture to show these images, in so many rows, to a rounding."""
+    expected = np.concatenate([app.enlarge(part, least) for part in images.chunk(rows)]).astype(int)
+    end = time.monotonic() + 30
     while time.monotonic() < end:
         shown = pixels_at(page, number).astype(int)
         if shown.shape == expected.shape and abs(shown - expected).max() <= 1:
@@ -129,8 +132,8 @@ def test_painting_morphing_attributes_brushed_codes_and_samples(page, players):
         line = torch.lerp(player.encode(first), player.encode(second), torch.tensor([[0.25], [0], [0.5], [1]]))
         assert_shows(page, 2 + 2 * number, player.decode(line[:1]))
         strip = pixels_at(page, 3 + 2 * number)
-        assert strip.shape == (64, 9 * 64, 3)
-        assert abs(strip[:, 256:320].astype(int) - app.enlarge(player.decode(line[2:3]), 64)).max() <= 1
+        assert strip.shape == (128, 9 * 128, 3)
+        assert abs(strip[:, 512:640].astype(int) - app.enlarge(player.decode(line[2:3]), 128)).max() <= 1
 
     page.get_by_role("tab", name="Attributes").click()
     page.locator("input[type=range]:visible").first.fill("2")
@@ -138,9 +141,10 @@ def test_painting_morphing_attributes_brushed_codes_and_samples(page, players):
     for number, player in enumerate(players):
         training = player.training
         step = 2 * (training[bright].mean(dim=0) - training[~bright].mean(dim=0))
-        assert_shows(page, 2 + number, player.decode(player.encode(first) + step))
+        assert_shows(page, 3 + number, player.decode(player.encode(first) + step))
+    assert_shows(page, 2, first)  # unchanged, beside them
     page.get_by_role("button", name="reset", exact=True).click()
-    assert_shows(page, 2, players[0].decode(players[0].encode(first)))
+    assert_shows(page, 3, players[0].decode(players[0].encode(first)))
 
     page.get_by_role("tab", name="Brush codes").click()
     assert_shows(page, 2, players[1].decode(players[1].encode(first)))
@@ -151,11 +155,11 @@ def test_painting_morphing_attributes_brushed_codes_and_samples(page, players):
     assert not torch.equal(players[0].sample(False, 0, 1.0), players[0].sample(False, 1, 1.0))
     for draw in (0, 1):
         for number, player in enumerate(players):
-            assert_shows(page, 2 + 2 * number, player.sample(False, draw, 1.0), 64)
-            assert_shows(page, 3 + 2 * number, player.sample(True, draw, 1.0), 64)
+            assert_shows(page, 2 + 2 * number, player.sample(False, draw, 1.0), 128, rows=2)
+            assert_shows(page, 3 + 2 * number, player.sample(True, draw, 1.0), 128, rows=2)
         page.get_by_role("button", name="draw again").click()
     page.locator("input[type=range]:visible").first.fill("0")
-    assert_shows(page, 3, players[0].decode(players[0].training.mean(dim=0).expand(SAMPLES, -1)), 64)
+    assert_shows(page, 3, players[0].decode(players[0].training.mean(dim=0).expand(SAMPLES, -1)), 128, rows=2)
 
 
 @in_a_browser
@@ -167,16 +171,51 @@ def test_photographs_of_ones_own_are_cut_and_other_files_are_a_line(page, player
     for name, says in (("notes.txt", "none of PNG"), ("bomb.png", "3600000000 pixels"), ("half.png", "unreadable")):
         page.locator("#photo input[type=file]").set_input_files(tmp_path / name)
         page.get_by_text(re.compile(f"Cannot use this picture: .*{says}")).first.wait_for()
-        page.locator("#photo button[aria-label=Clear]").click()
-    page.get_by_text("B", exact=True).first.click()
-    page.locator("#photo input[type=file]").set_input_files(tmp_path / "own.png")
-    own = to_float(read_square((tmp_path / "own.png").read_bytes(), 16)[None])
-    assert_shows(page, 1, own, 96)
+    write_image(tmp_path / "other.png", 90, size=(40, 30))
+    for slot, name in (("A", "own.png"), ("B", "other.png"), ("B", "own.png")):  # nothing is closed between
+        page.get_by_text(slot, exact=True).first.click()
+        page.locator("#photo input[type=file]").set_input_files(tmp_path / name)
+        own = to_float(read_square((tmp_path / name).read_bytes(), 16)[None])
+        assert_shows(page, "AB".index(slot), own, 96)
     page.get_by_text("A", exact=True).first.click()
     page.locator(".pictures button.thumbnail-item").nth(3).click()
     chosen = players[0].images(players[0].order[: app.GALLERY].sort().values[3:4])
     assert_shows(page, 0, chosen, 96)
     assert_shows(page, 2, players[0].decode(players[0].encode(chosen)))
+
+
+@in_a_browser
+@pytest.mark.parametrize("width", [1280, 400])
+def test_every_tab_can_be_reached_and_nothing_is_cut_or_out_of_line(page, players, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    for name in ("Samples", "Brush codes", "Attributes", "Morph", "Mask"):
+        page.get_by_role("tab", name=name).click()
+        page.locator(".picture img:visible").nth(2).wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        gallery = page.locator(".pictures .grid-wrap").first
+        assert gallery.evaluate("wrap => wrap.scrollHeight <= wrap.clientHeight + 1")
+    boxes = [page.locator("canvas:visible").bounding_box()]
+    boxes += [page.locator(".picture img:visible").nth(2 + number).bounding_box() for number in range(len(players))]
+    one, along = boxes[0], "x" if width == 400 else "y"  # one below the other, or side by side
+    for box in boxes:
+        assert [box["width"], box["height"]] == pytest.approx([one["width"], one["height"]], abs=1)
+        assert box[along] == pytest.approx(one[along], abs=1)
+
+
+def test_a_signal_ends_the_page_even_if_others_code_caught_it_while_it_started(trained, monkeypatch, capsys):
+    @contextmanager
+    def serve(*options):
+        with suppress(BaseException):  # as a module made by Cython does while it is imported
+            os.kill(os.getpid(), signal.SIGTERM)
+        signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it goes on"))
+        signal.alarm(20)
+        yield "its address"
+        signal.alarm(0)
+
+    monkeypatch.setattr(app, "serve", serve)
+    with pytest.raises(SystemExit) as stop:
+        run_leae(monkeypatch, "play", RUNS[0])
+    assert stop.value.code == 128 + signal.SIGTERM
 
 
 def status_of(request: str | urllib.request.Request) -> int:
@@ -213,6 +252,7 @@ def test_a_port_in_use_and_a_missing_extra_are_one_line(players, workplace, monk
 
 
 def test_without_attributes_sliders_are_principal_components_and_forged_paint_is_none(players):
+    torch.manual_seed(0)  # they are approximated, from a random start
     directions, training = players[0].directions([]), players[0].training
     values, vectors = torch.linalg.eigh(training.T.cov(correction=0))
     expected = (vectors * values.sqrt()).T.flip(0)[:SLIDERS]
