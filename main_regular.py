@@ -23,7 +23,7 @@ from leae.randomness import generator
 from leae.reconstruction import ReconstructionLoss, gaussian_kl, latent_from
 from leae.sigreg import draw_directions, sigreg_along
 from leae.training.device import autocast, compiled, find_device
-from leae.training.evaluation import Evaluation, MaskedViews, NoisyViews, grid_rows, sample_rows, summary
+from leae.training.evaluation import Evaluation, MaskedViews, NoisyViews, grid_rows, report, sample_rows, summary
 from leae.training.loop import Progress, Schedule, StopSignal
 from leae.training.settings import configure
 
@@ -74,6 +74,7 @@ LOG_EVERY = 10  # steps between rows of metrics.csv
 GRID_EVERY = 2000 if gpu else 200  # steps between evaluations, with their grids
 GRID_IMAGES = 10  # images in a grid, at most 100
 SAVE_MINUTES = 3.0  # minutes between writes of last.safetensors, which --resume reads
+TRACKER = ""  # "tensorboard" or "wandb": metrics and grids there as well; an extra of this name installs it
 NAME = ""  # the run's folder is runs/NAME; by default, its kind and a number
 INIT = ""  # initial weights: a checkpoint, a run's folder or an exported one
 RESUME = ""  # a run's folder to resume; it keeps its settings
@@ -130,8 +131,8 @@ def main() -> None:
         regularity = SIGREG_WEIGHT * sigreg_along(drawn, code)
         return {"loss": reconstruction + regularity, "reconstruction": reconstruction, "sigreg": regularity}
 
-    reading = {"classes": CLASSES, "channels": channels, "upscale": UPSCALE}
-    dataset = open_dataset(DATASET, IMAGE_SIZE, FACES, run.identity, BATCH_SIZE, **reading)  # prepared, if it was not
+    reading = {"classes": CLASSES, "channels": channels, "upscale": UPSCALE}  # it is prepared, if it was not
+    dataset = open_dataset(DATASET, IMAGE_SIZE, FACES, run.data.get("identity"), BATCH_SIZE, **reading)
     init_processes(device)
     split = dataset.validation_split  # "valid" where there is one, else "test"
     train, held_out = dataset.images["train"], dataset.images[split][:HELD_OUT]
@@ -150,7 +151,7 @@ def main() -> None:
             if due or stop.requested or progress.minutes > SAVE_MINUTES:
                 run.save(step, model, optimizer)
                 if due and not stop.requested:
-                    measures = evaluate(step, model)
+                    measures = evaluate(model)
                     run.log(split, step, step / batches.steps_per_epoch, measures)
                     run.plot_metrics()
                     progress.report(summary(measures))
@@ -179,7 +180,7 @@ def main() -> None:
                 run.log("train", made, made / batches.steps_per_epoch, speed | terms | {"learning_rate": learning_rate})
     if stop.requested:
         stop.exit(step, run.folder)
-    print(summary(measures))
+    print(f"{summary(measures)}\n{report(run.rows)}")
     print(f"grids: {run.folder}/grids")
 
 

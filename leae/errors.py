@@ -49,7 +49,7 @@ def require_in(interval: str, **values) -> None:
 def require_choice(choices: Collection[str], **values) -> None:
     """Refuse values that are none of the choices: `require_choice(("mse", "bce"), kind=kind)`."""
     for name, value in values.items():
-        require(isinstance(value, str) and value in choices, name, value, f"one of {', '.join(choices)}")
+        require(isinstance(value, str) and value in choices, name, value, f"one of {', '.join(filter(None, choices))}")
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

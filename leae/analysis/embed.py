@@ -88,7 +88,7 @@ def embed_folder(model: BaseAutoencoder, root: Path, names: list[str], upscale: 
     device, files, hashes, unusable = next(model.parameters()).device, [], [], {}
 
     def chunks() -> Iterator[Tensor]:
-        for first in progress_bar(range(0, len(names), CHUNK), "embedding", unit="chunk"):
+        for first in progress_bar(range(0, len(names), CHUNK), "embedding"):
             members = names[first : first + CHUNK]
             read = dict(zip(members, read_for(model, root, members, upscale), strict=True))
             usable = {name: image for name, image in read.items() if not isinstance(image, str)}

@@ -1,18 +1,16 @@
 """What is measured and shown of a run while it trains: PSNR of held-out images, health of the codes, grids."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from leae.autoencoder import BaseAutoencoder
 from leae.codes import dead_dimensions, effective_rank
 from leae.data.batches import PIECE, Images, chunks_of, to_float
-from leae.distributed import all_reduce_sum, rank
+from leae.distributed import all_reduce_sum
 from leae.judge import Judge
 from leae.layers import float64_device, normalise
 from leae.masking import add_noise, draw_boxes, fill_squares, mask_side
@@ -22,7 +20,11 @@ from leae.randomness import generator
 AVERAGED = 20_000  # training images whose mean is taken
 SAMPLE_ROWS = 5  # of a grid
 DRAWN = 65_536  # masks that are drawn; image 65,537 has the first one again
-COLLAPSED_RANK = 1.5  # codes of a smaller effective rank lie almost on a line
+COLLAPSED_RANK = 4.0  # codes of 48 numbers or more that have a smaller effective rank have collapsed
+MUCH, SOME, LITTLE = 1.0, 0.5, 0.1  # dB by which PSNR changes; README.md: the runs behind these figures
+PSNR = ("psnr_clean", "psnr_masked", "psnr_noisy")
+CODES = ("effective_rank", "dead_dimensions", "dimensions")
+NO_TERMS = ("split", "step", "epoch", "images_per_second", "learning_rate", "loss", "latent")  # in rows
 FEWEST_CODES, MOST_CODES = 16, 1024  # held-out images whose codes are measured; fewer cannot tell
 
 
@@ -131,9 +133,49 @@ def mean_image(images: Images) -> Tensor:
 
 
 def summary(measures: dict[str, float]) -> str:
-    """A line with the PSNR that an `Evaluation` measured, beside its references."""
-    psnrs = {name.removeprefix("psnr_"): value for name, value in measures.items() if name.startswith("psnr_")}
-    return "held-out PSNR: " + ", ".join(f"{name.replace('_', ' ')} {value:.2f} dB" for name, value in psnrs.items())
+    """A line with the PSNR that an `Evaluation` measured, each beside what it is to be compared with."""
+    _, view, view_input, mean = (name for name in measures if name.startswith("psnr_"))
+    kind, exact = view.removeprefix("psnr_"), ", exact outside its square" * (view == "psnr_masked")
+    clean = f"clean {measures['psnr_clean']:.2f} dB (mean image {measures[mean]:.2f})"
+    return f"held-out PSNR: {clean}, {kind} {measures[view]:.2f} dB ({kind} input{exact}, {measures[view_input]:.2f})"
+
+
+def health(rows: list[dict[str, str]]) -> str:
+    """A verdict on a run, and its reason, from the rows of its metrics.csv."""
+    for row in rows:
+        if bad := [name for name, value in row.items() if value in ("nan", "inf", "-inf")]:
+            return f"diverged: {bad[0]} is {row[bad[0]]} after step {row['step']}"
+    measured = [row for row in rows if "psnr_clean" in row] or [{}]
+    last, half, codes = measured[-1], measured[(len(measured) - 1) // 2], ""
+    if all(f"encoder_{name}" in last for name in CODES):  # not in older runs, nor where few images are held out
+        effective, dead, size = (float(last[f"encoder_{name}"]) for name in CODES)
+        codes = f"rank {effective:.1f} of {size:.0f}, {dead:.0f} dead, "
+        if dead or (size > 1 and effective < min(COLLAPSED_RANK, 1 + size / 16)):
+            return f"collapsed: {codes}after step {last['step']}: the codes hardly tell images apart"
+    if last is half:
+        return f"too early to tell: {codes}no second evaluation yet"
+    name = max((name for name in PSNR if name in last), key=lambda name: float(last[name]))  # the one it is trained for
+    psnr, mean = float(last[name]), float(last.get("psnr_mean_image", "-inf"))
+    best, gained = max(float(row.get(name, "-inf")) for row in measured), psnr - float(half.get(name, psnr))
+    stalled = psnr < best - MUCH or (psnr <= mean and gained < SOME)
+    verdict = "stalled" if stalled else "healthy" if psnr > mean else "too early to tell"
+    trend = "rising, a longer run gives more" if gained > MUCH else "rising" if gained > LITTLE else "no longer rising"
+    said = f"after {int(last['step']):,} steps, {gained:+.2f} since step {int(half['step']):,}, mean image {mean:.2f}"
+    return f"{verdict}: {codes}PSNR {trend} ({psnr:.2f} dB {said})"
+
+
+def report(rows: list[dict[str, str]]) -> str:
+    """`health`, and a line with consistency, now and at first, and each term's share of the loss."""
+    trained = [row for row in rows if "loss" in row] or [{}]
+    terms = {name: float(value) for name, value in trained[-1].items() if name not in NO_TERMS}
+    if not terms:
+        return health(rows)
+    loss = float(trained[-1]["loss"]) or 1.0
+    terms |= {"kl": loss - terms.get("reconstruction", 0)} if "kl" in terms else {}  # β included
+    count = max(1, len(terms) - 1) if "latent" in trained[-1] else 1  # "latent" is the mean of all terms but sigreg
+    shares = [f"{name} {value / loss / (1 if name == 'sigreg' else count):.0%}" for name, value in terms.items()]
+    ends = "consistency {}, {} at first\n".format(*(row.get("consistency") for row in (trained[-1], trained[0])))
+    return f"{health(rows)}\n{ends * ('consistency' in terms)}shares of the loss: {', '.join(shares)}"
 
 
 class Evaluation:
@@ -151,15 +193,14 @@ class Evaluation:
             "psnr_mean_image": self._mean_psnr(lambda batch, first: mean),
         }
         self.encoded = to_float(held_out[:MOST_CODES], device) if len(held_out) >= FEWEST_CODES else None
-        self.collapsed = set()
 
-    def __call__(self, step: int, model: BaseAutoencoder, judge: Judge | None = None) -> dict[str, float]:
-        """Figures by name, after so many steps. Warns where codes have collapsed, once when it begins.
+    def __call__(self, model: BaseAutoencoder, judge: Judge | None = None) -> dict[str, float]:
+        """Figures by name.
 
         "psnr_clean", and "psnr_masked" or "psnr_noisy": mean PSNR in dB of the reconstructions of images, and of their
         views, both against the images. "psnr_masked_input" and "psnr_mean_image": that of two answers without a model,
         the views as they are, and the mean of up to 20,000 training images. "encoder_effective_rank",
-        "encoder_dead_dimensions", and the same of the judge, where there is one and codes are finite.
+        "encoder_dead_dimensions" of "encoder_dimensions", and the same of a judge, where codes are finite.
         """
         views = self.views
         measures = {
@@ -178,7 +219,8 @@ class Evaluation:
                 codes["judge"] = normalise(projected, judge.encoder.norm)
         for name, code in codes.items():
             if code.isfinite().all():  # else nothing of it will be saved
-                measures |= self._health_of(name, code, step)
+                figures = effective_rank(code), dead_dimensions(code), code.shape[1]
+                measures |= {f"{name}_{figure}": value for figure, value in zip(CODES, figures, strict=True)}
         return measures
 
     def _mean_psnr(self, answer: Callable[[Tensor, int], Tensor]) -> float:
@@ -190,13 +232,3 @@ class Evaluation:
         total = sum(psnr(answer(chunk, first), chunk).sum().item() for first, chunk in chunks)
         total = torch.tensor(total, dtype=torch.float64, device=float64_device(self.device))
         return all_reduce_sum(total).item() / len(self.held_out)
-
-    def _health_of(self, name: str, codes: Tensor, step: int) -> dict[str, float]:
-        """Effective rank and dead dimensions of codes; a warning if they have collapsed since the last time."""
-        directions, dead, size = effective_rank(codes), dead_dimensions(codes), codes.shape[1]
-        collapsed = dead > 0 or (size > 1 and directions < COLLAPSED_RANK)
-        if collapsed and name not in self.collapsed and rank() == 0:
-            text = f"{dead} of {size} dimensions are dead and their effective rank is {directions:.2f}"
-            tqdm.write(f"warning: the {name}'s codes have collapsed: after step {step:,} {text}", file=sys.stderr)
-        (self.collapsed.add if collapsed else self.collapsed.discard)(name)
-        return {f"{name}_effective_rank": directions, f"{name}_dead_dimensions": dead}

@@ -86,8 +86,8 @@ def draw_metrics(rows: list[dict[str, str]], title: str) -> Figure:
     figure = Figure(figsize=(15, 8), dpi=110, layout="constrained")
     figure.suptitle(title)
     (losses, quality), (ranks, rates) = figure.subplots(2, 2)
-    not_drawn = ("split", "step", "epoch", "images_per_second", "encoder_dead_dimensions", "judge_dead_dimensions")
-    for name in dict.fromkeys(name for row in rows for name in row if name not in not_drawn):
+    not_drawn = ("split", "step", "epoch", "images_per_second")
+    for name in dict.fromkeys(n for row in rows for n in row if n not in not_drawn and "dimensions" not in n):
         points = [(int(row["step"]), float(row[name])) for row in rows if name in row]
         axes = rates if name == "learning_rate" else losses
         axes = quality if name.startswith("psnr") else ranks if name.endswith("effective_rank") else axes

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import platform
 import re
 import shutil
@@ -12,9 +13,12 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 from filelock import Timeout
+from PIL.Image import Image
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from leae.autoencoder import BaseAutoencoder
 from leae.checkpoints import (
@@ -33,6 +37,7 @@ from leae.errors import UsageError, first_line, require
 from leae.files import TEMPORARY, acquire_lock, names_file, one_at_a_time, read_bytes, read_json, write_csv, write_json
 from leae.judge import Judge
 from leae.training.device import device_name, precision_on
+from leae.training.evaluation import health, report
 from leae.training.pictures import draw_grid, draw_metrics, save_picture
 
 RUNS = Path("runs")
@@ -42,7 +47,7 @@ MAX_METRICS = 2**30  # bytes of metrics.csv
 SHAPE = {"kind": str, "settings": dict, "defaults": dict | None, "data": {"name": str, "title": str, "identity": str}}
 SHAPE |= {"command": [str], "steps": int, "device": str, "versions": {str: str}, "started": str}
 # Constants that may change when a run is resumed, as they are no part of the experiment.
-CHANGEABLE = ("DEVICE", "COMPILE", "LOG_EVERY", "GRID_EVERY", "GRID_IMAGES", "SAVE_MINUTES")
+CHANGEABLE = ("DEVICE", "COMPILE", "LOG_EVERY", "GRID_EVERY", "GRID_IMAGES", "SAVE_MINUTES", "TRACKER")
 
 
 def milestones(total_steps: int) -> dict[int, list[str]]:
@@ -75,16 +80,12 @@ class Run:
         self.defaults = defaults or {}  # as the script has them, without its command line
         self.kind = kind  # "self-teaching", or the baseline's objective
         self.folder = None  # until it is made
-        self.data = {}  # name, title, identity and channels of the data set
+        self.data = {}  # name, title, identity and channels of the data set; empty for a new run
         self.init = None  # file and step of the weights that INIT means, where it means some
         self.content = {}  # of settings.json
         self.milestones = {}  # the steps after which a checkpoint is kept, with its names
         self.rows, self.columns = [], []  # of metrics.csv
-
-    @property
-    def identity(self) -> str | None:
-        """The identity of the data set; None for a new run."""
-        return self.data.get("identity")
+        self.tracker, self.send = "", None  # the value of TRACKER, and what sends to it once it is open
 
     @classmethod
     def read(cls, folder: str | Path) -> "Run":
@@ -156,6 +157,7 @@ class Run:
             "device": device,
             "versions": versions(),
             "command": sys.argv,
+            "wandb_id": f"{time.time_ns():x}",
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         new = RUNS / ".new"
@@ -254,6 +256,10 @@ class Run:
             path = self.folder / "metrics.csv"
             with names_file(path), path.open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(self.rows[-1])
+        before, verdict = (health(rows) if split != "train" else "" for rows in (self.rows[:-1], self.rows))
+        if verdict.startswith("collapsed") and not before.startswith("collapsed"):
+            tqdm.write(f"warning: {verdict}", file=sys.stderr)
+        self.track(step, {f"{split}/{name}": float(value) for name, value in {"epoch": epoch, **values}.items()})
 
     def _write_metrics(self) -> None:
         self.columns = list(dict.fromkeys(name for row in self.rows for name in row))
@@ -264,12 +270,54 @@ class Run:
         """Write grids/<name>-<step>.png; see `draw_grid`."""
         if rank() == 0:
             title = f"{self.folder.name}, {self.data['title']}: {name} images, step {step:,}"
-            save_picture(draw_grid(rows, title), self.folder / "grids" / f"{name}-{step:06d}.png")
+            picture = draw_grid(rows, title)
+            save_picture(picture, self.folder / "grids" / f"{name}-{step:06d}.png")
+            self.track(step, {f"grids/{name}": picture})
+
+    def track(self, step: int, values: dict[str, float | Image]) -> None:
+        """Send figures or pictures to the tracker, if there is one. If it fails, a warning says so, and it is left."""
+        try:
+            if self.tracker:
+                self.send = self.send or open_tracker(self)
+                self.send(step, values)
+        except Exception as error:  # of a library, a network, a disk
+            tqdm.write(f"warning: {self.tracker} has failed, the run goes on: {first_line(error)}", file=sys.stderr)
+            self.tracker = ""
 
     def plot_metrics(self) -> None:
         """Write metrics.png; see `draw_metrics`."""
         if rank() == 0:
-            save_picture(draw_metrics(self.rows, self.folder.name), self.folder / "metrics.png")
+            title = f"{self.folder.name}\n{report(self.rows)}"
+            save_picture(draw_metrics(self.rows, title), self.folder / "metrics.png")
+
+
+def open_tracker(run: Run):
+    """A function of a step and of figures and pictures by name, which sends them to the run's tracker."""
+    if run.tracker == "tensorboard":
+        from torch.utils.tensorboard import SummaryWriter
+
+        first = int(run.rows[-2]["step"]) + 1 if run.rows[1:] else 0  # later rows, which a resumed run has dropped, go
+        writer = SummaryWriter(run.folder / "tensorboard", purge_step=first)
+        writer.add_text("settings", "\n".join(f"    {name} = {value!r}" for name, value in run.settings.items()))
+
+        def send(step: int, values: dict[str, float | Image]) -> None:
+            for name, value in values.items():
+                if isinstance(value, Image):
+                    writer.add_image(name, np.asarray(value), step, dataformats="HWC")
+                else:
+                    writer.add_scalar(name, value, step)
+            writer.flush()
+
+        return send
+    os.environ.update({"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"} | os.environ)  # sends only if asked
+    import wandb
+
+    about = {"id": run.content["wandb_id"], "project": "leae", "name": run.folder.name, "config": run.settings}
+    sent = wandb.init(dir=run.folder, resume="allow", settings=wandb.Settings(silent=True, console="off"), **about)
+    sent.define_metric("*", step_metric="step")  # as its own count of steps never goes back
+    return lambda step, values: sent.log(
+        {"step": step} | {name: wandb.Image(v) if isinstance(v, Image) else v for name, v in values.items()}
+    )
 
 
 def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None, settings: dict) -> int:

@@ -10,6 +10,7 @@ import ast
 import os
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from leae import conv_autoencoder
@@ -72,6 +73,7 @@ RANGES = {
     "GRID_EVERY": COUNT,
     "GRID_IMAGES": (1, 100),
     "SAVE_MINUTES": "[0, inf)",
+    "TRACKER": ("tensorboard", "wandb", ""),
     "NAME": str,
     "INIT": str,
     "RESUME": str,
@@ -133,7 +135,11 @@ def configure(namespace: dict, *kinds: str) -> Run:
             raise UsageError(f"{idle[0]} has no effect where {name} is {value}; leave it out")
     settings = {name: value for name, value in constants_of(namespace).items() if name != "RESUME"}
     require_ranges(settings, kinds if len(kinds) > 1 else OBJECTIVES)
-    return run or Run(settings, kinds[0] if len(kinds) == 1 else settings["OBJECTIVE"], defaults)
+    run = run or Run(settings, kinds[0] if len(kinds) == 1 else settings["OBJECTIVE"], defaults)
+    run.tracker = tracker = settings["TRACKER"]
+    if tracker and not getattr(find_spec(tracker), "origin", None):  # a folder of that name has none
+        raise UsageError(f"TRACKER is {tracker}, which is not installed; uv run --extra {tracker} {sys.argv[0]} has it")
+    return run
 
 
 def resumed_settings(run: Run, constants: dict, chosen: dict) -> dict:

@@ -129,7 +129,7 @@ def test_a_run_is_resumed_by_the_script_that_began_it_and_an_exported_folder_by_
     for path in (left, mine):  # by a process that was killed, and by somebody
         path.touch()
     resumed = Run.resume(run.folder, "self-teaching")
-    assert resumed.identity == "abc"
+    assert resumed.data["identity"] == "abc"
     assert (left.exists(), mine.exists()) == (False, True)
     resumed.lock.release()
     shutil.rmtree(run.folder / "checkpoints")  # as in a folder that `export` makes
