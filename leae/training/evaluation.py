@@ -174,8 +174,9 @@ def report(rows: list[dict[str, str]]) -> str:
     terms |= {"kl": loss - terms.get("reconstruction", 0)} if "kl" in terms else {}  # β included
     count = max(1, len(terms) - 1) if "latent" in trained[-1] else 1  # "latent" is the mean of all terms but sigreg
     shares = [f"{name} {value / loss / (1 if name == 'sigreg' else count):.0%}" for name, value in terms.items()]
-    ends = "consistency {}, {} at first\n".format(*(row.get("consistency") for row in (trained[-1], trained[0])))
-    return f"{health(rows)}\n{ends * ('consistency' in terms)}shares of the loss: {', '.join(shares)}"
+    ends = [f"{float(row['consistency']):.3g}" for row in (trained[0], trained[-1]) if "consistency" in row]
+    consistency = f"consistency: {' at first, '.join(ends)} now\n" if ends else ""
+    return f"{health(rows)}\n{consistency}shares of the loss: {', '.join(shares)}"
 
 
 class Evaluation:

@@ -96,8 +96,8 @@ def draw_metrics(rows: list[dict[str, str]], title: str) -> Figure:
     for axes, said in (titles | {ranks: "effective rank of held-out codes", rates: "learning rate"}).items():
         axes.set(title=said, xlabel="step")
         axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize="small")
+        if len(axes.lines) > 1:
+            axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))  # beside it: it covers no curve
     losses.set_yscale("log" if losses.lines else "linear")
     late = [y for line in losses.lines for y in line.get_ydata()[len(line.get_ydata()) // 2 :] if y > 0]
     losses.set_ylim(bottom=0.8 * min(late) if late else None)  # not at the consistency's beginning, which is near 0

@@ -98,7 +98,7 @@ def test_the_shares_of_the_terms_add_up_to_the_loss(terms, shares):
     said = report(rows)
     assert tuple(shares_in(said).values()) == shares
     assert sum(shares) == pytest.approx(1)
-    assert ("consistency 0.4, 0.125 at first" in said) == ("consistency" in terms)
+    assert ("consistency: 0.125 at first, 0.4 now" in said) == ("consistency" in terms)
 
 
 def test_a_loss_of_one_term_has_no_shares_and_one_of_zero_none_that_fails():
