@@ -47,10 +47,10 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     What is written goes to `.<name>.<random>.tmp` in the same folder; leaving the block without an exception renames
     that to `path`, in one step, over whatever was there. After an exception `path` is as it was; an OSError names
     `path`. Of processes that write a file at the same time, the last one to finish has it. The mode is "w" for text
-    (UTF-8, line ends as written), or "wb" for bytes.
+    (UTF-8, with backslash escapes for what it lacks; line ends as written), or "wb" for bytes.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+    text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     with names_file(path):
         try:
             with temporary.open(mode, **text) as file:
@@ -69,13 +69,18 @@ def read_bytes(path: Path | zipfile.Path, limit: int = MAX_TEXT) -> bytes:
 
     A `UsageError` if it is a pipe, say, which may never end, or has more than `limit` bytes.
     """
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is not a regular file; move it away")
+    require_regular(path)
     with path.open("rb") as file:
         content = file.read(limit + 1)  # whatever size it claims
     if len(content) > limit:
         raise UsageError(f"{path} has more than {limit:,} bytes; move it away")
     return content
+
+
+def require_regular(path: Path | zipfile.Path) -> None:
+    """Refuse what is there and no file, as a pipe, which may never end: `UsageError`."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a regular file; move it away")
 
 
 def read_json(path: Path, shape: dict) -> dict:
@@ -110,14 +115,23 @@ def misfit(value, shape, name: str) -> str | None:
 
 def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
     """The arrays in a .npz file by name, or that of a .npy file as `images`; `UsageError` if there is anything else."""
+    require_regular(Path(path))
     try:
         with open(path, "rb") as file:
             found = np.load(file, allow_pickle=False)
             found = {"images": found} if isinstance(found, np.ndarray) else found
             return {name: np.atleast_1d(array) for name, array in found.items()}
+    except MemoryError:
+        raise
     except Exception as error:  # of NumPy, zipfile and zlib
         why = first_line(error).partition(". ")[0]  # without NumPy's advice to unpickle
         raise UsageError(f"{path} is no .npy or .npz file of numbers ({why})") from error
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write a .npz file atomically; its first member, `leae`, says who has."""
+    with atomic_write(path, "wb") as file:
+        np.savez(file, leae=np.array("leae"), **arrays)
 
 
 def describe(array: np.ndarray) -> str:

@@ -7,23 +7,31 @@ import threading
 import time
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
 from leae import files
 from leae.errors import UsageError
-from leae.files import atomic_write, misfit, names_file, one_at_a_time, read_bytes, read_json
+from leae.files import atomic_write, misfit, names_file, one_at_a_time, read_arrays, read_bytes, read_json
 
 
 def test_a_file_is_complete_when_it_appears_and_others_may_read_it(tmp_path):
     path, plain = tmp_path / "a.txt", tmp_path / "plain"
     plain.touch()
     with atomic_write(path) as file:
-        file.write("ä\n")
+        file.write("ä\udcff\n")  # as of a name that is no UTF-8
         assert not path.exists()
-    assert path.read_bytes() == "ä\n".encode()
+    assert path.read_bytes() == "ä\\udcff\n".encode()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "plain"]
     assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_memory_that_ran_out_is_no_fault_of_the_file(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    monkeypatch.setattr(np, "load", Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryError):
+        read_arrays(tmp_path / "a.npy")
 
 
 def test_after_a_failure_the_file_is_what_it_was(tmp_path):
@@ -76,6 +84,9 @@ def test_what_is_found_by_its_name_is_a_regular_file_of_bounded_size(tmp_path):
     for path in (pipe, zeros, long):
         with pytest.raises(UsageError, match=f"^{path} "):
             read_bytes(path, limit=10)
+    for path in (pipe, zeros):
+        with pytest.raises(UsageError, match=f"^{path} "):
+            read_arrays(path)
     assert read_bytes(long, limit=11) == b"x" * 11
     with pytest.raises(FileNotFoundError):
         read_bytes(tmp_path / "missing")

@@ -226,7 +226,7 @@ def main(options: argparse.Namespace) -> None:
                 sample = Sample(run.open_data(), run.views(MASK_RATIO), TRAIN_IMAGES, HELD_OUT_IMAGES, LABEL_SHARE)
             column.by_seed[seed] = measured(run, sample, device)
     title = f"{options.dataset} at {options.image_size}×{options.image_size}, {options.steps:,} steps, by seeds"
-    output = free_path(RUNS / "ablation.md")
+    output = free_path(RUNS, "ablation", ".md", ".csv", ".png")
     with atomic_write(output) as file:
         file.write(f"{title}\n\n{table(columns)}\n")
     write_csv(output.with_suffix(".csv"), CSV_HEAD, csv_rows(columns, summary_of(columns)))

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from leae.analysis.trained import TrainedRun, add_run_arguments, require_file, runs_of
+from leae.analysis.trained import TrainedRun, add_run_arguments, free_path, require_file, runs_of
 from leae.data.batches import to_float
 from leae.errors import require_whole
 from leae.randomness import generator
@@ -44,7 +44,8 @@ def add_arguments(parser: Parser) -> None:
 def main(options: argparse.Namespace) -> None:
     require_whole(1, **{"--images": options.images})
     require_whole(0, **{"--seed": options.seed})
-    output = require_file(options.output, "--output", ".png", default=RUNS / "comparison.png")
+    output = options.output or free_path(RUNS, "comparison", ".png")
+    require_file(output, "--output", ".png")
     runs, device = runs_of(options)
     views = runs[0].views(options.mask_ratio, options.seed)
     dataset = runs[0].open_data()

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from leae.analysis.trained import add_run_arguments, require_file, require_finite, runs_of
+from leae.analysis.trained import add_run_arguments, free_path, require_file, require_finite, runs_of
 from leae.autoencoder import BaseAutoencoder, require_pixels
 from leae.data.batches import CHUNK, Images, chunks_of, to_float
 from leae.data.images import with_channels
 from leae.data.prepare import list_unusable
 from leae.data.sources import image_names, read_images
 from leae.errors import UsageError, require
-from leae.files import as_utf8, atomic_write, write_csv
+from leae.files import as_utf8, write_arrays, write_csv
 from leae.layers import float64_device
 from leae.progress import progress_bar
 from leae.training.evaluation import evaluation_mode
@@ -145,7 +145,8 @@ def add_arguments(parser: Parser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    output = require_file(options.output, "--output", ".npz", ".csv", default=RUNS / "codes.npz")
+    output = options.output or free_path(RUNS, "codes", ".npz")
+    require_file(output, "--output", ".npz", ".csv")
     [run], _ = runs_of(options)
     if (split := options.images) in SPLITS:
         dataset = run.open_data()
@@ -164,6 +165,5 @@ def main(options: argparse.Namespace) -> None:
     if output.suffix.lower() == ".csv":
         write_table(output, arrays)
     else:
-        with atomic_write(output, "wb") as file:
-            np.savez(file, **arrays)
+        write_arrays(output, **arrays)
     print(f"codes of {len(arrays['codes']):,} images, {list(arrays['codes'].shape[1:])} each: {output}")

@@ -10,7 +10,6 @@ in [0, 1] to codes, and decoder.onnx, codes to images, for any N.
 
 import argparse
 import re
-import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from leae.autoencoder import BaseAutoencoder
 from leae.checkpoints import CONFIG, SETTINGS, WEIGHTS, state_of, write_checkpoint
 from leae.distributed import FunctionOf
 from leae.errors import UsageError, require
-from leae.files import as_utf8, atomic_write, read_json, write_json
+from leae.files import atomic_write, read_json, write_json
 from leae.training.run import read_metrics, read_settings
 from leae.training.settings import Parser
 
@@ -55,7 +54,9 @@ trained on {run.data[title]}, whose own terms apply as well.
 {figures}
 ## How it was trained
 
-    {command}
+By leae's {script}, with these constants:
+
+{constants}
 
 Device: {device}. Versions: {versions}. Data, as a digest: {run.data[identity]}.
 """
@@ -92,7 +93,8 @@ def held_out_figures(run: TrainedRun) -> str:
 def model_card(run: TrainedRun, license: str, grid: bool) -> str:
     """CARD with what it says of a run's model; `grid` is whether grid.png lies beside it."""
     content, sizes = read_settings(run.folder), run.model.latent_shape
-    script, *options = content["command"] or ["unknown"]
+    script = "main.py" if run.kind == "self-teaching" else "main_regular.py"
+    said = run.settings | {"DATASET": Path(run.data["name"]).name, "INIT": Path(run.settings.get("INIT") or "").name}
     return CARD.format(
         run=run,
         license=license,
@@ -102,7 +104,8 @@ def model_card(run: TrainedRun, license: str, grid: bool) -> str:
         columns=", ".join(map(str, sizes)),
         picture=PICTURE if grid else "",
         figures=held_out_figures(run),
-        command=shlex.join([Path(script).name, *options]),
+        script=script,
+        constants="\n".join(f"    {name} = {value!r}" for name, value in said.items()),
         device=content["device"],
         versions=", ".join(f"{name} {version}" for name, version in content["versions"].items()),
     )
@@ -147,5 +150,5 @@ def main(options: argparse.Namespace) -> None:
         with atomic_write(folder / "grid.png", "wb") as file:
             file.write(grid.read_bytes())
     with atomic_write(folder / "README.md") as file:
-        file.write(as_utf8(card))
+        file.write(card)
     print(f"exported: {', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}")

@@ -21,7 +21,7 @@ from leae.codes import dead_dimensions, drift, effective_rank, sigreg_statistics
 from leae.data.batches import Images, chunks_of, to_float
 from leae.data.prepare import Dataset
 from leae.errors import UsageError, require
-from leae.files import atomic_write, describe, read_arrays
+from leae.files import describe, read_arrays, write_arrays
 from leae.masking import inside_squares
 from leae.training.evaluation import MaskedViews, decibels, mean_image, psnr
 
@@ -227,10 +227,12 @@ def with_baselines(runs: list[TrainedRun], train: np.ndarray, device: torch.devi
 
 def probe(one: Measured, view: str, train: np.ndarray, test: np.ndarray, sample: Sample) -> None:
     """Fill in what a model's codes of one view, float [N, D] and [M, D], tell of the sample's classes or attributes."""
+    codes = dict.fromkeys(METHODS, probes.reduced(train, test)) | {"neighbours": (train, test)}
     if len(sample.class_names):
         there = np.unique(sample.test_labels)
         for method, (classes_by, *_) in METHODS.items():
             images = sample.few if method == "few" else slice(None)
+            train, test = codes[method]
             guesses = classes_by(train[images], sample.train_labels[images], test)
             one.values[f"{method}_{view}_top1"] = probes.accuracy(guesses, sample.test_labels, sample.weights)
             shares = recall_score(sample.test_labels, guesses, labels=there, average=None, zero_division=0)
@@ -241,6 +243,7 @@ def probe(one: Measured, view: str, train: np.ndarray, test: np.ndarray, sample:
         if method == "few":
             attributes, images = sample.probed_by_few, sample.few
         if attributes.any():
+            train, test = codes[method]
             scored = scores_by(train[images], sample.train_labels[images][:, attributes], test)
             for score in scores:
                 values = SCORES[score](scored, sample.test_labels[:, attributes], sample.weights)
@@ -286,8 +289,7 @@ def measure(one: Measured, sample: Sample, device: torch.device, perceptual: Per
         for split, images in (("train", sample.train), ("test", sample.test))
     }
     if sample.save_codes and one.run:
-        with atomic_write(one.run.folder / CODES_FILE, "wb") as file:
-            np.savez(file, **codes)
+        write_arrays(one.run.folder / CODES_FILE, **codes)
     if one.run or one.codes:
         figures = latent_figures(codes["test"], codes.get("test_masked"))
         one.values |= {figure: np.array([value], float) for figure, value in figures.items()}

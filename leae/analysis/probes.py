@@ -33,11 +33,20 @@ def probed_attributes(*labels: np.ndarray) -> np.ndarray:
     return (counts >= FEWEST_PER_CLASS).all(axis=(0, 1))
 
 
+def reduced(codes: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as linear probes get them: codes of more than PROBE_DIMS dimensions by their principal components.
+
+    These are fitted to all training images, labelled or not: as many components as labels, of equal variance, would
+    tell nothing. They are half as many as images at most.
+    """
+    if codes.shape[1] <= PROBE_DIMS:
+        return codes, held_out
+    pca = PCA(min(PROBE_DIMS, max(1, len(codes) // 2)), svd_solver="randomized", random_state=0).fit(codes)
+    return pca.transform(codes), pca.transform(held_out)
+
+
 def standardised(codes: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both by the training codes' means and deviations: float [N, D] and [M, D], D at most PROBE_DIMS."""
-    if codes.shape[1] > PROBE_DIMS:
-        pca = PCA(min(PROBE_DIMS, len(codes)), svd_solver="randomized", random_state=0).fit(codes)
-        codes, held_out = pca.transform(codes), pca.transform(held_out)
+    """Both by the training codes' means and deviations: float [N, D] and [M, D]."""
     scaler = StandardScaler().fit(codes)
     return scaler.transform(codes), scaler.transform(held_out)
 

@@ -65,7 +65,7 @@ def usual(space: LatentSpace) -> dict[str, Tensor]:
     made_from = digest(PROBE_DIMS, TRAINING_CODES, run.data["identity"], run.model.settings, *weights)
     with suppress(OSError, UsageError):
         header, found = read_checkpoint(path)
-        if header.get("made_from") == made_from:
+        if header.get("made_from") == made_from and found.keys() == {"mean", "axes", "error", "distance"}:
             return found
     mean, axes = space.training.mean(dim=0), axes_of(space.training)
     found = {"mean": mean, "axes": axes, "error": space.errors, "distance": distances(space.held_out, mean, axes)}
@@ -161,7 +161,7 @@ def main(options: argparse.Namespace) -> None:
         expected = f"a sub-folder of {options.folder} with images in it, and others outside"
         require(there, "--positive", options.positive, expected)
     dataset = run.open_data()
-    output = options.output or free_path(run.folder / "latents" / f"scores-{options.folder.resolve().name}")
+    output = options.output or free_path(run.folder / "latents", f"scores-{options.folder.resolve().name}", "")
     require_own(*(output / name for name in ("scores.csv", "scores.png", "roc.png")))
     output.mkdir(parents=True, exist_ok=True)
 

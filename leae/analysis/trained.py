@@ -1,6 +1,7 @@
 """Trained runs as the commands read them: model, data set, masked views, codes."""
 
 import argparse
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,9 +30,9 @@ SHAPE = {"step": int, "data": dict, "options": dict, "figures": {str: [int | flo
 # By suffix, how a file that one of the commands has written begins, as a pattern.
 OWN = {
     ".png": rb"\x89PNG.{37,200}?Software\0leae",
-    ".npz": rb"PK.{28}(codes|train)\.npy",
+    ".npz": rb"PK.{28}leae\.npy",
     ".md": rb"[^\n]*: [\d,]+ training and [\d,]+ held-out images; ",
-    ".csv": rb"(file|image),error,|file,score,|(checkpoint,)?column,figure,value,",
+    ".csv": rb"(file|image),error,([^\n]*,)?code_0|file,score,score_above_|(checkpoint,)?column,figure,value,low,high,",
 }
 
 
@@ -150,20 +151,19 @@ def require_extra(what: str, extra: str, *modules: str) -> None:
         raise UsageError(f"{what} needs {modules[0]}, which is not installed; run uv run --extra {extra} -m leae …")
 
 
-def require_file(path: Path | None, option: str, *suffixes: str, default: Path | None = None) -> Path | None:
-    """The path, or the default's `free_path`; a `UsageError` if it is no file of these kinds, or another's."""
-    path = free_path(default) if default and not path else path
+def require_file(path: Path | None, option: str, *suffixes: str) -> None:
+    """Refuse a path, if one is given, where no file of these kinds can be written, or another's is: `UsageError`."""
     if path and (path.suffix.lower() not in suffixes or not path.parent.is_dir()):
         raise UsageError(f"{option} is {path}; it must be a {' or '.join(suffixes)} file in a folder that exists")
     if path:
         require_own(path)
-    return path
 
 
-def free_path(path: Path) -> Path:
-    """A default output, or where that is there, the first free one of path-2, path-3, …; so it replaces nothing."""
-    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
-    return next(one for one in chain([path], numbered) if not one.exists())
+def free_path(folder: Path, name: str, *endings: str) -> Path:
+    """The first of name, name-2, name-3, … that is free in the folder, with the first of these endings and with all."""
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    free = next(one for one in names if not any(os.path.lexists(folder / f"{one}{end}") for end in endings))
+    return folder / f"{free}{endings[0]}"
 
 
 def require_own(*paths: Path) -> None:

@@ -43,11 +43,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     floats are in [0, 1]. What is beyond its range is a `UsageError`.
     """
     if image.mode.startswith(("I", "F")):
-        grey = np.asarray(image).astype(float)
+        grey = np.asarray(image)
         declared = 1 if image.mode == "F" else int(np.max(getattr(image, "tag_v2", {}).get(MAX_SAMPLE_VALUE, 0)))
         largest = declared or next(2**bits - 1 for bits in DEPTHS if grey.max() < 2**bits)
         require(grey.min() >= 0 and grey.max() <= largest, "the image", describe(grey), f"from 0 to {largest}")
-        image = Image.fromarray((grey * (255 / largest) + 0.5).astype(np.uint8))
+        scaled = np.multiply(grey, 255 / largest, dtype=np.float32)  # a large image takes gigabytes in float64
+        scaled += 0.5
+        image = Image.fromarray(scaled.astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getextrema()[3] != (0, 0):

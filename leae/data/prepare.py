@@ -5,6 +5,7 @@ prepared again when its source has changed, or when an array is damaged.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import shutil
@@ -34,6 +35,7 @@ FORMAT = 4  # of the prepared folder; another number is prepared again
 # What is in manifest.json.
 SHAPE = {"format": int, "title": str, "fingerprint": str, "splits": [str], "checksums": {str: int}, "checksum": str}
 SHAPE |= {"attribute_names": [str], "class_names": [str]}
+CHANGED = "has changed since the run was trained; bring it back or start a new run"
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 READ_AT_A_TIME = 32  # images, by each process
@@ -104,18 +106,12 @@ def open_dataset(
     folder = DATA / "prepared" / source.key
     with one_at_a_time(folder):
         manifest = _read_manifest(folder)
-        if manifest and manifest["fingerprint"] != source.fingerprint:
-            older = folder.with_name(f"{folder.name}-{digest(manifest['checksums'])[:8]}")
-            print(f"{source.title}: changed since it was prepared; as it was, it stays in {older} for the runs on it")
-            shutil.rmtree(older, ignore_errors=True)
-            folder.rename(older)
-            manifest = None
-        if new := manifest is None or not _is_whole(folder, manifest):
-            manifest = _prepare(source, folder)
+        same = manifest and manifest["fingerprint"] == source.fingerprint
+        if not same or not _is_whole(folder, manifest):
+            older = f"{folder.name}-{digest(manifest['checksums'])[:8] if manifest else 'damaged'}"
+            manifest = _prepare(source, folder, identity, folder if same else folder.with_name(older))
         if identity not in (None, digest(manifest["checksums"])):
-            if new:  # nothing stays of a private folder that somebody else's settings.json names
-                shutil.rmtree(folder)
-            raise UsageError(f"{source.title}: has changed since the run was trained; bring it back or start a new run")
+            raise UsageError(f"{source.title}: {CHANGED}")
         return _open(folder, manifest, source.name)
 
 
@@ -164,8 +160,12 @@ def _open(folder: Path, manifest: dict, name: str) -> Dataset:
     return Dataset(name, manifest["title"], digest(manifest["checksums"]), images, **labels, **names)
 
 
-def _prepare(source: Source, folder: Path) -> dict:
-    """Read a source into a prepared folder, which appears only once it is complete; its manifest."""
+def _prepare(source: Source, folder: Path, identity: str | None, older: Path) -> dict:
+    """Read a source into a prepared folder, which appears only once it is complete; its manifest.
+
+    What is there becomes `older`, or is replaced if that is the folder itself. A `UsageError`, and nothing has changed,
+    if the source turns out to have another identity than is wanted.
+    """
     total = sum(map(len, source.splits.values()))
     temporary, bad, hashes = folder.with_name(f".{folder.name}.tmp"), [], {}  # of images, by split
     shutil.rmtree(temporary, ignore_errors=True)  # a process that was killed has left it
@@ -198,8 +198,13 @@ def _prepare(source: Source, folder: Path) -> dict:
             "class_names": list(source.class_names),
             "skipped": bad,
         }
+        if identity not in (None, digest(manifest["checksums"])):
+            raise UsageError(f"{source.title}: {CHANGED}")
         write_json(temporary / "manifest.json", {**manifest, "checksum": digest(manifest)})
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
+        if folder.exists():
+            print(f"{source.title}: what was prepared has changed or is damaged; it stays in {older} for runs on it")
+            folder.rename(older)
         temporary.rename(folder)
         return manifest
     except BaseException as error:
@@ -209,8 +214,13 @@ def _prepare(source: Source, folder: Path) -> dict:
         raise
 
 
-def _leave_signals_to_parent(worker: int) -> None:
-    """What asks a process that reads images to end does so in silence: its parent, asked as well, says what happens."""
+def _end_with_parent(worker: int) -> None:
+    """A process that reads images ends in silence, when it is asked to, as its parent is, or when its parent is killed.
+
+    On Linux, that is: elsewhere it stays if its parent is killed.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     for number in (signal.SIGINT, *signals_to_end()):
         signal.signal(number, lambda *_: os._exit(0))  # another status the parent would take for a failure
 
@@ -221,7 +231,7 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
     rows, hashes = [], []
     workers = CORES if len(items) >= SERIAL else 0
     generator = torch.Generator()  # PyTorch's own is left as it is
-    options = {"num_workers": workers, "worker_init_fn": _leave_signals_to_parent, "generator": generator}
+    options = {"num_workers": workers, "worker_init_fn": _end_with_parent, "generator": generator}
     chunks = DataLoader(items, READ_AT_A_TIME, collate_fn=source.read, **options)
     # Written, not mapped: on a full disk a mapped file ends the process without a word.
     with atomic_write(folder / f"{split}.npy", "wb") as file:

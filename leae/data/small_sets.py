@@ -9,7 +9,7 @@ from PIL import Image
 from leae.data.folders import split_names
 from leae.data.images import DIGIT
 from leae.errors import UsageError, require
-from leae.files import describe, digest, read_arrays
+from leae.files import as_utf8, describe, digest, read_arrays
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
     pixels. Without `classes`, labels are left out. A tenth is held out as of a folder. `UsageError` for anything else.
     """
     arrays = read_arrays(path)
-    images, where = arrays.get("images", np.empty(0)), f"`images` of {path}"
+    if "images" not in arrays:
+        raise UsageError(f"{path} has no `images`; it has {', '.join(arrays) or 'nothing'}")
+    images, where = arrays["images"], f"`images` of {path}"
     count, *sides = images.shape
     fits = images.size and len(sides) in (2, 3) and sides[0] == sides[1] and sides[2:] in ([], [1], [3])
     fits = fits and (images.dtype == np.uint8 or (images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1))
@@ -84,7 +86,7 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
     values, numbers = np.unique(labels, return_inverse=True)
     names = dict(enumerate(arrays["names"].tolist())) if "names" in arrays else {value: value for value in values}
     require(set(values) <= set(names), where, describe(labels), f"numbers of its {len(names)} `names`")
-    class_names = tuple(str(names[value]) for value in values) if classes and "labels" in arrays else ()
+    class_names = tuple(as_utf8(str(names[value])) for value in values) if classes and "labels" in arrays else ()
     order, splits = digest if class_names else int, split_names(map(str, range(count)))  # as in a folder
     rows = {split: [*map(int, sorted(items, key=order))] for split, items in splits.items()}
     return SmallSet({s: pixels[of] for s, of in rows.items()}, {s: numbers[of] for s, of in rows.items()}, class_names)

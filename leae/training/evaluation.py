@@ -152,28 +152,32 @@ def health(rows: list[dict[str, str]]) -> str:
         codes = f"rank {effective:.1f} of {size:.0f}, {dead:.0f} dead, "
         if dead or (size > 1 and effective < min(COLLAPSED_RANK, 1 + size / 16)):
             return f"collapsed: {codes}after step {last['step']}: the codes hardly tell images apart"
-    if last is half:
-        return f"too early to tell: {codes}no second evaluation yet"
+    if len(measured) < 3:
+        return f"too early to tell: {codes}no third evaluation yet"
     name = max((name for name in PSNR if name in last), key=lambda name: float(last[name]))  # the one it is trained for
     psnr, mean = float(last[name]), float(last.get("psnr_mean_image", "-inf"))
     best, gained = max(float(row.get(name, "-inf")) for row in measured), psnr - float(half.get(name, psnr))
     stalled = psnr < best - MUCH or (psnr <= mean and gained < SOME)
     verdict = "stalled" if stalled else "healthy" if psnr > mean else "too early to tell"
     trend = "rising, a longer run gives more" if gained > MUCH else "rising" if gained > LITTLE else "no longer rising"
-    said = f"after {int(last['step']):,} steps, {gained:+.2f} since step {int(half['step']):,}, mean image {mean:.2f}"
+    said = f"after step {int(last['step']):,}, {gained:+.2f} since step {int(half['step']):,}, mean image {mean:.2f}"
     return f"{verdict}: {codes}PSNR {trend} ({psnr:.2f} dB {said})"
 
 
 def report(rows: list[dict[str, str]]) -> str:
-    """`health`, and a line with consistency, now and at first, and each term's share of the loss."""
+    """`health`, and lines with consistency, at first and now, and the terms' shares of the loss."""
     trained = [row for row in rows if "loss" in row] or [{}]
     terms = {name: float(value) for name, value in trained[-1].items() if name not in NO_TERMS}
     if not terms:
         return health(rows)
-    loss = float(trained[-1]["loss"]) or 1.0
+    loss = float(trained[-1]["loss"])
     terms |= {"kl": loss - terms.get("reconstruction", 0)} if "kl" in terms else {}  # β included
-    count = max(1, len(terms) - 1) if "latent" in trained[-1] else 1  # "latent" is the mean of all terms but sigreg
-    shares = [f"{name} {value / loss / (1 if name == 'sigreg' else count):.0%}" for name, value in terms.items()]
+    if "latent" in trained[-1]:  # the mean of all terms but sigreg
+        latent, sigreg = float(trained[-1]["latent"]), terms.pop("sigreg", 0.0)
+        rest = loss - latent - sigreg  # of terms that somebody has added to the loss
+        averaged = {name: value / len(terms) for name, value in terms.items()}
+        terms = {"sigreg": sigreg, **(averaged if abs(rest) <= 0.001 * abs(loss) else {"latent": latent, "rest": rest})}
+    shares = [f"{name} {value / (loss or 1):.0%}" for name, value in terms.items()]
     ends = [f"{float(row['consistency']):.3g}" for row in (trained[0], trained[-1]) if "consistency" in row]
     consistency = f"consistency: {' at first, '.join(ends)} now\n" if ends else ""
     return f"{health(rows)}\n{consistency}shares of the loss: {', '.join(shares)}"

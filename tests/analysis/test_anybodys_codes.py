@@ -135,7 +135,7 @@ def test_codes_that_do_not_fit_are_one_line(trained, monkeypatch, capsys, arrays
         (["plain-001=x.npz"], "--codes is 'plain-001=x.npz'"),
         (["a=x.npz", "a=x.npz"], "--codes is 'a=x.npz'"),
         (["a=nothing.npz"], "nothing.npz is no .npy or"),
-        (["a=runs"], "runs is no .npy or"),
+        (["a=runs"], "runs is not a regular file"),
     ],
 )
 def test_a_name_or_file_that_cannot_be_is_one_line(trained, monkeypatch, capsys, texts, says):
@@ -151,5 +151,5 @@ def test_codes_are_saved_over_no_other_file(trained, monkeypatch, capsys):
     path.unlink()
     for _ in range(2):  # but over its own
         run_leae(monkeypatch, "evaluate", DIGITS, "--save-codes")
-    assert set(np.load(path)) == set(CODES)
+    assert set(np.load(path)) == {"leae", *CODES}
     path.unlink()

@@ -69,7 +69,8 @@ def test_the_card_has_the_licence_data_command_and_held_out_figures(trained, tmp
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     front = card.split("---\n")[1]
     assert "license: cc-by-4.0\nlibrary_name: leae\n" in front
-    for said in ("# faces-run\n", "rendered faces", "    main.py --dataset faces", "(grid.png)", "float32 [N, 8]"):
+    constants = "main.py, with", "    LATENT_DIM = 8\n", "    DATASET = 'faces'\n"
+    for said in ("# faces-run\n", "rendered faces", *constants, "(grid.png)", "float32 [N, 8]"):
         assert said in card
     with (run / "metrics.csv").open() as file:
         last = list(csv.DictReader(file))[-1]

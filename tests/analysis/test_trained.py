@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import leae
-from leae.analysis.trained import encode_all, open_runs, require_own
+from leae.analysis.trained import encode_all, free_path, open_runs, require_own
 from leae.data.batches import to_float
 from leae.errors import UsageError
 from tests.conftest import CPU, RUNS, assert_one_line, run_leae, write_image
@@ -96,6 +96,15 @@ def test_a_command_replaces_its_own_files(trained, monkeypatch):
             run_leae(monkeypatch, line[0], RUNS[0], *line[1:])
 
 
+def test_a_free_name_is_free_with_every_ending(tmp_path):
+    assert free_path(tmp_path, "curves", ".csv", "-minutes.png") == tmp_path / "curves.csv"
+    (tmp_path / "curves-minutes.png").touch()
+    (tmp_path / "curves-2.csv").symlink_to("nowhere")
+    assert free_path(tmp_path, "curves", ".csv", "-minutes.png") == tmp_path / "curves-3.csv"
+    (tmp_path / "scores-a.b").mkdir()
+    assert free_path(tmp_path, "scores-a.b", "") == tmp_path / "scores-a.b-2"
+
+
 def test_what_is_written_unasked_replaces_nothing(trained, monkeypatch, capsys):
     texts = []
     for seed in ("0", "1", "2"):
@@ -108,7 +117,9 @@ def test_what_is_written_unasked_replaces_nothing(trained, monkeypatch, capsys):
 
 
 def test_files_of_others_are_told_from_our_own(tmp_path):
-    np.savez(tmp_path / "a.npz", zipcodes=np.zeros(3))
+    np.savez(tmp_path / "a.npz", codes=np.zeros(3), precious=np.zeros(3))
+    np.savez(tmp_path / "b.npz", train=np.zeros(3))
+    (tmp_path / "b.csv").write_text("file,error,comment\n")
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "a.csv").write_text("profile,error,comment\n")
     (tmp_path / "a.md").write_text("notes; mask ratio 0.5\n")

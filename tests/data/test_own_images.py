@@ -139,7 +139,7 @@ FAULTS = {  # arrays, and what the line names
     "above 1": (with_value(1.01), r"from 0 to 1\.01.*from 0 to 1"),
     "below 0": (with_value(-0.5), r"from -0\.5 to 1.*from 0 to 1"),
     "infinite": (with_value(np.inf), "to inf.*from 0 to 1"),
-    "another name": ({"pictures": PIXELS}, "`images` of own.npz"),
+    "another name": ({"pictures": PIXELS}, "own.npz has no `images`"),
     "a single number": ({"images": np.uint8(3)}, r"uint8 \[1\]"),
     "a single name": ({"images": PIXELS, "labels": LABELS, "names": 7}, "`labels`.*from 0 to 15.* 1 `names`"),
     "objects": ({"images": np.array([None, {}])}, "own.npz is no .npy or"),

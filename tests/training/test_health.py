@@ -41,6 +41,7 @@ def rows_of(psnr, rank=(53.0,), dead=(0,), size=128, view="masked", of_view=None
         (rows_of([12.8, 14.2, 13.5, 14.0, 13.1]), "stalled", "no longer rising"),  # 1.1 dB below its best
         (rows_of([4.9, 8.2, 9.6]), "too early to tell", "rising.*9.60 dB"),
         (rows_of([12.8]), "too early to tell", "rank 53.0 of 128"),
+        (rows_of([10.77, 10.78], mean=10.73), "too early to tell", "rank 53.0 of 128"),
         (rows_of([12.8], rank=[1.0]), "collapsed", "rank 1.0"),
         ([], "too early to tell", ""),
         ([{"split": "train", "step": "10", "loss": "0.5"}], "too early to tell", ""),
@@ -57,7 +58,7 @@ def test_a_verdict_is_one_line_with_its_reason(rows, verdict, reason):
 
 def test_a_run_whose_rows_are_older_or_have_no_codes_has_a_verdict_from_its_psnr():
     rows = [{name: row[name] for name in row if not name.startswith("encoder")} for row in rows_of([12.8, 17.0, 19.0])]
-    assert re.search("^healthy: PSNR rising.*19.00 dB after 200", health(rows))
+    assert re.search("^healthy: PSNR rising.*19.00 dB after step 200", health(rows))
 
 
 @settings(max_examples=300)
@@ -87,6 +88,7 @@ def shares_in(text):
     ("terms", "shares"),
     [
         ({"loss": 1.0, "latent": 0.8, "sigreg": 0.2, "consistency": 0.4, "clean_crop_1.0": 1.2}, (0.2, 0.2, 0.6)),
+        ({"loss": 1.0, "latent": 0.5, "sigreg": 0.2, "clean_crop_1.0": 0.5, "pixels": 0.3}, (0.2, 0.5, 0.3)),
         ({"loss": 1.0, "reconstruction": 0.7, "sigreg": 0.3}, (0.7, 0.3)),
         ({"loss": 100.0, "reconstruction": 60.0, "kl": 20.0}, (0.6, 0.4)),  # β is 2
     ],
