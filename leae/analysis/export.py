@@ -94,7 +94,7 @@ def model_card(run: TrainedRun, license: str, grid: bool) -> str:
     """CARD with what it says of a run's model; `grid` is whether grid.png lies beside it."""
     content, sizes = read_settings(run.folder), run.model.latent_shape
     script = "main.py" if run.kind == "self-teaching" else "main_regular.py"
-    said = run.settings | {"DATASET": Path(run.data["name"]).name, "INIT": Path(run.settings.get("INIT") or "").name}
+    said = run.settings | {"DATASET": Path(run.data["name"]).name, "INIT": Path(str(run.settings.get("INIT", ""))).name}
     return CARD.format(
         run=run,
         license=license,
