@@ -25,6 +25,7 @@ MUCH, SOME, LITTLE = 1.0, 0.5, 0.1  # dB by which PSNR changes; README.md: the r
 PSNR = ("psnr_clean", "psnr_masked", "psnr_noisy")
 CODES = ("effective_rank", "dead_dimensions", "dimensions")
 NO_TERMS = ("split", "step", "epoch", "images_per_second", "learning_rate", "loss", "latent")  # in rows
+FEWEST_STEPS = 50  # after which a verdict says something
 FEWEST_CODES, MOST_CODES = 16, 1024  # held-out images whose codes are measured; fewer cannot tell
 
 
@@ -152,8 +153,8 @@ def health(rows: list[dict[str, str]]) -> str:
         codes = f"rank {effective:.1f} of {size:.0f}, {dead:.0f} dead, "
         if dead or (size > 1 and effective < min(COLLAPSED_RANK, 1 + size / 16)):
             return f"collapsed: {codes}after step {last['step']}: the codes hardly tell images apart"
-    if len(measured) < 3:
-        return f"too early to tell: {codes}no third evaluation yet"
+    if len(measured) < 3 or int(last["step"]) < FEWEST_STEPS:
+        return f"too early to tell: {codes}step {last.get('step', 0)}"
     name = max((name for name in PSNR if name in last), key=lambda name: float(last[name]))  # the one it is trained for
     psnr, mean = float(last[name]), float(last.get("psnr_mean_image", "-inf"))
     best, gained = max(float(row.get(name, "-inf")) for row in measured), psnr - float(half.get(name, psnr))

@@ -42,6 +42,11 @@ def rows_of(psnr, rank=(53.0,), dead=(0,), size=128, view="masked", of_view=None
         (rows_of([4.9, 8.2, 9.6]), "too early to tell", "rising.*9.60 dB"),
         (rows_of([12.8]), "too early to tell", "rank 53.0 of 128"),
         (rows_of([10.77, 10.78], mean=10.73), "too early to tell", "rank 53.0 of 128"),
+        (
+            [{**row, "step": str(number)} for number, row in enumerate(rows_of([12.8] * 4))],
+            "too early to tell",
+            "step 3",
+        ),
         (rows_of([12.8], rank=[1.0]), "collapsed", "rank 1.0"),
         ([], "too early to tell", ""),
         ([{"split": "train", "step": "10", "loss": "0.5"}], "too early to tell", ""),
