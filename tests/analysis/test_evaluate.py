@@ -19,7 +19,7 @@ from leae.analysis.measure import Measured
 from leae.analysis.table import Column
 from leae.analysis.trained import TrainedRun, require_own
 from leae.errors import UsageError
-from tests.conftest import RUNS, run_leae
+from tests.conftest import RUNS, assert_one_line, run_leae
 
 
 @pytest.fixture
@@ -84,6 +84,11 @@ def test_the_time_of_training_is_that_of_its_steps_at_their_usual_rate(tmp_path)
     metrics.write_text("split,step,epoch\ntest,0,0\n")
     with pytest.raises(UsageError, match="images_per_second"):
         minutes_of(1)
+
+
+def test_the_table_and_the_curves_are_two_files(trained, monkeypatch, capsys):
+    options = ["--checkpoints", "all", "--csv", "one.csv", "--output", "one.csv"]
+    assert_one_line(monkeypatch, capsys, "evaluate", RUNS[0], *options, says="--output .*one.csv")
 
 
 def test_an_interval_that_reaches_below_zero_stays_beside_its_line_on_a_logarithmic_axis():

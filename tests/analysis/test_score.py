@@ -10,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+import leae
 from leae.analysis import latents
 from leae.analysis.embed import Embedding, embed_folder
 from leae.analysis.score import axes_of, distances, draw_roc, scores_of, write_scores
 from leae.analysis.trained import encode_all, open_runs
 from leae.autoencoder import Autoencoder
+from leae.checkpoints import read_checkpoint, write_checkpoint
 from leae.data.sources import image_names
 from leae.errors import UsageError
 from tests.conftest import assert_one_line, gaussian, run_leae, write_image
@@ -162,6 +164,11 @@ def test_training_images_are_encoded_once_for_a_model(trained, tmp_path, monkeyp
     kept.write_bytes(kept.read_bytes()[:-1] + b"?")
     assert scored() == first
     assert counted == [144] * 4
+    header, tensors = read_checkpoint(kept)
+    tensors.pop("error")
+    write_checkpoint(kept, leae.load(run), 0, tensors, made_from=header["made_from"])
+    assert scored() == first
+    assert counted == [144] * 5
     kept.unlink()
     kept.mkdir()  # where nothing can be written
     assert scored() == first

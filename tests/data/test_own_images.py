@@ -107,6 +107,11 @@ def test_arrays_are_images_of_which_a_tenth_is_held_out(workplace):
     assert channels_of("grey.npz") == 1
 
 
+def test_names_of_classes_can_be_written_anywhere(workplace):
+    np.savez("own.npz", images=PIXELS, labels=np.zeros(40, int), names=np.array(["b\ud800"]))
+    assert open_dataset("own.npz", 16).class_names == ("b\\ud800",)
+
+
 @pytest.mark.parametrize(("names", "shown"), [(None, ["0", "5", "10", "15"]), ([*"abcdefghijklmnop"], [*"afkp"])])
 def test_labels_beside_arrays_are_classes_by_number_or_name(workplace, names, shown):
     np.savez("own.npz", images=PIXELS, labels=LABELS, **({"names": np.array(names)} if names else {}))
