@@ -160,7 +160,7 @@ def main(options: argparse.Namespace) -> None:
             arrays |= {"classes": dataset.classes[split], "class_names": np.array(dataset.class_names)}
     else:
         root = Path(options.images)
-        found = embed_folder(run.model, root, image_names(root), run.settings.get("UPSCALE", False))
+        found = embed_folder(run.model, root, image_names(root), run.upscale)
         arrays = {"codes": found.codes, "errors": found.errors, "files": np.array([*map(as_utf8, found.files)])}
     if output.suffix.lower() == ".csv":
         write_table(output, arrays)

@@ -220,7 +220,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
             return take(slot, images[event.index][None])
 
         def upload(slot, path):
-            [read] = read_for(model, Path(path).parent, [Path(path).name], space.run.settings.get("UPSCALE", False))
+            [read] = read_for(model, Path(path).parent, [Path(path).name], space.run.upscale)
             if isinstance(read, str):
                 gr.Warning(f"Cannot use this picture: {read}")
                 return [gr.skip()] * 4 + [None]

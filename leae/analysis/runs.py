@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from leae.errors import one_line
+from leae.training.evaluation import PSNR
 from leae.training.run import CHANGEABLE, RUNS, Run, read_metrics
 from leae.training.settings import Parser
 
 ROW = "{:21}  {:13}  {:10}  {:>18}  {:11}  {:10}"
-PSNR = ("psnr_clean", "psnr_masked", "psnr_noisy")
 ELSEWHERE = ("DATASET", "NAME", "RESUME", *CHANGEABLE)  # constants in the first line, or of no effect on a number
 DAMAGED = (OSError, ValueError, TypeError, LookupError, ArithmeticError)
 
@@ -49,11 +49,9 @@ def describe(folder: Path, defaults: dict[tuple[bool, str], dict]) -> str:
     steps = f"{int(rows[-1]['step']) if rows else 0:,} of {run.content['steps']:,}"
     measured = [row for row in rows if "psnr_clean" in row] or [{}]
     psnr = " ".join(f"{float(measured[-1][name]):.2f}" for name in PSNR if name in measured[-1])
-    texts = map(
-        one_line, (folder.name, run.kind, Path(run.data["name"]).name, steps, psnr, run.content["started"][:10])
-    )
+    texts = folder.name, run.kind, Path(run.data["name"]).name, steps, psnr, run.content["started"][:10]
     differing = differences(run, defaults.get(origin(run), {}))
-    return f"{ROW.format(*texts)}\n    {one_line(differing)}".rstrip()
+    return f"{ROW.format(*map(one_line, texts))}\n    {one_line(differing)}".rstrip()
 
 
 def add_arguments(parser: Parser) -> None:

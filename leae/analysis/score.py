@@ -94,14 +94,14 @@ def write_scores(path: Path, found: Embedding, scores: dict, held_out: dict, see
 
     Behind each measure of `scores`, float64 [N] by name, is the share of held-out images, float64 [M], that are below.
     """
-    columns = {"file": [as_utf8(name) for name in found.files]}
+    columns = {"file": found.files}
     for name, values in scores.items():
         columns[name] = [f"{value:.6g}" for value in values]
         columns[f"{name}_above_held_out"] = [f"{(held_out[name] < value).mean():.4f}" for value in values]
     columns["trained_on"] = ["yes" if it else "no" for it in seen]
     images = list(zip(*columns.values(), strict=True))
     rows = [(*images[n], "") for n in np.argsort(-scores["score"], kind="stable")]
-    rows += [(as_utf8(name), *[""] * (len(columns) - 1), as_utf8(why)) for name, why in found.unusable.items()]
+    rows += [(name, *[""] * (len(columns) - 1), why) for name, why in found.unusable.items()]
     write_csv(path, (*columns, "reason"), rows)
 
 
@@ -112,7 +112,7 @@ def draw_scores(space: LatentSpace, found: Embedding, scores: np.ndarray, count:
     rows, captions = {}, {}
     for which, shown in (("highest", ranked[:count]), ("lowest", ranked[: -count - 1 : -1])):
         names = [found.files[n] for n in shown]
-        images = read_for(space.run.model, found.root, names, space.run.settings.get("UPSCALE", False))
+        images = read_for(space.run.model, found.root, names, space.run.upscale)
         if any(isinstance(image, str) for image in images):
             raise UsageError(f"{found.root} has changed while it was scored; score it again")
         above, below = f"{which} scores:\nimage", f"{which} scores:\nreconstruction"
@@ -170,7 +170,7 @@ def main(options: argparse.Namespace) -> None:
     of = usual(space)
     measures = {name: of[name].numpy() for name in ("error", "distance")}
     held_out = scores_of(measures, measures)
-    found = embed_folder(run.model, options.folder, names, run.settings.get("UPSCALE", False))
+    found = embed_folder(run.model, options.folder, names, run.upscale)
     distance = distances(torch.from_numpy(found.codes).flatten(1), of["mean"], of["axes"]).numpy()
     scores = scores_of({"error": found.errors, "distance": distance}, held_out)
     seen = np.isin(found.hashes, hashes_of(dataset.images["train"]))

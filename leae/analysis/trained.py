@@ -69,10 +69,15 @@ class TrainedRun:
         """The run in the first line of a picture's title."""
         return f"{self.name} ({self.method}), step {self.step:,}; {self.size} compression"
 
+    @property
+    def upscale(self) -> bool:
+        """Whether it takes images that are smaller than its own; older runs do not."""
+        return self.settings.get("UPSCALE", False)
+
     def open_data(self) -> Dataset:
         """The data set that it was trained on; a `UsageError` if that is not there any more, or has changed."""
         of, (channels, size, _) = self.settings, self.model.image_shape  # older runs took folders for no classes
-        how = {"classes": of.get("CLASSES", False), "channels": channels, "upscale": of.get("UPSCALE", False)}
+        how = {"classes": of.get("CLASSES", False), "channels": channels, "upscale": self.upscale}
         return open_dataset(of["DATASET"], size, of["FACES"], self.data["identity"], **how)
 
     def evaluation(self) -> dict:

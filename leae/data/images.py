@@ -2,8 +2,10 @@
 
 import io
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 from warnings import catch_warnings
 
 import numpy as np
@@ -22,6 +24,7 @@ MAX_DECODED = 2**31  # pixels, each counted once for every scan of a JPEG
 MAX_RATIO = 1024  # pixels to a byte, in every format
 ALIGNED, FACE = (178, 218), 128  # pixels of CelebA's aligned photographs; side of the square that is cut out of them
 DIGIT = (28, 28)  # pixels of MNIST's images, which are padded by 2 black ones on every side
+TOO_SMALL = "the square in the middle is smaller than"
 DEPTHS = (12, 16, 32)  # bits of grey; cameras often use 12 of 16, and an image of 16 that dark would be black
 MAX_SAMPLE_VALUE = 281  # a tag of a TIFF
 # What undoes each orientation of EXIF.
@@ -57,13 +60,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+@contextmanager
+def opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
+    """An image file, without Pillow's warnings, which are of images that can be used all the same."""
+    with catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+        yield image
+
+
 def is_grey(path: Path) -> bool | None:
     """Whether an image file has grey pixels, not colours or a palette, by its header; None if that cannot be read."""
-    with (
-        suppress(Exception),
-        catch_warnings(action="ignore"),
-        Image.open(path, formats=FORMATS) as image,
-    ):  # as of `read_square`
+    with suppress(Exception), opened(path) as image:  # as of `read_square`
         return Image.getmodebase(image.mode) == "L"
     return None
 
@@ -82,11 +88,7 @@ def read_square(content: bytes, size: int, upscale: bool = False) -> np.ndarray:
     it is smaller than `size` without `upscale`, or takes too long; any exception if it cannot be read, as decoders of
     damaged files raise many.
     """
-    file = io.BytesIO(without_texts(content))
-    with (
-        catch_warnings(action="ignore"),
-        Image.open(file, formats=FORMATS) as image,
-    ):  # of what can be used all the same
+    with opened(io.BytesIO(without_texts(content))) as image:
         scans = content.count(b"\xff\xda") if content.startswith(JPEG) else 1  # about ten in a progressive one
         pixels = image.width * image.height
         if scans * pixels > MAX_DECODED or pixels > MAX_RATIO * len(content):
@@ -104,7 +106,7 @@ def read_square(content: bytes, size: int, upscale: bool = False) -> np.ndarray:
     width, height = image.size
     side = FACE if stored == ALIGNED else min(width, height)
     if side < size and not upscale:
-        raise UsageError(f"{width}×{height} pixels, the square in the middle is smaller than {size}×{size}")
+        raise UsageError(f"{width}×{height} pixels, {TOO_SMALL} {size}×{size}")
     left, top = (width - side) // 2, (height - side) // 2
     box = (left, top, left + side, top + side)
     return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0))

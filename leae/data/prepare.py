@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from leae.data import celeba
 from leae.data.batches import ImageFile
-from leae.data.images import FACE, with_channels
+from leae.data.images import FACE, TOO_SMALL, with_channels
 from leae.data.sources import CELEBA, DATA, DATA_SETS, MAX_FACES, Source, find_source
 from leae.errors import UsageError, require_whole, signals_to_end
 from leae.files import atomic_write, digest, one_at_a_time, read_bytes, read_json, write_json
@@ -262,7 +262,7 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
 
 def list_unusable(bad: list, total: int) -> str:
     """How many of so many images cannot be used, and the first of them; `bad` are pairs of a name and a reason."""
-    shown, small = "; ".join(f"{name!r} ({why})" for name, why in bad[:5]), sum("smaller than" in why for _, why in bad)
+    shown, small = "; ".join(f"{name!r} ({why})" for name, why in bad[:5]), sum(TOO_SMALL in why for _, why in bad)
     advice = f"; {small} of them are too small: --upscale takes these" * (small > 0)
     return f"{len(bad)} of {total} images cannot be used: {shown}{advice}"
 

@@ -142,8 +142,8 @@ class Run:
 
     def _create(self, dataset: Dataset, channels: int, total_steps: int, device: str) -> None:
         """Make the run's folder: runs/NAME, or runs/<kind>-001, or with the next free number."""
-        self.data = {"name": dataset.name, "title": dataset.title, "identity": dataset.identity}
-        self.data["channels"] = channels
+        named = {"name": dataset.name, "title": dataset.title, "identity": dataset.identity}
+        self.data = {**named, "channels": channels}
         self.settings["DATASET"] = dataset.name  # what "auto" meant
         if rank() > 0:
             return
@@ -256,9 +256,10 @@ class Run:
             path = self.folder / "metrics.csv"
             with names_file(path), path.open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(self.rows[-1])
-        before, verdict = (health(rows) if split != "train" else "" for rows in (self.rows[:-1], self.rows))
-        if verdict.startswith("collapsed") and not before.startswith("collapsed"):
-            tqdm.write(f"warning: {verdict}", file=sys.stderr)
+        if split != "train":
+            before, verdict = health(self.rows[:-1]), health(self.rows)
+            if verdict.startswith("collapsed") and not before.startswith("collapsed"):
+                tqdm.write(f"warning: {verdict}", file=sys.stderr)
         self.track(step, {f"{split}/{name}": float(value) for name, value in {"epoch": epoch, **values}.items()})
 
     def _write_metrics(self) -> None:
