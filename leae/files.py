@@ -113,11 +113,11 @@ def misfit(value, shape, name: str) -> str | None:
     return next(filter(None, (misfit(*part) for part in parts)), None)
 
 
-def read_arrays(path: Path | str) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays in a .npz file by name, or that of a .npy file as `images`; `UsageError` if there is anything else."""
-    require_regular(Path(path))
+    require_regular(path)
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             found = np.load(file, allow_pickle=False)
             found = {"images": found} if isinstance(found, np.ndarray) else found
             return {name: np.atleast_1d(array) for name, array in found.items()}

@@ -47,7 +47,7 @@ def write_curves(
     curves: list[list[Measured]], sample: Sample, device: torch.device, path: Path, title: str
 ) -> list[Path]:
     """Measure the runs, write their figures at each checkpoint as CSV, and a picture beside it for each of AXES."""
-    sample.weights, sample.save_codes = sample.weights[:1], False  # no intervals over images
+    sample.weights = sample.weights[:1]  # no intervals over images
     for models in curves:
         for one in models:
             measure(one, sample, device)

@@ -41,11 +41,15 @@ LABEL_SHARE = 0.05  # of the training images' labels, for probes by few labels
 
 
 def evaluate(
-    models: list[Measured], sample: Sample, device: torch.device, perceptual: PerceptualFigures | None = None
+    models: list[Measured],
+    sample: Sample,
+    device: torch.device,
+    perceptual: PerceptualFigures | None = None,
+    save_codes: bool = False,
 ) -> None:
     """Measure models; those that are runs get evaluation.json, with the figures of the baselines among the models."""
     for model in models:
-        measure(model, sample, device, perceptual)
+        measure(model, sample, device, perceptual, save_codes)
     beside = {model.name: figures_of(model) for model in models if model.run is None}
     for model in models:
         if run := model.run:
@@ -102,7 +106,7 @@ def main(options: argparse.Namespace) -> None:
     perceptual = PerceptualFigures(device) if options.perceptual else None
     dataset = runs[0].open_data()
 
-    sample = Sample(dataset, views, options.train_images, options.held_out, options.label_share, options.save_codes)
+    sample = Sample(dataset, views, options.train_images, options.held_out, options.label_share)
     given = []
     for text in options.codes:
         given.append(read_codes(text, sample, ["chance", *(one.name for one in (*runs, *given))]))
@@ -113,7 +117,7 @@ def main(options: argparse.Namespace) -> None:
     title = f"{dataset.title}: {counts}; {probed}; mask ratio {views.mask_ratio:g}"
     print(title)
     models = [*with_baselines(runs, sample.train, device), *given]
-    evaluate(models, sample, device, perceptual)
+    evaluate(models, sample, device, perceptual, options.save_codes)
     columns = columns_of(models)
     print(report(columns))
     if options.csv:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -166,9 +167,9 @@ class Measured:
 class Sample:
     """What every model is measured on: images, masks, and classes, or those A of the attributes that can be probed."""
 
-    def __init__(self, dataset: Dataset, views: MaskedViews, train: int, test: int, label_share: float, save=False):
+    def __init__(self, dataset: Dataset, views: MaskedViews, train: int, test: int, label_share: float):
         self.train, self.test = dataset.images["train"][:train], dataset.images["test"][:test]  # uint8 [N, S, S, C]
-        self.views, self.label_share, self.save_codes = views, label_share, save
+        self.views, self.label_share = views, label_share
         counts = {"train": len(self.train), "test": len(self.test)}
         self.counts = {split: (n, len(dataset.images[split])) for split, n in counts.items()}  # of these and of all
         labels = [dataset.attributes.get(split, np.zeros((n, 0), bool))[:n] for split, n in counts.items()]
@@ -257,7 +258,7 @@ def read_codes(text: str, sample: Sample, taken: list[str]) -> Measured:
     name, _, path = text.partition("=")
     fits = re.fullmatch(r"[\w.+-]+", name) and path and name not in taken
     require(fits, "--codes", text, f"NAME=FILE.npz, NAME without spaces and none of {', '.join(taken)}")
-    arrays, codes = read_arrays(path), {}
+    arrays, codes = read_arrays(Path(path)), {}
     for key in CODES if {*CODES[2:]} & {*arrays} else CODES[:2]:
         array, (count, whole) = arrays.get(key, np.empty(0)), sample.counts[key.partition("_")[0]]
         fits = array.dtype.kind == "f" and array.ndim in (2, 4) and array.size and len(array) in (count, whole)
@@ -267,8 +268,14 @@ def read_codes(text: str, sample: Sample, taken: list[str]) -> Measured:
     return Measured(name, None, reconstructs=False, codes=codes)
 
 
-def measure(one: Measured, sample: Sample, device: torch.device, perceptual: PerceptualFigures | None = None) -> None:
-    """Fill in a model's figures; LPIPS and FID where they are wanted."""
+def measure(
+    one: Measured,
+    sample: Sample,
+    device: torch.device,
+    perceptual: PerceptualFigures | None = None,
+    save_codes: bool = False,
+) -> None:
+    """Fill in a model's figures; LPIPS and FID where they are wanted. A run's codes may be kept in its CODES_FILE."""
     name, model, views = one.name, one.model, sample.views
     if one.reconstructs:
         with torch.no_grad():
@@ -288,7 +295,7 @@ def measure(one: Measured, sample: Sample, device: torch.device, perceptual: Per
         for suffix, of in (("", None), ("_masked", views))
         for split, images in (("train", sample.train), ("test", sample.test))
     }
-    if sample.save_codes and one.run:
+    if save_codes and one.run:
         write_arrays(one.run.folder / CODES_FILE, **codes)
     if one.run or one.codes:
         figures = latent_figures(codes["test"], codes.get("test_masked"))

@@ -35,7 +35,6 @@ FORMAT = 4  # of the prepared folder; another number is prepared again
 # What is in manifest.json.
 SHAPE = {"format": int, "title": str, "fingerprint": str, "splits": [str], "checksums": {str: int}, "checksum": str}
 SHAPE |= {"attribute_names": [str], "class_names": [str]}
-CHANGED = "has changed since the run was trained; bring it back or start a new run"
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 READ_AT_A_TIME = 32  # images, by each process
@@ -110,9 +109,13 @@ def open_dataset(
         if not same or not _is_whole(folder, manifest):
             older = f"{folder.name}-{digest(manifest['checksums'])[:8] if manifest else 'damaged'}"
             manifest = _prepare(source, folder, identity, folder if same else folder.with_name(older))
-        if identity not in (None, digest(manifest["checksums"])):
-            raise UsageError(f"{source.title}: {CHANGED}")
+        _require_identity(source, manifest["checksums"], identity)
         return _open(folder, manifest, source.name)
+
+
+def _require_identity(source: Source, checksums: dict[str, int], identity: str | None) -> None:
+    if identity not in (None, digest(checksums)):
+        raise UsageError(f"{source.title}: has changed since the run was trained; bring it back or start a new run")
 
 
 def _read_manifest(folder: Path) -> dict | None:
@@ -198,8 +201,7 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
             "class_names": list(source.class_names),
             "skipped": bad,
         }
-        if identity not in (None, digest(manifest["checksums"])):
-            raise UsageError(f"{source.title}: {CHANGED}")
+        _require_identity(source, manifest["checksums"], identity)
         write_json(temporary / "manifest.json", {**manifest, "checksum": digest(manifest)})
         shutil.rmtree(older, ignore_errors=True)
         if folder.exists():

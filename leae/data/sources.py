@@ -45,7 +45,9 @@ class Source:
     notes: tuple[str, ...] = ()  # lines that are said when it is prepared
 
 
-def find_source(name: str, image_size: int, face_count=50_000, classes=True, channels=0, upscale=False) -> Source:
+def find_source(
+    name: str, image_size: int, face_count: int = 50_000, classes: bool = True, channels: int = 0, upscale: bool = False
+) -> Source:
     """The source that a data set's name means. Nothing is prepared yet; a small set is downloaded.
 
     The name is one of DATA_SETS, "auto" (CelebA if it lies under data/celeba, else faces), or the path of arrays or a
