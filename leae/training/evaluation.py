@@ -20,8 +20,7 @@ from leae.randomness import generator
 AVERAGED = 20_000  # training images whose mean is taken
 SAMPLE_ROWS = 5  # of a grid
 DRAWN = 65_536  # masks that are drawn; image 65,537 has the first one again
-COLLAPSED_RANK = 4.0  # codes of 48 numbers or more that have a smaller effective rank have collapsed
-MUCH, SOME, LITTLE = 1.0, 0.5, 0.1  # dB by which PSNR changes; README.md: the runs behind these figures
+MUCH, SOME, LITTLE = 1.0, 0.5, 0.1  # dB by which PSNR changes; README.md: the runs behind them
 PSNR = ("psnr_clean", "psnr_masked", "psnr_noisy")
 CODES = ("effective_rank", "dead_dimensions", "dimensions")
 NO_TERMS = ("split", "step", "epoch", "images_per_second", "learning_rate", "loss", "latent")  # in rows
@@ -151,7 +150,7 @@ def health(rows: list[dict[str, str]]) -> str:
     if all(f"encoder_{name}" in last for name in CODES):  # not in older runs, nor where few images are held out
         effective, dead, size = (float(last[f"encoder_{name}"]) for name in CODES)
         codes = f"rank {effective:.1f} of {size:.0f}, {dead:.0f} dead, "
-        if dead or (size > 1 and effective < min(COLLAPSED_RANK, 1 + size / 16)):
+        if dead or (size > 1 and effective < min(4, max(size / 32, 1.25))):  # README.md: the runs behind these figures
             return f"collapsed: {codes}after step {last['step']}: the codes hardly tell images apart"
     if len(measured) < 3 or int(last["step"]) < FEWEST_STEPS:
         return f"too early to tell: {codes}step {last.get('step', 0)}"

@@ -33,7 +33,8 @@ def rows_of(psnr, rank=(53.0,), dead=(0,), size=128, view="masked", of_view=None
         (rows_of([12.8, 15.0, 15.2], rank=[9.8, 2.7, 1.6]), "collapsed", "rank 1.6 of 128, 0 dead, after step 200"),
         (rows_of([12.8, 15.0, 15.2], rank=[3.9]), "collapsed", "rank 3.9 of 128"),
         (rows_of([12.8, 15.0, 15.2], rank=[6.1]), "healthy", "rank 6.1 of 128"),
-        (rows_of([12.8, 15.0, 15.2], rank=[3.3], size=32), "healthy", "rank 3.3 of 32"),
+        (rows_of([12.8, 15.0, 15.2], rank=[2.7], size=32), "healthy", "rank 2.7 of 32"),  # digits after 60 steps
+        (rows_of([12.8, 15.0, 15.2], rank=[1.0], size=32), "collapsed", "rank 1.0 of 32"),  # black digits
         (rows_of([12.8, 15.0, 15.2], dead=[0, 3]), "collapsed", "3 dead"),
         (rows_of([12.8, 15.0, 15.2], rank=[1.6], size=4), "healthy", "rank 1.6 of 4"),
         (rows_of([12.8, 15.0, 15.2], rank=[1.0], size=1), "healthy", "rank 1.0 of 1"),
