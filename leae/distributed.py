@@ -51,7 +51,7 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values: Tensor) -> Tensor:
         total = values.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(torch.view_as_real(total) if total.is_complex() else total)  # gloo knows no complex numbers
+        dist.all_reduce(total)
         return total
 
     @staticmethod
@@ -60,13 +60,13 @@ class _Sum(torch.autograd.Function):
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, with gradients through it."""
+    """The sum of a tensor of real numbers over all processes, with gradients through it."""
     return _Sum.apply(values) if world_size() > 1 else values
 
 
 def all_reduce_mean(values: Tensor) -> Tensor:
     """The mean of a tensor over all processes, with gradients through it."""
-    return all_reduce_sum(values) / world_size()
+    return all_reduce_sum(values) / world_size() if world_size() > 1 else values
 
 
 class FunctionOf(nn.Module):

@@ -49,17 +49,20 @@ class Judge(nn.Module):
         size, device = encoder.norm.num_features, encoder.norm.running_mean.device
         self.whitenings = nn.ModuleList(Whitening(size, epsilon, device) for _ in self.whitened_ratios)
 
-    def forward(self, real: Tensor, *views: Tensor, ratio: float = WHOLE) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, real: Tensor | None, *views: Tensor, ratio: float = WHOLE) -> tuple[Tensor | None, list[Tensor]]:
         """T of a real view, the target, and of its reconstructions: codes [N, *latent_shape] of each.
 
         All are crops of this ratio, float [N, C, S, S] in [0, 1]. A whitened norm must know the ratio (ValueError); in
         training mode, it folds `real` into its moving average before it computes W. No gradient flows to `real`,
-        neither from its own codes nor from those that are normalised with its statistics.
+        neither from its own codes nor from those that are normalised with its statistics. With a norm of their own, it
+        may be None (else ValueError), and so the target: a pass less where no term has that.
         """
-        project, norm = self.encoder.project, self.encoder.norm
-        with torch.no_grad():
-            projected = project(real)
-            target = normalise(projected, norm)
+        require(real is not None or self.norm == "own", "real", real, f"images, as the norm is {self.norm}")
+        project, norm, target = self.encoder.project, self.encoder.norm, None
+        if real is not None:
+            with torch.no_grad():
+                projected = project(real)
+                target = normalise(projected, norm)
         codes = [project(view) for view in views]
         if self.norm == "own":
             return target, [normalise(code, norm) for code in codes]

@@ -117,7 +117,8 @@ class SelfTeachingObjective:
                 side = crop_side(size, ratio)
                 real = crop_and_resize(x, corners, side)
                 shown = [crop_and_resize(r, corners[part], side) for r, part in zip(reconstructions, rows, strict=True)]
-            judged[ratio] = judge(real, *shown, ratio=ratio)
+            compared = ratio in draws.crops or judge.norm != "own"  # with the real view, or by its statistics
+            judged[ratio] = judge(real if compared else None, *shown, ratio=ratio)
 
         terms = {}
         if symmetric:

@@ -32,10 +32,10 @@ class EppsPulley(torch.autograd.Function):
     The knots t_k = k·δ are evenly spaced, so that exp(i·t_k·x) is the k-th power of z = exp(i·δ·x): a product a knot.
     With e_k = φ̂(t_k) − exp(−t_k²/2) and the weights w_k, the statistic's derivative by a sample x is
 
-        Re Σ_k 2·w_k · conj(e_k) · i·t_k · z^k,
+        Re Σ_k 2·w_k · conj(e_k) · i·t_k · z^k  =  Im Σ_k 2·w_k · t_k · e_k · conj(z)^k,
 
-    a polynomial in z, by Horner's rule another product a knot. Nothing but z and the e_k is kept for it, so that a
-    second derivative is refused: it would silently be wrong.
+    a polynomial in conj(z), by Horner's rule another product a knot. Nothing but conj(z) and the e_k is kept for it, so
+    that a second derivative is refused: it would silently be wrong.
     """
 
     @staticmethod
@@ -47,28 +47,29 @@ class EppsPulley(torch.autograd.Function):
 
         angles = projections * knots[1]
         z = torch.complex(angles.cos(), angles.sin())  # [..., N, K]
-        power, empirical = torch.ones_like(z), []
-        for _ in range(KNOTS):
-            empirical.append(power.mean(dim=-2))
+        power, errors = torch.ones_like(z), []
+        for k in range(KNOTS):
+            errors.append(power.mean(dim=-2) - gaussian[k])
             power *= z
-        column = (KNOTS, *[1] * (projections.dim() - 1))  # a number for every knot, against [KNOTS, ..., K]
-        error = all_reduce_mean(torch.stack(empirical)) - gaussian.view(column)
-        ctx.save_for_backward(z, error.conj() * (2 * weights * knots).view(column))
+        error = all_reduce_mean(torch.view_as_real(torch.stack(errors)))  # [KNOTS, ..., K, 2]
+        weights = weights.view(KNOTS, *[1] * (projections.dim() - 1))
+        ctx.save_for_backward(z.conj_physical(), error, 2 * weights * knots.view_as(weights))
         count = world_size() * projections.shape[-2]
-        return count * (weights.view(column) * (error.real.square() + error.imag.square())).sum(dim=0)
+        return count * (weights * error.square().sum(dim=-1)).sum(dim=0)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
         if torch.is_grad_enabled():  # create_graph; once_differentiable lets it pass where `gradient` is a constant
             raise RuntimeError("SIGReg has no second derivative; call backward without create_graph")
-        z, coefficients = ctx.saved_tensors
+        conjugate, error, weights = ctx.saved_tensors
         # Every process has the same statistic in its loss, and each loss depends on these samples.
-        coefficients = (coefficients * all_reduce_sum(gradient)).unsqueeze(-2)  # [KNOTS, ..., 1, K]
-        total = coefficients[-1] * z
+        weights = (weights * all_reduce_sum(gradient)).unsqueeze(-1)
+        coefficients = torch.view_as_complex(error * weights).unsqueeze(-2)  # [KNOTS, ..., 1, K]
+        total = coefficients[-1] * conjugate
         for coefficient in coefficients[1:-1].flip(0):  # that of knot 0 is 0
             total += coefficient
-            total *= z
-        return -total.imag  # the real part of i times it
+            total *= conjugate
+        return total.imag
 
 
 def sigreg(codes: Tensor, generator: torch.Generator) -> Tensor:

@@ -46,6 +46,15 @@ def test_codes_are_normalised_by_the_real_views_statistics_or_their_own(source, 
     assert not target.requires_grad
 
 
+def test_without_a_target_codes_with_a_norm_of_their_own_need_no_real_view():
+    judge = Judge(encoder(), norm="own")
+    target, codes = judge(None, views(1), views(2))
+    assert target is None
+    torch.testing.assert_close(codes, judge(views(0), views(1), views(2))[1])
+    with pytest.raises(UsageError, match=r"real is None.*norm is shared"):
+        Judge(encoder(), norm="shared")(None, views(1))
+
+
 @pytest.mark.parametrize("norm", ["shared", "own", "whitened"])
 def test_gradients_reach_the_reconstructions_and_neither_the_real_views_nor_the_weights(norm):
     judge = Judge(encoder(), norm=norm)

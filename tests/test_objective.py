@@ -56,6 +56,15 @@ def test_values_and_gradients_are_those_of_the_formulas(latent, decay, norm, kin
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize(("norm", "ratios", "passes"), [("own", (0.4,), 5), ("shared", (0.4,), 6), ("own", (1.0,), 3)])
+def test_the_judge_encodes_what_a_term_needs_and_nothing_else(norm, ratios, passes, monkeypatch):
+    model, judge, images = make(norm=norm)
+    project, seen = judge.encoder.project, []
+    monkeypatch.setattr(judge.encoder, "project", lambda view: seen.append(view) or project(view))
+    SelfTeachingObjective(crop_ratios=ratios)(model, judge, images, draws())
+    assert len(seen) == passes
+
+
 def test_a_live_judge_is_the_encoder_whose_weights_learn_from_its_verdicts():
     model, frozen, images = make()
     judge = Judge(model.encoder, norm="shared", live=True)
