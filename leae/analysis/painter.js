@@ -3,7 +3,7 @@
 // `watch`.
 const canvas = element.querySelector('canvas'), brush = element.querySelector('input'), size = props.size;
 const context = canvas.getContext('2d'), image = new Image(), painted = new Uint8Array(size * size);
-let sent = 0, mean = '#808080';
+let sent = 0, mean = '#808080', last = null;
 const draw = () => {
   context.drawImage(image, 0, 0);
   context.fillStyle = mean;
@@ -24,15 +24,23 @@ const paint = (event) => {
   if (event.buttons !== 1) return;
   const box = canvas.getBoundingClientRect(), scale = size / box.width, radius = size * brush.value / 200;
   const x = (event.clientX - box.left) * scale, y = (event.clientY - box.top) * scale;
+  const [fromX, fromY] = last || [x, y], toX = x - fromX, toY = y - fromY;  // a quick stroke has few events
+  last = [x, y];
   painted.forEach((_, at) => {
-    if (Math.hypot(at % size + .5 - x, Math.floor(at / size) + .5 - y) <= Math.max(radius, .71)) painted[at] = 1;
+    const right = at % size + .5 - fromX, down = Math.floor(at / size) + .5 - fromY;
+    const share = Math.min(Math.max((right * toX + down * toY) / (toX * toX + toY * toY || 1), 0), 1);
+    if (Math.hypot(right - share * toX, down - share * toY) <= Math.max(radius, .71)) painted[at] = 1;
   });
   draw();
   if (Date.now() - sent > 150) send();
 };
-canvas.addEventListener('pointerdown', (event) => { canvas.setPointerCapture(event.pointerId); paint(event); });
+canvas.addEventListener('pointerdown', (event) => {
+  canvas.setPointerCapture(event.pointerId);
+  last = null;
+  paint(event);
+});
 canvas.addEventListener('pointermove', paint);
-canvas.addEventListener('pointerup', send);
+canvas.addEventListener('pointerup', () => { last = null; send(); });
 element.querySelector('button').addEventListener('click', () => { clear(); send(); });
 watch('value', load);
 load();
