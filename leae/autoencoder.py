@@ -24,6 +24,7 @@ from leae.layers import (
 )
 
 LARGEST_SIZE = 65_536  # of any size of a model; what is larger is a slip of the hand, or of a hostile file
+LARGEST_IMAGE = 2048  # pixels a side
 MOST_PARAMETERS = 2**30  # of a model that is trained: 4 GiB, and four times that with gradients and moments
 STRIDE = 8  # image pixels per position of the encoder's map, along one side
 LATENTS = ("pooled", "spatial")
@@ -198,7 +199,7 @@ class Autoencoder(BaseAutoencoder):
         output: str = "sigmoid",  # or "linear"; see `BaseAutoencoder`
     ):
         require_choice(LATENTS, latent=latent)
-        require_whole(STRIDE, LARGEST_SIZE, image_size=image_size)
+        require_whole(STRIDE, LARGEST_IMAGE, image_size=image_size)
         require(image_size % STRIDE == 0, "image_size", image_size, f"a multiple of {STRIDE}")
         require_whole(1, LARGEST_SIZE, image_channels=image_channels, hidden_dim=hidden_dim)
         pooled, parts = latent == "pooled", 2 if self.variational else 1  # mean and log-variance are two parts

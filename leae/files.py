@@ -21,6 +21,8 @@ from filelock import FileLock, Timeout
 from leae.errors import UsageError, first_line
 
 MAX_TEXT = 2**26  # bytes of a file of texts or figures
+MAX_UNPACKED = 2**30  # bytes of an array in a .npz file; more where they are not
+MAX_PACKED = 256  # times as many as the packed ones
 TEMPORARY = f".*.{8 * '[0-9a-f]'}.tmp"  # the names of temporary files, as a pattern
 PATIENCE = 5  # seconds
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -113,14 +115,21 @@ def misfit(value, shape, name: str) -> str | None:
     return next(filter(None, (misfit(*part) for part in parts)), None)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays in a .npz file by name, or that of a .npy file as `images`; `UsageError` if there is anything else."""
+def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Those of these arrays that a .npz file has, by name, or that of a .npy file as `images`.
+
+    `UsageError` if it is neither, or packs gigabytes into megabytes.
+    """
     require_regular(path)
     try:
         with path.open("rb") as file:
             found = np.load(file, allow_pickle=False)
-            found = {"images": found} if isinstance(found, np.ndarray) else found
-            return {name: np.atleast_1d(array) for name, array in found.items()}
+            if isinstance(found, np.ndarray):
+                return {"images": np.atleast_1d(found)}
+            for part in found.zip.infolist():
+                if part.file_size > max(MAX_UNPACKED, MAX_PACKED * part.compress_size):
+                    raise ValueError(f"{part.filename} would be {part.file_size:,} bytes, of {part.compress_size:,}")
+            return {name: np.atleast_1d(found[name]) for name in names if name in found.files}
     except MemoryError:
         raise
     except Exception as error:  # of NumPy, zipfile and zlib

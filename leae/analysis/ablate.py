@@ -25,7 +25,7 @@ from leae.analysis.curves import summary_panels
 from leae.analysis.evaluate import HELD_OUT_IMAGES, LABEL_SHARE, TRAIN_IMAGES, evaluate, read_evaluation
 from leae.analysis.measure import Measured, Sample
 from leae.analysis.table import CSV_HEAD, FIGURES, INCIDENTAL, Column, csv_rows, markdown, summary_of, text_of
-from leae.analysis.trained import TrainedRun, free_path, open_runs
+from leae.analysis.trained import TrainedRun, open_runs, output_path
 from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write, write_csv
 from leae.training.device import PRECISIONS, find_device
@@ -226,9 +226,9 @@ def main(options: argparse.Namespace) -> None:
                 sample = Sample(run.open_data(), run.views(MASK_RATIO), TRAIN_IMAGES, HELD_OUT_IMAGES, LABEL_SHARE)
             column.by_seed[seed] = measured(run, sample, device)
     title = f"{options.dataset} at {options.image_size}×{options.image_size}, {options.steps:,} steps, by seeds"
-    output = free_path(RUNS, "ablation", ".md", ".csv", ".png")
-    with atomic_write(output) as file:
-        file.write(f"{title}\n\n{table(columns)}\n")
-    write_csv(output.with_suffix(".csv"), CSV_HEAD, csv_rows(columns, summary_of(columns)))
-    save_picture(draw(columns, title), output.with_suffix(".png"))
+    with output_path(None, "ablation", ".md", ".csv", ".png") as output:
+        with atomic_write(output) as file:
+            file.write(f"{title}\n\n{table(columns)}\n")
+        write_csv(output.with_suffix(".csv"), CSV_HEAD, csv_rows(columns, summary_of(columns)))
+        save_picture(draw(columns, title), output.with_suffix(".png"))
     print(f"{table(columns)}\ntable and picture: {output}, .csv and .png")

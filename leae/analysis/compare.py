@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from leae.analysis.trained import TrainedRun, add_run_arguments, free_path, require_file, runs_of
+from leae.analysis.trained import TrainedRun, add_run_arguments, output_path, require_file, runs_of
 from leae.data.batches import to_float
 from leae.errors import require_whole
 from leae.randomness import generator
 from leae.training.evaluation import MaskedViews, psnr, reconstruct
 from leae.training.pictures import draw_grid, save_picture
-from leae.training.run import RUNS
 from leae.training.settings import Parser
 
 
@@ -44,8 +43,7 @@ def add_arguments(parser: Parser) -> None:
 def main(options: argparse.Namespace) -> None:
     require_whole(1, **{"--images": options.images})
     require_whole(0, **{"--seed": options.seed})
-    output = options.output or free_path(RUNS, "comparison", ".png")
-    require_file(output, "--output", ".png")
+    require_file(options.output, "--output", ".png")
     runs, device = runs_of(options)
     views = runs[0].views(options.mask_ratio, options.seed)
     dataset = runs[0].open_data()
@@ -56,5 +54,7 @@ def main(options: argparse.Namespace) -> None:
     boxes = [(row, column, views.side) for row, column in views.corners(len(images)).tolist()]
     title = f"{dataset.title}, held-out images, {views.image_size}×{views.image_size}; "
     title += f"mask ratio {views.mask_ratio:g}; checkpoint {options.checkpoint}"
-    save_picture(draw_grid(comparison_rows(runs, images, views), title, boxes), output)
+    picture = draw_grid(comparison_rows(runs, images, views), title, boxes)
+    with output_path(options.output, "comparison", ".png") as output:
+        save_picture(picture, output)
     print(f"comparison: {output}")

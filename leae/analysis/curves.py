@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from leae.analysis.measure import Measured, Sample, measure
 from leae.analysis.table import CSV_HEAD, FIGURES, Column, columns_of, csv_rows, summary_of
-from leae.analysis.trained import TrainedRun, open_runs
+from leae.analysis.trained import TrainedRun, open_runs, output_path
 from leae.errors import require
 from leae.files import write_csv
 from leae.training.pictures import save_picture
@@ -44,9 +44,12 @@ def pictures_beside(path: Path) -> list[Path]:
 
 
 def write_curves(
-    curves: list[list[Measured]], sample: Sample, device: torch.device, path: Path, title: str
+    curves: list[list[Measured]], sample: Sample, device: torch.device, asked: Path | None, title: str
 ) -> list[Path]:
-    """Measure the runs, write their figures at each checkpoint as CSV, and a picture beside it for each of AXES."""
+    """Measure the runs, write their figures at each checkpoint as CSV, and a picture beside it for each of AXES.
+
+    What is written comes back; `asked` is where to, if not to an `output_path`.
+    """
     sample.weights = sample.weights[:1]  # no intervals over images
     for models in curves:
         for one in models:
@@ -54,10 +57,11 @@ def write_curves(
     by_checkpoint = dict(zip(CHECKPOINTS, map(columns_of, curves), strict=True))
     figures = [*AXES, *summary_of(by_checkpoint[CHECKPOINTS[0]])]
     rows = [[checkpoint, *row] for checkpoint, columns in by_checkpoint.items() for row in csv_rows(columns, figures)]
-    write_csv(path, ["checkpoint", *CSV_HEAD], rows)
-    pictures = pictures_beside(path)
-    for axis, picture in zip(AXES, pictures, strict=True):
-        save_picture(draw_curves(list(by_checkpoint.values()), axis, title), picture)
+    with output_path(asked, "curves", ".csv", *(f"-{axis}.png" for axis in AXES)) as path:
+        write_csv(path, ["checkpoint", *CSV_HEAD], rows)
+        pictures = pictures_beside(path)
+        for axis, picture in zip(AXES, pictures, strict=True):
+            save_picture(draw_curves(list(by_checkpoint.values()), axis, title), picture)
     return [path, *pictures]
 
 

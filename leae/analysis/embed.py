@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from leae.analysis.trained import add_run_arguments, free_path, require_file, require_finite, runs_of
+from leae.analysis.trained import add_run_arguments, output_path, require_file, require_finite, runs_of
 from leae.autoencoder import BaseAutoencoder, require_pixels
 from leae.data.batches import CHUNK, Images, chunks_of, to_float
 from leae.data.images import with_channels
@@ -32,7 +32,6 @@ from leae.files import as_utf8, write_arrays, write_csv
 from leae.layers import float64_device
 from leae.progress import progress_bar
 from leae.training.evaluation import evaluation_mode
-from leae.training.run import RUNS
 from leae.training.settings import Parser
 
 SPLITS = ("train", "valid", "test")
@@ -145,8 +144,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    output = options.output or free_path(RUNS, "codes", ".npz")
-    require_file(output, "--output", ".npz", ".csv")
+    require_file(options.output, "--output", ".npz", ".csv")
     [run], _ = runs_of(options)
     if (split := options.images) in SPLITS:
         dataset = run.open_data()
@@ -162,8 +160,9 @@ def main(options: argparse.Namespace) -> None:
         root = Path(options.images)
         found = embed_folder(run.model, root, image_names(root), run.upscale)
         arrays = {"codes": found.codes, "errors": found.errors, "files": np.array([*map(as_utf8, found.files)])}
-    if output.suffix.lower() == ".csv":
-        write_table(output, arrays)
-    else:
-        write_arrays(output, **arrays)
+    with output_path(options.output, "codes", ".npz") as output:
+        if output.suffix.lower() == ".csv":
+            write_table(output, arrays)
+        else:
+            write_arrays(output, **arrays)
     print(f"codes of {len(arrays['codes']):,} images, {list(arrays['codes'].shape[1:])} each: {output}")

@@ -18,21 +18,20 @@ from pathlib import Path
 
 import torch
 
-from leae.analysis.curves import AXES, open_curves, pictures_beside, write_curves
+from leae.analysis.curves import open_curves, pictures_beside, write_curves
 from leae.analysis.measure import CODES_FILE, Measured, PerceptualFigures, Sample, measure, read_codes, with_baselines
 from leae.analysis.table import CSV_HEAD, columns_of, csv_rows, over_images, report
 from leae.analysis.trained import (
     EVALUATION,
     TrainedRun,
     add_run_arguments,
-    free_path,
     require_file,
     require_own,
     runs_of,
 )
 from leae.errors import require, require_whole
 from leae.files import atomic_write, write_csv, write_json
-from leae.training.run import RUNS, versions
+from leae.training.run import versions
 from leae.training.settings import Parser
 
 TRAIN_IMAGES = 10_000  # to which probes are fitted
@@ -96,11 +95,10 @@ def main(options: argparse.Namespace) -> None:
     require_file(options.markdown, "--markdown", ".md")
     runs, device = runs_of(options)
     require_own(*(run.folder / CODES_FILE for run in runs if options.save_codes))
-    if options.checkpoints:
-        output = options.output or free_path(RUNS, "curves", ".csv", *(f"-{axis}.png" for axis in AXES))
-        require_file(output, "--output", ".csv")
-        require_own(*pictures_beside(output))
-        require(output != options.csv, "--output", str(output), "another file than --csv")
+    if options.checkpoints and options.output:
+        require_file(options.output, "--output", ".csv")
+        require_own(*pictures_beside(options.output))
+        require(options.output != options.csv, "--output", str(options.output), "another file than --csv")
     curves = open_curves(options.runs, device) if options.checkpoints else []
     views = runs[0].views(options.mask_ratio)
     perceptual = PerceptualFigures(device) if options.perceptual else None
@@ -127,5 +125,5 @@ def main(options: argparse.Namespace) -> None:
             file.write(f"{title}\n\n{report(columns)}\n")
     print(f"figures: {EVALUATION} in {', '.join(str(run.folder) for run in runs)}")
     if curves:
-        written = write_curves(curves, sample, device, output, title)
+        written = write_curves(curves, sample, device, options.output, title)
         print(f"curves: {', '.join(map(str, written))}")

@@ -16,16 +16,16 @@ from pathlib import Path
 import torch
 
 from leae.analysis.table import FIGURES
-from leae.analysis.trained import TrainedRun, add_run_arguments, require_extra, runs_of
+from leae.analysis.trained import EVALUATION, TrainedRun, add_run_arguments, require_extra, runs_of
 from leae.autoencoder import BaseAutoencoder
 from leae.checkpoints import CONFIG, SETTINGS, WEIGHTS, state_of, write_checkpoint
 from leae.distributed import FunctionOf
 from leae.errors import UsageError, require
-from leae.files import atomic_write, read_json, write_json
+from leae.files import as_utf8, atomic_write, digest, read_bytes, read_json, write_json
 from leae.training.run import read_metrics, read_settings
 from leae.training.settings import Parser
 
-OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png")  # files that not every export has
+OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png", EVALUATION)  # files that not every export has
 
 # The model card; hubs read the YAML on top.
 CARD = """\
@@ -122,11 +122,13 @@ def main(options: argparse.Namespace) -> None:
     folder = options.folder
     plain = re.fullmatch(r"[a-z0-9][a-z0-9.-]*", options.license)
     require(plain is not None, "--license", options.license, "an identifier as in mit, cc-by-4.0 or other")
-    own = False  # or an earlier export, which it may replace
+    readme, earlier = folder / "README.md", {}
     with suppress(OSError, ValueError, RecursionError):
-        own = read_json(folder / CONFIG, {"library": str})["library"] == "leae"
-    if folder.is_dir() and any(folder.iterdir()) and not own:
+        earlier = read_json(folder / CONFIG, {"library": str})
+    if folder.is_dir() and any(folder.iterdir()) and earlier.get("library") != "leae":
         raise UsageError(f"{folder} has other files in it; choose a new folder, or an earlier export")
+    if "card" in earlier and readme.exists() and digest(read_bytes(readme)) != earlier["card"]:
+        raise UsageError(f"{readme} has been edited since it was exported; move it away, or choose a new folder")
     if options.onnx:
         require_extra("--onnx", "onnx", "onnx", "onnxscript")
     [run], _ = runs_of(options)
@@ -136,19 +138,23 @@ def main(options: argparse.Namespace) -> None:
     grid = next((path for path in grids if path.is_file()), None)
     card = model_card(run, options.license, grid is not None)
     config = {"library": "leae", "class": type(model).__name__, "settings": model.settings, "step": run.step}
-    config |= {"image_shape": model.image_shape, "latent_shape": model.latent_shape}
+    config |= {
+        "image_shape": model.image_shape,
+        "latent_shape": model.latent_shape,
+        "card": digest(as_utf8(card).encode()),
+    }
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in OPTIONAL:  # an earlier export's
         (folder / name).unlink(missing_ok=True)
+    write_json(folder / CONFIG, config)  # first, so that an export that was cut short can be made again
     write_checkpoint(folder / WEIGHTS, model, run.step, state_of(model))
-    write_json(folder / CONFIG, config)
     write_json(folder / SETTINGS, read_settings(run.folder))
     if options.onnx:
         write_onnx(model, folder)
     if grid:
         with atomic_write(folder / "grid.png", "wb") as file:
             file.write(grid.read_bytes())
-    with atomic_write(folder / "README.md") as file:
+    with atomic_write(readme) as file:
         file.write(card)
     print(f"exported: {', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}")

@@ -258,7 +258,7 @@ def read_codes(text: str, sample: Sample, taken: list[str]) -> Measured:
     name, _, path = text.partition("=")
     fits = re.fullmatch(r"[\w.+-]+", name) and path and name not in taken
     require(fits, "--codes", text, f"NAME=FILE.npz, NAME without spaces and none of {', '.join(taken)}")
-    arrays, codes = read_arrays(Path(path)), {}
+    arrays, codes = read_arrays(Path(path), *CODES), {}
     for key in CODES if {*CODES[2:]} & {*arrays} else CODES[:2]:
         array, (count, whole) = arrays.get(key, np.empty(0)), sample.counts[key.partition("_")[0]]
         fits = array.dtype.kind == "f" and array.ndim in (2, 4) and array.size and len(array) in (count, whole)

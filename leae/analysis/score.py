@@ -64,9 +64,13 @@ def usual(space: LatentSpace) -> dict[str, Tensor]:
     run, path = space.run, space.run.folder / "latents" / "usual.safetensors"
     weights = (hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest() for tensor in run.model.state_dict().values())
     made_from = digest(PROBE_DIMS, TRAINING_CODES, run.data["identity"], run.model.settings, *weights)
-    with suppress(OSError, UsageError):
+    with suppress(OSError, UsageError, LookupError):
         header, found = read_checkpoint(path)
-        if header.get("made_from") == made_from and found.keys() == {"mean", "axes", "error", "distance"}:
+        size, of_each = run.model.latent_size, (torch.float64, len(space.order))
+        fits = {"mean": (torch.float32, size), "axes": (torch.float32, size, found["axes"].shape[1])}
+        fits |= {"error": of_each, "distance": of_each}
+        stored = {name: (tensor.dtype, *tensor.shape) for name, tensor in found.items()}
+        if header["made_from"] == made_from and stored == fits:
             return found
     mean, axes = space.training.mean(dim=0), axes_of(space.training)
     found = {"mean": mean, "axes": axes, "error": space.errors, "distance": distances(space.held_out, mean, axes)}
@@ -162,7 +166,7 @@ def main(options: argparse.Namespace) -> None:
         expected = f"a sub-folder of {options.folder} with images in it, and others outside"
         require(there, "--positive", options.positive, expected)
     dataset = run.open_data()
-    output = options.output or free_path(run.folder / "latents", f"scores-{options.folder.resolve().name}", "")
+    output = options.output or free_path(run.folder / "latents", f"scores-{options.folder.resolve().name[:100]}", "")
     require_own(*(output / name for name in ("scores.csv", "scores.png", "roc.png")))
     output.mkdir(parents=True, exist_ok=True)
 

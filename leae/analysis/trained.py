@@ -3,7 +3,8 @@
 import argparse
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import chain, count
@@ -17,10 +18,10 @@ from leae.checkpoints import find_weights, load_checkpoint
 from leae.data.batches import Images, chunks_of
 from leae.data.prepare import Dataset, open_dataset
 from leae.errors import UsageError, one_line
-from leae.files import misfit, read_json
+from leae.files import misfit, one_at_a_time, read_json, require_regular
 from leae.training.device import find_device
 from leae.training.evaluation import MaskedViews
-from leae.training.run import CHECKPOINTS, read_settings
+from leae.training.run import CHECKPOINTS, RUNS, read_settings
 from leae.training.settings import Parser
 
 # Settings without which a run cannot be analysed.
@@ -171,9 +172,20 @@ def free_path(folder: Path, name: str, *endings: str) -> Path:
     return folder / f"{free}{endings[0]}"
 
 
+@contextmanager
+def output_path(asked: Path | None, name: str, *endings: str) -> Iterator[Path]:
+    """Where to write, in this block: the path that was asked for, or else a `free_path` in RUNS.
+
+    That is looked for only now, when all is computed, and no other command looks for one meanwhile.
+    """
+    with nullcontext() if asked else one_at_a_time(RUNS / name):
+        yield asked or free_path(RUNS, name, *endings)
+
+
 def require_own(*paths: Path) -> None:
-    """Refuse to replace a file that no command of these has written, unless it is empty: `UsageError`."""
-    for path in filter(Path.is_file, paths):
+    """Refuse to replace what is no file, or one that is neither empty nor written by these commands: `UsageError`."""
+    for path in filter(Path.exists, paths):
+        require_regular(path)
         with path.open("rb") as file:
             beginning = file.read(1000)
         if beginning and not re.match(OWN[path.suffix.lower()], beginning, re.DOTALL):

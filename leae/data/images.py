@@ -5,7 +5,6 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 from warnings import catch_warnings
 
 import numpy as np
@@ -13,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from leae.errors import UsageError, first_line, require
-from leae.files import describe
+from leae.files import describe, read_bytes
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # whatever the suffix; Pillow hands some others to other programs
@@ -61,15 +60,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
-    """An image file, without Pillow's warnings, which are of images that can be used all the same."""
-    with catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+def opened(content: bytes) -> Iterator[Image.Image]:
+    """An image from a file's content, without Pillow's warnings, which are of images that can be used all the same."""
+    with catch_warnings(action="ignore"), Image.open(io.BytesIO(without_texts(content)), formats=FORMATS) as image:
         yield image
 
 
 def is_grey(path: Path) -> bool | None:
     """Whether an image file has grey pixels, not colours or a palette, by its header; None if that cannot be read."""
-    with suppress(Exception), opened(path) as image:  # as of `read_square`
+    with suppress(Exception), opened(read_bytes(path, MAX_BYTES)) as image:  # as of `read_square`
         return Image.getmodebase(image.mode) == "L"
     return None
 
@@ -88,7 +87,7 @@ def read_square(content: bytes, size: int, upscale: bool = False) -> np.ndarray:
     it is smaller than `size` without `upscale`, or takes too long; any exception if it cannot be read, as decoders of
     damaged files raise many.
     """
-    with opened(io.BytesIO(without_texts(content))) as image:
+    with opened(content) as image:
         scans = content.count(b"\xff\xda") if content.startswith(JPEG) else 1  # about ten in a progressive one
         pixels = image.width * image.height
         if scans * pixels > MAX_DECODED or pixels > MAX_RATIO * len(content):

@@ -7,6 +7,7 @@ prepared again when its source has changed, or when an array is damaged.
 import argparse
 import ctypes
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -22,16 +23,17 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from leae.autoencoder import LARGEST_IMAGE
 from leae.data import celeba
 from leae.data.batches import ImageFile
 from leae.data.images import FACE, TOO_SMALL, with_channels
 from leae.data.sources import CELEBA, DATA, DATA_SETS, MAX_FACES, Source, find_source
-from leae.errors import UsageError, require_whole, signals_to_end
-from leae.files import atomic_write, digest, one_at_a_time, read_bytes, read_json, write_json
+from leae.errors import UsageError, require, require_whole, signals_to_end
+from leae.files import atomic_write, describe, digest, one_at_a_time, read_arrays, read_bytes, read_json, write_json
 from leae.progress import progress_bar
 
-MAX_IMAGE_SIZE = 2048  # pixels a side
 FORMAT = 4  # of the prepared folder; another number is prepared again
+CLASS_NAMES = "class-names.json"  # in it, where they are a person's own, so that other names are another identity
 # What is in manifest.json.
 SHAPE = {"format": int, "title": str, "fingerprint": str, "splits": [str], "checksums": {str: int}, "checksum": str}
 SHAPE |= {"attribute_names": [str], "class_names": [str]}
@@ -48,7 +50,7 @@ class Dataset:
 
     name: str  # what opens it again: "faces", "celeba", "mnist", a folder's path; never "auto"
     title: str  # what it is, for people
-    identity: str  # sha256, in hex, of the arrays' checksums: what is in it, not where it is or when it was made
+    identity: str  # sha256, in hex, of its files' checksums: what is in it, not where it is or when it was made
     images: dict[str, ImageFile]  # uint8 [N, S, S, C] by split: "train", "test" and, where there is one, "valid"
     attributes: dict[str, np.ndarray]  # bool [N, A] by split, empty if the source has none
     attribute_names: tuple[str, ...]
@@ -114,7 +116,8 @@ def open_dataset(
 
 
 def _require_identity(source: Source, checksums: dict[str, int], identity: str | None) -> None:
-    if identity not in (None, digest(checksums)):
+    older = {name: checksum for name, checksum in checksums.items() if name != CLASS_NAMES}  # which had no such file
+    if identity not in (None, digest(checksums), digest(older)):
         raise UsageError(f"{source.title}: has changed since the run was trained; bring it back or start a new run")
 
 
@@ -124,8 +127,12 @@ def _read_manifest(folder: Path) -> dict | None:
         manifest = read_json(folder / "manifest.json", SHAPE)
     except (OSError, ValueError, RecursionError):
         return None
-    checksum = manifest.pop("checksum")
-    return manifest if checksum == digest(manifest) and manifest["format"] == FORMAT else None
+    checksum, kinds = manifest.pop("checksum"), {"": True}
+    kinds |= {"-attributes": manifest["attribute_names"], "-classes": manifest["class_names"]}
+    splits = ("train", "test", *manifest["splits"])
+    files = {f"{split}{kind}.npy" for kind, names in kinds.items() for split in splits if names}
+    complete = files <= manifest["checksums"].keys()
+    return manifest if complete and checksum == digest(manifest) and manifest["format"] == FORMAT else None
 
 
 def _is_whole(folder: Path, manifest: dict) -> bool:
@@ -155,12 +162,23 @@ def _checksum(path: Path) -> int:
 
 def _open(folder: Path, manifest: dict, name: str) -> Dataset:
     images = {split: ImageFile(folder / f"{split}.npy") for split in manifest["splits"]}
-    labels = {
-        kind: {split: np.load(folder / f"{split}-{kind}.npy") for split in images} if manifest[names] else {}
-        for kind, names in (("attributes", "attribute_names"), ("classes", "class_names"))
-    }
-    names = {kind: tuple(manifest[kind]) for kind in ("attribute_names", "class_names")}
+    names, labels = {kind: tuple(manifest[kind]) for kind in ("attribute_names", "class_names")}, {}
+    for kind, of in zip(("attributes", "classes"), names.values(), strict=True):
+        labels[kind] = {
+            split: _read_labels(folder / f"{split}-{kind}.npy", len(images[split]), of) for split in images if of
+        }
     return Dataset(name, manifest["title"], digest(manifest["checksums"]), images, **labels, **names)
+
+
+def _read_labels(path: Path, count: int, names: tuple[str, ...]) -> np.ndarray:
+    """The attributes, or the classes, of so many images, of those names; `UsageError` if they are not."""
+    labels = read_arrays(path).get("images", np.empty(0))
+    if path.stem.endswith("attributes"):
+        fits = labels.dtype == bool and labels.shape == (count, len(names))
+    else:
+        fits = labels.dtype == np.int64 and labels.shape == (count,) and np.isin(labels, range(len(names))).all()
+    require(fits, str(path), describe(labels), f"labels of {count:,} images; delete its folder to prepare it anew")
+    return labels
 
 
 def _prepare(source: Source, folder: Path, identity: str | None, older: Path) -> dict:
@@ -172,6 +190,7 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
     total = sum(map(len, source.splits.values()))
     temporary, bad, hashes = folder.with_name(f".{folder.name}.tmp"), [], {}  # of images, by split
     shutil.rmtree(temporary, ignore_errors=True)  # a process that was killed has left it
+    others = {*multiprocessing.active_children()}  # no readers
     temporary.mkdir(parents=True)
     try:
         need, free = total * source.image_size**2 * source.channels, shutil.disk_usage(temporary).free
@@ -188,6 +207,8 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
         for split, of in hashes.items():
             if shared := sum(image in seen for image in of):
                 print(f"{source.title}: {shared:,} of {len(of):,} {split} images are training images as well")
+        if source.class_names and source.name not in DATA_SETS:
+            write_json(temporary / CLASS_NAMES, list(source.class_names))
         if bad:
             said = f"{list_unusable(bad, total)}; left out, and all named in {folder / 'manifest.json'}"
             tqdm.write(f"warning: {source.title}: {said}", file=sys.stderr)
@@ -196,7 +217,7 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
             "title": source.title,
             "fingerprint": source.fingerprint,
             "splits": list(source.splits),
-            "checksums": {path.name: _checksum(path) for path in sorted(temporary.glob("*.npy"))},
+            "checksums": {path.name: _checksum(path) for path in sorted(temporary.iterdir())},
             "attribute_names": list(source.attribute_names),
             "class_names": list(source.class_names),
             "skipped": bad,
@@ -210,6 +231,10 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
         temporary.rename(folder)
         return manifest
     except BaseException as error:
+        for reader in {*multiprocessing.active_children()} - others:
+            with suppress(RuntimeError):  # by which PyTorch says that one was killed
+                reader.kill()
+                reader.join()
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
             raise UsageError("a process that reads images was killed, perhaps for lack of memory") from error
@@ -217,14 +242,11 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
 
 
 def _end_with_parent(worker: int) -> None:
-    """A process that reads images ends in silence, when it is asked to, as its parent is, or when its parent is killed.
-
-    On Linux, that is: elsewhere it stays if its parent is killed.
-    """
+    """A process that reads images leaves signals to its parent, which kills it, and on Linux ends if that is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     for number in (signal.SIGINT, *signals_to_end()):
-        signal.signal(number, lambda *_: os._exit(0))  # another status the parent would take for a failure
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list) -> list[int]:
@@ -280,7 +302,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    largest = FACE if options.dataset == "celeba" else MAX_IMAGE_SIZE
+    largest = FACE if options.dataset == "celeba" else LARGEST_IMAGE
     require_whole(1, largest, **{"--image-size": options.image_size})
     require_whole(1, MAX_FACES, **{"--faces": options.faces})
     if options.dataset == "celeba":

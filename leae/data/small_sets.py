@@ -67,9 +67,9 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
     Images are [N, S, S] or [N, S, S, C], uint8 or float in [0, 1], which is rounded to 8 bits; S is at `least` so many
     pixels. Without `classes`, labels are left out. A tenth is held out as of a folder. `UsageError` for anything else.
     """
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, "images", "labels", "names")
     if "images" not in arrays:
-        raise UsageError(f"{path} has no `images`; it has {', '.join(arrays) or 'nothing'}")
+        raise UsageError(f"{path} has no `images`; it must have these, and may have `labels` and `names`")
     images, where = arrays["images"], f"`images` of {path}"
     count, *sides = images.shape
     fits = images.size and len(sides) in (2, 3) and sides[0] == sides[1] and sides[2:] in ([], [1], [3])

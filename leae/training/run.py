@@ -1,6 +1,7 @@
 """A run's folder, and how a run is resumed; README.md beside this file says what lies in the folder."""
 
 import csv
+import io
 import math
 import os
 import platform
@@ -11,6 +12,7 @@ import sys
 import time
 from contextlib import suppress
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +44,7 @@ from leae.training.pictures import draw_grid, draw_metrics, save_picture
 
 RUNS = Path("runs")
 CHECKPOINTS = ("000", "020", "040", "060", "080", "100")  # percent of a run at which one is kept
-MAX_METRICS = 2**30  # bytes of metrics.csv
+MAX_METRICS, MAX_ROWS = 2**28, 10**6  # bytes and rows of metrics.csv
 # What is in settings.json; older runs have no defaults.
 SHAPE = {"kind": str, "settings": dict, "defaults": dict | None, "data": {"name": str, "title": str, "identity": str}}
 SHAPE |= {"command": [str], "steps": int, "device": str, "versions": {str: str}, "started": str}
@@ -376,10 +378,11 @@ def read_metrics(folder: Path) -> list[dict[str, str]]:
     """
     path = folder / "metrics.csv"
     try:
-        lines = read_bytes(path, MAX_METRICS).decode().splitlines(keepends=True)
-        rows = list(csv.DictReader(line for line in lines if line.endswith("\n")))
+        lines = io.StringIO(read_bytes(path, MAX_METRICS).decode(), newline="")
+        rows = list(islice(csv.DictReader(line for line in lines if line.endswith("\n")), MAX_ROWS + 1))
+        require(len(rows) <= MAX_ROWS, "the number of rows", len(rows), f"at most {MAX_ROWS:,}")
         for row in rows:
-            if None in row or None in row.values() or int(row["step"]) < 0:
+            if None in row or None in row.values() or int(row["step"]) < 0 or not row["split"]:
                 raise ValueError(f"the row of step {row['step']} does not have a value for every column")
             [float(value) for name, value in row.items() if value and name != "split"]
     except (ValueError, TypeError, LookupError, csv.Error) as error:

@@ -14,8 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from leae import conv_autoencoder
-from leae.autoencoder import LARGEST_SIZE, LATENTS, OUTPUTS
-from leae.data.prepare import MAX_IMAGE_SIZE
+from leae.autoencoder import LARGEST_IMAGE, LARGEST_SIZE, LATENTS, OUTPUTS
 from leae.data.sources import MAX_FACES
 from leae.distributed import world_size
 from leae.errors import LARGEST_WHOLE, UsageError, did_you_mean, require, require_choice, require_in, require_whole
@@ -36,7 +35,7 @@ RANGES = {
     "CLASSES": bool,
     "CHANNELS": (0, 3),
     "UPSCALE": bool,
-    "IMAGE_SIZE": (8, MAX_IMAGE_SIZE),
+    "IMAGE_SIZE": (8, LARGEST_IMAGE),
     "FACES": (1, MAX_FACES),
     "HELD_OUT": COUNT,
     "MODEL": ("residual", "conv"),
