@@ -73,7 +73,6 @@ def draw_map(points: np.ndarray, images: Tensor, labels: np.ndarray, names: list
         x, y = points[labels == label].T
         axes.scatter(x, y, s=18, color=palette[label], linewidths=0, alpha=0.8, label=legend_text(name, len(x)))
     pixels = to_pixels(images)
-    pixels = pixels.repeat(3 // pixels.shape[3], axis=3)  # grey ones become RGB
     for index in without_overlap(points, SPACING * side):
         left, bottom = points[index] - side / 2
         axes.imshow(pixels[index], extent=(left, left + side, bottom, bottom + side), zorder=2)

@@ -17,6 +17,7 @@ from PIL import Image
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from leae.analysis.embed import read_for
 from leae.analysis.latents import separations
@@ -64,11 +65,9 @@ PAINT = Path(__file__).with_name("painter.js").read_text(encoding="utf-8")
 
 def enlarge(images: Tensor, least: int = PICTURE, rows: int = 1) -> np.ndarray:
     """Images [N, C, S, S] in rows of as many, enlarged pixel by pixel: uint8 [height, width, 3]."""
-    pixels = to_pixels(images)
-    times = -(-least // pixels.shape[1])
-    parts = np.split(pixels.repeat(3 // pixels.shape[3], axis=3), rows)
-    together = np.concatenate([np.concatenate(list(row), axis=1) for row in parts])
-    return together.repeat(times, axis=0).repeat(times, axis=1)
+    times = -(-least // images.shape[-1])
+    [pixels] = to_pixels(make_grid(images, len(images) // rows, padding=0)[None])
+    return pixels.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def data_url(image: Tensor) -> str:

@@ -55,7 +55,7 @@ def draw_grid(
         pixels = to_pixels(images).repeat(scale, axis=1).repeat(scale, axis=2)
         for column, image in enumerate(pixels):
             left = margin + column * (tile + GAP)
-            picture.paste(Image.fromarray(image.squeeze()), (left, top))
+            picture.paste(Image.fromarray(image), (left, top))
             if boxes:
                 y, x, side = (scale * value for value in boxes[column])
                 pen.rectangle((left + x - 1, top + y - 1, left + x + side, top + y + side), outline=OUTLINE)
@@ -67,8 +67,9 @@ def draw_grid(
 
 
 def to_pixels(images: Tensor):
-    """Float [N, C, S, S] in [0, 1] → uint8 [N, S, S, C], rounded."""
-    return (images.detach().cpu().clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    """Float [N, C, S, S] in [0, 1] → uint8 [N, S, S, 3], rounded; grey ones become RGB."""
+    rounded = (images.detach().cpu().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
+    return rounded.permute(0, 2, 3, 1).expand(-1, -1, -1, 3).numpy()
 
 
 def _width(text: str, font) -> int:
