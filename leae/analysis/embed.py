@@ -12,7 +12,6 @@ train, valid and test are splits, ./test is a folder.
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from tqdm import tqdm
 
 from leae.analysis.trained import add_run_arguments, output_path, require_file, require_finite, runs_of
 from leae.autoencoder import BaseAutoencoder, require_pixels
-from leae.data.batches import CHUNK, Images, chunks_of, to_float
+from leae.data.batches import CHUNK, Images, chunks_of
 from leae.data.images import with_channels
 from leae.data.prepare import list_unusable
 from leae.data.sources import image_names, read_images
@@ -37,25 +36,19 @@ from leae.training.settings import Parser
 SPLITS = ("train", "valid", "test")
 
 
-def codes_and_errors(model: BaseAutoencoder, chunks: Iterable[Tensor], title: str) -> tuple[Tensor, Tensor]:
+def embed_images(model: BaseAutoencoder, images: Images | Tensor, title: str) -> tuple[Tensor, Tensor]:
     """Codes float32 [N, *latent_shape] and the reconstructions' mean squared errors float64 [N], both on the CPU.
 
-    The images come in chunks, float [n, C, S, S] in [0, 1] on the model's device. `UsageError` if codes are not finite.
+    The images are uint8 [N, S, S, C] or a float tensor [N, C, S, S] in [0, 1]. `UsageError` if codes are not finite.
     """
     codes, errors = [], []
     with evaluation_mode(model):
-        for images in chunks:
-            code = model.encode(images)
+        for _, chunk in chunks_of(images, next(model.parameters()).device, title):
+            code = model.encode(chunk)
             codes.append(code.float().cpu())
-            difference = (model.decode(code) - images).to(float64_device(images.device), torch.float64)
+            difference = (model.decode(code) - chunk).to(float64_device(chunk.device), torch.float64)
             errors.append(difference.square().mean(dim=(1, 2, 3)).cpu())
     return require_finite(torch.cat(codes), title), torch.cat(errors)
-
-
-def embed_images(model: BaseAutoencoder, images: Images | Tensor, title: str) -> tuple[Tensor, Tensor]:
-    """`codes_and_errors` of images uint8 [N, S, S, C], or of a float tensor [N, C, S, S] in [0, 1]."""
-    chunks = chunks_of(images, next(model.parameters()).device, title)
-    return codes_and_errors(model, (chunk for _, chunk in chunks), title)
 
 
 @dataclass(frozen=True)
@@ -77,32 +70,31 @@ def read_for(model: BaseAutoencoder, root: Path, names: list[str], upscale: bool
     return [image if isinstance(image, str) else with_channels(image, channels) for image in images]
 
 
-def hashes_of(images: Images | list[np.ndarray]) -> list[int]:
+def hashes_of(images: Images) -> list[int]:
     """A hash for each of the images uint8 [N, S, S, C], by which this process finds equal ones."""
     return [hash(images[number].tobytes()) for number in range(len(images))]
 
 
 def embed_folder(model: BaseAutoencoder, root: Path, names: list[str], upscale: bool = False) -> Embedding:
     """What a model makes of images below a folder. What cannot be used is warned of; `UsageError` if none can."""
-    device, files, hashes, unusable = next(model.parameters()).device, [], [], {}
-
-    def chunks() -> Iterator[Tensor]:
-        for first in progress_bar(range(0, len(names), CHUNK), "embedding"):
-            members = names[first : first + CHUNK]
-            read = dict(zip(members, read_for(model, root, members, upscale), strict=True))
-            usable = {name: image for name, image in read.items() if not isinstance(image, str)}
-            unusable.update({name: reason for name, reason in read.items() if isinstance(reason, str)})
-            if usable:
-                files.extend(usable)
-                hashes.extend(hashes_of([*usable.values()]))
-                yield to_float(np.stack([*usable.values()]), device)
-        if not files:
-            raise UsageError(f"{root}: {list_unusable([*unusable.items()], len(names))}")
-
-    codes, errors = codes_and_errors(model, chunks(), "encoding")
+    files, hashes, found, unusable = [], [], [], {}
+    for first in progress_bar(range(0, len(names), CHUNK), "embedding"):
+        members = names[first : first + CHUNK]
+        read = dict(zip(members, read_for(model, root, members, upscale), strict=True))
+        usable = {name: image for name, image in read.items() if not isinstance(image, str)}
+        unusable |= {name: reason for name, reason in read.items() if isinstance(reason, str)}
+        if usable:
+            images = np.stack([*usable.values()])
+            files.extend(usable)
+            hashes.extend(hashes_of(images))
+            found.append(embed_images(model, images, "encoding"))
+    said = f"{root}: {list_unusable([*unusable.items()], len(names))}"
+    if not files:
+        raise UsageError(said)
     if unusable:
-        tqdm.write(f"warning: {root}: {list_unusable([*unusable.items()], len(names))}", file=sys.stderr)
-    return Embedding(root, files, codes.numpy(), errors.numpy(), hashes, unusable)
+        tqdm.write(f"warning: {said}", file=sys.stderr)
+    codes, errors = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    return Embedding(root, files, codes, errors, hashes, unusable)
 
 
 def embed(model: BaseAutoencoder, images: str | Path | Images | Tensor, upscale: bool = False) -> np.ndarray:
