@@ -186,11 +186,7 @@ class Run:
                 left.unlink()
 
     def save(
-        self,
-        step: int,
-        model: BaseAutoencoder,
-        optimizer: torch.optim.Optimizer,
-        judge: nn.Module | None = None,
+        self, step: int, model: BaseAutoencoder, optimizer: torch.optim.Optimizer, judge: nn.Module | None = None
     ) -> None:
         """Write last.safetensors, from which the run resumes, and at a milestone the model alone, to be kept.
 
