@@ -22,7 +22,7 @@ import torch
 from matplotlib.figure import Figure
 
 from leae.analysis.curves import summary_panels
-from leae.analysis.evaluate import HELD_OUT_IMAGES, LABEL_SHARE, TRAIN_IMAGES, evaluate, read_evaluation
+from leae.analysis.evaluate import HELD_OUT_IMAGES, LABEL_SHARE, TRAIN_IMAGES, evaluate
 from leae.analysis.measure import Measured, Sample
 from leae.analysis.table import CSV_HEAD, FIGURES, INCIDENTAL, Column, csv_rows, markdown, summary_of, text_of
 from leae.analysis.trained import TrainedRun, open_runs, output_path
@@ -153,12 +153,19 @@ def train(command: list[str]) -> int:
         child.kill()
 
 
+def read_evaluation(run: TrainedRun, sample: Sample) -> dict[str, np.ndarray] | None:
+    """The figures in a run's evaluation.json, NaN where undefined; None if there are none of this step and sample."""
+    content = run.evaluation()
+    if not content or (content["data"].get("identity"), content["options"]) != (run.data["identity"], sample.options):
+        return None
+    return {name: np.array([value], float) for name, (value, *_) in content["figures"].items()}
+
+
 def measured(run: TrainedRun, sample: Sample, device: torch.device) -> Measured:
     """The figures in a run's evaluation.json, without their intervals over images; evaluates it if there are none."""
     if read_evaluation(run, sample) is None:
         evaluate([Measured(run.name, run.model, run)], sample, device)
-    figures = read_evaluation(run, sample)
-    return Measured(run.name, None, values={name: np.array([value]) for name, value in figures.items()})
+    return Measured(run.name, None, values=read_evaluation(run, sample))
 
 
 def table(columns: list[Column]) -> str:

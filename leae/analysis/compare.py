@@ -19,7 +19,6 @@ from leae.errors import require_whole
 from leae.randomness import generator
 from leae.training.evaluation import MaskedViews, psnr, reconstruct
 from leae.training.pictures import draw_grid, save_picture
-from leae.training.settings import Parser
 
 
 def comparison_rows(runs: list[TrainedRun], images: Tensor, views: MaskedViews) -> dict[str, Tensor]:
@@ -33,7 +32,7 @@ def comparison_rows(runs: list[TrainedRun], images: Tensor, views: MaskedViews) 
     return {"original": images} | {f"{label}, {psnr(row, images).mean():.2f} dB": row for label, row in shown.items()}
 
 
-def add_arguments(parser: Parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, nargs="+")
     parser.add_argument("--images", type=int, default=8, help="images in the picture [%(default)s]")
     parser.add_argument("--seed", type=int, default=0, help="for the choice of images and squares [%(default)s]")

@@ -31,7 +31,6 @@ from leae.files import as_utf8, write_arrays, write_csv
 from leae.layers import float64_device
 from leae.progress import progress_bar
 from leae.training.evaluation import evaluation_mode
-from leae.training.settings import Parser
 
 SPLITS = ("train", "valid", "test")
 
@@ -129,7 +128,7 @@ def write_table(path: Path, arrays: dict[str, np.ndarray]) -> None:
     write_csv(path, header, ((name, float(e), *has, *(f"{x:.9g}" for x in code)) for name, e, has, code in images))
 
 
-def add_arguments(parser: Parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, nargs=1, masks=False)
     parser.add_argument("images", metavar="FOLDER|SPLIT", help="images, at any depth; or train, valid, test of the run")
     parser.add_argument("--output", type=Path, help="a .npz or .csv file [runs/codes.npz, or -2, …]")

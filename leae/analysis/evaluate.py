@@ -21,18 +21,10 @@ import torch
 from leae.analysis.curves import open_curves, pictures_beside, write_curves
 from leae.analysis.measure import CODES_FILE, Measured, PerceptualFigures, Sample, measure, read_codes, with_baselines
 from leae.analysis.table import CSV_HEAD, columns_of, csv_rows, over_images, report
-from leae.analysis.trained import (
-    EVALUATION,
-    TrainedRun,
-    add_run_arguments,
-    require_file,
-    require_own,
-    runs_of,
-)
+from leae.analysis.trained import EVALUATION, add_run_arguments, require_file, require_own, runs_of
 from leae.errors import require, require_whole
 from leae.files import atomic_write, write_csv, write_json
 from leae.training.run import versions
-from leae.training.settings import Parser
 
 TRAIN_IMAGES = 10_000  # to which probes are fitted
 HELD_OUT_IMAGES = 20_000  # of the split "test"
@@ -64,15 +56,7 @@ def figures_of(model: Measured) -> dict:
     return {"figures": figures, "attributes": model.attributes, "recall": model.recall}
 
 
-def read_evaluation(run: TrainedRun, sample: Sample) -> dict[str, float] | None:
-    """The figures in a run's evaluation.json, NaN where undefined; None if there are none of this step and sample."""
-    content = run.evaluation()
-    if not content or (content["data"].get("identity"), content["options"]) != (run.data["identity"], sample.options):
-        return None
-    return {name: math.nan if value is None else value for name, (value, *_) in content["figures"].items()}
-
-
-def add_arguments(parser: Parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, nargs="+")
     parser.add_argument("--train-images", type=int, default=TRAIN_IMAGES, help="to fit probes to [%(default)s]")
     parser.add_argument("--held-out", type=int, default=HELD_OUT_IMAGES, help="images of the test split [%(default)s]")

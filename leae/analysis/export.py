@@ -23,7 +23,6 @@ from leae.distributed import FunctionOf
 from leae.errors import UsageError, require
 from leae.files import as_utf8, atomic_write, digest, read_bytes, read_json, write_json
 from leae.training.run import read_metrics, read_settings
-from leae.training.settings import Parser
 
 OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png", EVALUATION)  # files that not every export has
 
@@ -111,7 +110,7 @@ def model_card(run: TrainedRun, license: str, grid: bool) -> str:
     )
 
 
-def add_arguments(parser: Parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, nargs=1, masks=False)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="a new one, an empty one, or an earlier export")
     parser.add_argument("--license", default="mit", help="of the weights, by a hub's name for it [%(default)s]")
@@ -138,11 +137,8 @@ def main(options: argparse.Namespace) -> None:
     grid = next((path for path in grids if path.is_file()), None)
     card = model_card(run, options.license, grid is not None)
     config = {"library": "leae", "class": type(model).__name__, "settings": model.settings, "step": run.step}
-    config |= {
-        "image_shape": model.image_shape,
-        "latent_shape": model.latent_shape,
-        "card": digest(as_utf8(card).encode()),
-    }
+    config |= {"image_shape": model.image_shape, "latent_shape": model.latent_shape}
+    config["card"] = digest(as_utf8(card).encode())  # as it is written
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in OPTIONAL:  # an earlier export's

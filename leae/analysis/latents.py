@@ -37,7 +37,6 @@ from leae.progress import progress_bar
 from leae.randomness import generator
 from leae.training.evaluation import decibels, evaluation_mode, sample_images
 from leae.training.pictures import draw_grid, save_picture
-from leae.training.settings import Parser
 
 TRAINING_CODES = 8_192  # that stand for the codes of all training images
 MAPPED = 2_000  # held-out images on a map
@@ -248,7 +247,7 @@ def pictures(space: LatentSpace, options: argparse.Namespace) -> Iterator[tuple[
     yield "extremes.png", draw_extremes(space, count)
 
 
-def add_arguments(parser: Parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, nargs=1, masks=False)
     parser.add_argument("--attribute", help="or class, for the maps' colours and the walks [the best separated]")
     parser.add_argument("--map", choices=MAPS, help="draw only this map [pca and tsne]")

@@ -14,10 +14,9 @@ import time
 from leae.analysis.player import Player
 from leae.analysis.trained import add_run_arguments, require_extra, runs_of
 from leae.errors import ENDING, require_whole
-from leae.training.settings import Parser
 
 
-def add_arguments(parser: Parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, nargs="+", masks=False)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 opens it to the network [%(default)s]")
     parser.add_argument("--port", type=int, default=7860, help="[%(default)s]")

@@ -13,7 +13,6 @@ from pathlib import Path
 from leae.errors import one_line
 from leae.training.evaluation import PSNR
 from leae.training.run import CHANGEABLE, RUNS, Run, read_metrics
-from leae.training.settings import Parser
 
 ROW = "{:21}  {:13}  {:10}  {:>18}  {:11}  {:10}"
 ELSEWHERE = ("DATASET", "NAME", "RESUME", *CHANGEABLE)  # constants in the first line, or of no effect on a number
@@ -54,7 +53,7 @@ def describe(folder: Path, defaults: dict[tuple[bool, str], dict]) -> str:
     return f"{ROW.format(*map(one_line, texts))}\n    {one_line(differing)}".rstrip()
 
 
-def add_arguments(parser: Parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """There are none."""
 
 

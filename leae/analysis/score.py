@@ -32,7 +32,6 @@ from leae.data.sources import image_names
 from leae.errors import UsageError, require, require_whole
 from leae.files import as_utf8, digest, write_csv
 from leae.training.pictures import cut, save_picture
-from leae.training.settings import Parser
 
 LETTERS = 15  # of a file's name below its image
 FLOOR = 1e-30  # of what a logarithm is taken of, or what divides
@@ -148,7 +147,7 @@ def draw_roc(scores: dict, positives: np.ndarray, name: str, limit: float, title
     return figure
 
 
-def add_arguments(parser: Parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, nargs=1, masks=False)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="the images to score, at any depth")
     parser.add_argument("--positive", metavar="NAME", help="sub-folder whose images should score higher than others")

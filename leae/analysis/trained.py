@@ -22,7 +22,6 @@ from leae.files import misfit, one_at_a_time, read_json, require_regular
 from leae.training.device import find_device
 from leae.training.evaluation import MaskedViews
 from leae.training.run import CHECKPOINTS, RUNS, read_settings
-from leae.training.settings import Parser
 
 # Settings without which a run cannot be analysed.
 NEEDED = {"DATASET": str, "FACES": int, "OBJECTIVE": str, "MASK_RATIO": float, "BATCH_SIZE": int, "SEED": int}
@@ -95,7 +94,7 @@ class TrainedRun:
         return MaskedViews(self.model.image_shape[-1], ratio, seed)
 
 
-def add_run_arguments(parser: Parser, nargs: int | str, masks: bool = True) -> None:
+def add_run_arguments(parser: argparse.ArgumentParser, nargs: int | str, masks: bool = True) -> None:
     """The arguments that the commands share: `nargs` runs, and with `masks` the mask ratio."""
     parser.add_argument("runs", metavar="RUN", nargs=nargs, help="a run's folder, such as runs/self-teaching-001")
     which = f"{', '.join(CHECKPOINTS)} (percent of the run) or last [%(default)s]"
