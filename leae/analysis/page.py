@@ -41,9 +41,7 @@ SAMPLED = """Pictures from random codes: above of N(0, I), below of a Gaussian w
 codes. Where training codes are far from N(0, I), most of its samples lie far from them and show no picture."""
 CSS = """
 img, canvas {image-rendering: pixelated}
-.picture img {width: auto !important; max-width: 100%; max-height: 384px}
-.picture * {justify-content: flex-start}
-.picture .icon-button-wrapper {display: none}
+.picture img {max-width: 100%; max-height: 384px}
 .pictures .grid-container {grid-template-columns: repeat(auto-fill, minmax(72px, 1fr)) !important; gap: 8px !important}
 .pictures .grid-container {grid-auto-rows: auto !important; grid-template-rows: none !important}
 .pictures .grid-wrap {min-height: 0 !important; max-height: none !important}
@@ -70,11 +68,16 @@ def enlarge(images: Tensor, least: int = PICTURE, rows: int = 1) -> np.ndarray:
     return pixels.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def data_url(image: Tensor) -> str:
-    """An image [1, C, S, S] as a PNG file in an address."""
+def data_url(pixels: np.ndarray) -> str:
+    """Pixels uint8 [height, width, 3] as a PNG file in an address."""
     file = io.BytesIO()
-    Image.fromarray(enlarge(image, 1)).save(file, format="PNG")
+    Image.fromarray(pixels).save(file, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def as_html(images: Tensor, least: int = PICTURE, rows: int = 1) -> str:
+    """Images as `enlarge` has them, to be shown: Gradio would write a file anew while a browser is still reading it."""
+    return f'<img src="{data_url(enlarge(images, least, rows))}" alt="">'
 
 
 def painted_mask(painted: str, size: int) -> Tensor:
@@ -95,11 +98,11 @@ def build_page(players: list[Player]) -> gr.Blocks:
     images = space.images(shown)
     start = [images[:1], images[-1:]]
     spatial = [player for player in players if len(player.run.model.latent_shape) > 1]
-    plain = {"show_label": False, "format": "png", "buttons": [], "interactive": False}
     quick = {"show_progress": "hidden", "trigger_mode": "always_last", "api_visibility": "private"}
+    each = quick | {"trigger_mode": "multiple"}  # for events with data, of which Gradio would repeat the first one's
 
-    def show(value: np.ndarray | None = None) -> gr.Image:
-        return gr.Image(value, container=False, elem_classes="picture", **plain)
+    def show(value: str = "") -> gr.HTML:
+        return gr.HTML(value, elem_classes="picture")
 
     def listen(tab: gr.Tab, triggers: list, function: Callable, inputs: list, outputs: list) -> None:
         """When the tab is opened, and at these events while it is open, a function returns a list of the outputs."""
@@ -127,13 +130,13 @@ def build_page(players: list[Player]) -> gr.Blocks:
     def painter():
         """A picture to paint on, and a state with what is painted."""
         tools = {"html_template": PAINTER, "js_on_load": PAINT, "css_template": PAINTER_CSS, "size": size}
-        canvas, painted = gr.HTML(data_url(start[0]), **tools), gr.State("")
-        canvas.input(read_paint, None, painted, **quick)
+        canvas, painted = gr.HTML(data_url(enlarge(start[0], 1)), **tools), gr.State("")
+        canvas.input(read_paint, None, painted, **each)
         return canvas, painted
 
     def fill(painted, picture):
         answers = [player.fill(picture, painted_mask(painted, size)) for player in players]
-        return [part for answer, said in answers for part in (enlarge(answer), said)]
+        return [part for answer, said in answers for part in (as_html(answer), said)]
 
     def morph(share, *pictures):
         outputs = []
@@ -141,18 +144,18 @@ def build_page(players: list[Player]) -> gr.Blocks:
             first, second = player.encode(torch.cat(pictures))
             shares = torch.cat([torch.tensor([share]), torch.linspace(0, 1, STEPS)])
             decoded = player.decode(torch.lerp(first, second, shares[:, None]))
-            outputs += [enlarge(decoded[:1]), enlarge(decoded[1:], STRIP)]
+            outputs += [as_html(decoded[:1]), as_html(decoded[1:], STRIP)]
         return outputs
 
     def walk(picture, *amounts):
         steps = [torch.tensor(amounts, dtype=torch.float32) @ direction for direction in directions]
-        return [enlarge(p.decode(p.encode(picture) + step)) for p, step in zip(players, steps, strict=True)]
+        return [as_html(p.decode(p.encode(picture) + step)) for p, step in zip(players, steps, strict=True)]
 
     def mix(painted, *pictures):
-        return [enlarge(player.mix(torch.cat(pictures), painted_mask(painted, size))) for player in spatial]
+        return [as_html(player.mix(torch.cat(pictures), painted_mask(painted, size))) for player in spatial]
 
     def sample(seed, spread):
-        return [enlarge(p.sample(fitted, int(seed), spread), STRIP, 2) for p in players for fitted in (False, True)]
+        return [as_html(p.sample(fitted, int(seed), spread), STRIP, 2) for p in players for fitted in (False, True)]
 
     with gr.Blocks(title="leae", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         first, second, opened = gr.State(start[0]), gr.State(start[1]), gr.State("Mask")
@@ -161,6 +164,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
             with gr.Column(scale=3, min_width=300):
                 gr.Markdown(f"Pictures that no model was trained on: {space.dataset.title}")
                 small = [enlarge(image[None], THUMBNAIL) for image in images]
+                plain = {"show_label": False, "format": "png", "buttons": [], "interactive": False}
                 gallery = gr.Gallery(small, height="auto", allow_preview=False, elem_classes="pictures", **plain)
             with gr.Column(scale=1, min_width=200):
                 gr.Markdown("Or your own photograph: its central square is used")
@@ -172,7 +176,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
                     for name, image in zip("AB", start, strict=True):
                         with gr.Column(min_width=96):
                             gr.Markdown(f"**{name}**")
-                            thumbs.append(show(enlarge(image, THUMBNAIL)))
+                            thumbs.append(show(as_html(image, THUMBNAIL)))
         with gr.Tabs():
             with gr.Tab("Mask") as masks:
                 gr.Markdown(PAINT_ON)
@@ -195,7 +199,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
                 reset = gr.Button("reset", size="sm")
                 with gr.Row():
                     with gr.Column(min_width=280):
-                        original = show(enlarge(start[0]))
+                        original = show(as_html(start[0]))
                         gr.Markdown("**A**, the picture itself")
                     walked = columns(players)
             if spatial:
@@ -226,15 +230,15 @@ def build_page(players: list[Player]) -> gr.Blocks:
             return [*take(slot, to_float(read[None])), None]  # closed, so that the next one can be given
 
         def take(slot, picture):
-            changed, unchanged = [picture, enlarge(picture, THUMBNAIL)], [gr.skip(), gr.skip()]
+            changed, unchanged = [picture, as_html(picture, THUMBNAIL)], [gr.skip(), gr.skip()]
             return changed + unchanged if slot == "A" else unchanged + changed
 
         taken = [first, thumbs[0], second, thumbs[1]]
-        gallery.select(choose, which, taken, **quick)
+        gallery.select(choose, which, taken, **each)
         photo.upload(upload, [which, photo], [*taken, photo], **quick)
-        first.change(enlarge, first, original, **quick)
+        first.change(as_html, first, original, **quick)
         for canvas, painted in [(mask, masked), (brush, brushed)] if spatial else [(mask, masked)]:
-            first.change(lambda picture: (data_url(picture), ""), first, [canvas, painted], **quick)
+            first.change(lambda picture: (data_url(enlarge(picture, 1)), ""), first, [canvas, painted], **quick)
         listen(masks, [masked.change, first.change], fill, [masked, first], filled)
         listen(morphs, [share.change, first.change, second.change], morph, [share, first, second], morphed)
         listen(walks, [first.change, *(amount.change for amount in amounts)], walk, [first, *amounts], walked)
