@@ -129,9 +129,8 @@ def _read_manifest(folder: Path) -> dict | None:
         return None
     checksum, kinds = manifest.pop("checksum"), {"": True}
     kinds |= {"-attributes": manifest["attribute_names"], "-classes": manifest["class_names"]}
-    splits = ("train", "test", *manifest["splits"])
-    files = {f"{split}{kind}.npy" for kind, names in kinds.items() for split in splits if names}
-    complete = files <= manifest["checksums"].keys()
+    files = {f"{split}{kind}.npy" for kind, names in kinds.items() for split in manifest["splits"] if names}
+    complete = {"train.npy", "test.npy"} <= files <= manifest["checksums"].keys()
     return manifest if complete and checksum == digest(manifest) and manifest["format"] == FORMAT else None
 
 

@@ -90,6 +90,22 @@ def test_the_card_leaves_out_an_evaluation_that_is_damaged(trained, tmp_path, mo
     assert "odd" not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
+def test_an_edited_card_stays_and_what_was_measured_of_another_model_goes(trained, tmp_path, monkeypatch, capsys):
+    for _ in range(2):
+        run_leae(monkeypatch, "export", str(RUN), str(tmp_path))
+    (tmp_path / "evaluation.json").write_text("of an earlier model")
+    run_leae(monkeypatch, "export", str(RUN), str(tmp_path))
+    assert not (tmp_path / "evaluation.json").exists()
+    card = tmp_path / "README.md"
+    card.write_text(card.read_text("utf-8") + "My own words.\n", "utf-8")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert_one_line(monkeypatch, capsys, "export", str(RUN), str(tmp_path), says=f"{card} has been edited")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    card.unlink()
+    run_leae(monkeypatch, "export", str(RUN), str(tmp_path))
+
+
 @pytest.mark.parametrize("config", ['{"model_type": "bert"}', '{"library": "others"}', "[]", "no JSON"])
 def test_another_librarys_model_is_not_replaced(trained, tmp_path, monkeypatch, capsys, config):
     before = {"model.safetensors": "weights", "config.json": config, "README.md": "a card"}

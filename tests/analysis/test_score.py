@@ -169,6 +169,10 @@ def test_training_images_are_encoded_once_for_a_model(trained, tmp_path, monkeyp
     write_checkpoint(kept, leae.load(run), 0, tensors, made_from=header["made_from"])
     assert scored() == first
     assert counted == [144] * 5
+    for name, forged in (("mean", torch.zeros(3)), ("error", torch.zeros(5).double()), ("axes", torch.tensor(1.0))):
+        tensors = read_checkpoint(kept)[1] | {name: forged}
+        write_checkpoint(kept, leae.load(run), 0, tensors, made_from=header["made_from"])
+        assert scored() == first
     kept.unlink()
     kept.mkdir()  # where nothing can be written
     assert scored() == first

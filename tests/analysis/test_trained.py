@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from PIL import Image
 
 import leae
-from leae.analysis.trained import encode_all, free_path, open_runs, require_own
+from leae.analysis.trained import TrainedRun, encode_all, free_path, open_runs, output_path, require_own
 from leae.data.batches import to_float
 from leae.errors import UsageError
 from tests.conftest import CPU, RUNS, assert_one_line, run_leae, write_image
@@ -114,6 +116,43 @@ def test_what_is_written_unasked_replaces_nothing(trained, monkeypatch, capsys):
     assert len({Path(text).read_bytes() for text in texts}) == 3
     for text in texts:
         Path(text).unlink()
+
+
+@pytest.mark.parametrize(("name", "options"), [("comparison.png", ["compare"]), ("codes.npz", ["embed", "test"])])
+def test_a_default_name_that_is_taken_while_a_command_works_is_left(trained, monkeypatch, capsys, name, options):
+    path = Path("runs") / name
+
+    def take(self):
+        path.write_text("precious")
+        return open_data(self)
+
+    open_data = TrainedRun.open_data
+    monkeypatch.setattr(TrainedRun, "open_data", take)
+    run_leae(monkeypatch, options[0], RUNS[0], *options[1:])
+    assert path.read_text() == "precious"
+    other = path.with_stem(f"{path.stem}-2")
+    assert str(other) in capsys.readouterr().out
+    for each in (path, other):
+        each.unlink()
+
+
+def test_of_two_commands_the_second_waits_until_the_first_has_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = []
+
+    def write():
+        with output_path(None, "codes", ".npz") as path:
+            written.append(path.name)
+            path.touch()
+
+    with output_path(None, "codes", ".npz") as path:
+        other = threading.Thread(target=write)
+        other.start()
+        time.sleep(0.5)
+        assert written == []
+        path.touch()
+    other.join()
+    assert (path.name, written) == ("codes.npz", ["codes-2.npz"])
 
 
 def test_files_of_others_are_told_from_our_own(tmp_path):

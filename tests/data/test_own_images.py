@@ -2,10 +2,12 @@
 
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import leae
 from leae.analysis.embed import read_for
@@ -48,6 +50,17 @@ def test_a_folder_of_grey_images_has_one_channel_as_it_says_and_one_with_a_colou
     Image.new("RGB", (16, 16), (200, 30, 40)).save("pictures/colour.png")
     assert (channels_of("pictures"), all_images(open_dataset("pictures", 16)).shape) == (3, (31, 16, 16, 3))
     assert re.search("^pictures/: .*, in colour: 3 channels$", capsys.readouterr().out, re.M)
+
+
+def test_colours_count_whatever_texts_stand_before_them_and_a_file_that_is_too_long_does_not(workplace, monkeypatch):
+    Image.new("L", (16, 16)).save("grey.png")
+    texts = PngInfo()
+    texts.add_text("parameters", "x" * 2_000_000, zip=True)  # more than Pillow reads
+    Image.new("RGB", (16, 16), (200, 30, 40)).save("colour.png", pnginfo=texts)
+    assert channels_of(".") == 3
+    monkeypatch.setattr("leae.data.images.MAX_BYTES", 1000)
+    Path("colour.png").write_bytes(Path("colour.png").read_bytes() + bytes(1000))
+    assert channels_of(".") == 1
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16"])
@@ -105,6 +118,15 @@ def test_arrays_are_images_of_which_a_tenth_is_held_out(workplace):
     np.savez_compressed("one.npz", images=PIXELS[..., :1])
     assert np.array_equal(all_images(open_dataset("grey.npz", 16)), all_images(open_dataset("one.npz", 16)))
     assert channels_of("grey.npz") == 1
+
+
+def test_arrays_that_nobody_asked_for_are_not_read_and_a_bomb_is_refused(workplace, monkeypatch):
+    np.savez("own.npz", images=PIXELS, junk=np.array([None, {}]))  # which are never unpickled
+    assert all_images(open_dataset("own.npz", 16)).shape == (40, 16, 16, 3)
+    np.savez_compressed("own.npz", images=PIXELS, junk=np.zeros(2**20))
+    monkeypatch.setattr("leae.files.MAX_UNPACKED", 2**22)
+    with pytest.raises(UsageError, match=r"own\.npz.*junk\.npy would be 8,388,\d{3} bytes"):
+        open_dataset("own.npz", 16)
 
 
 def test_names_of_classes_can_be_written_anywhere(workplace):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -212,6 +213,20 @@ def test_a_signal_ends_preparing_and_the_processes_that_read_and_leaves_nothing(
     assert what_is_prepared() == []
 
 
+def test_a_process_that_reads_leaves_a_signal_of_its_own_alone(processes, workplace):
+    child = processes.start("-m leae", "prepare", "digits", "--image-size", 512, folder=workplace)
+    tasks = Path(f"/proc/{child}/task/{child}/children")
+    wait_until(lambda: len(tasks.read_text().split()) >= min(prepare.CORES, 2))
+    wait_until(lambda: any(file.stat().st_size > 2**23 for file in PREPARED.glob(".digits-512.tmp/.train.npy.*.tmp")))
+    os.kill(child, signal.SIGSTOP)  # so that those that read wait while they write what they have read
+    time.sleep(1)
+    for reader in tasks.read_text().split():
+        os.kill(int(reader), signal.SIGTERM)
+    os.kill(child, signal.SIGCONT)
+    assert processes.wait(child) == 0
+    assert count_of(open_dataset("digits", 512)) == 1797
+
+
 def test_a_reading_process_that_is_killed_makes_one_line(workplace, monkeypatch):
     here = os.getpid()
 
@@ -282,3 +297,52 @@ def test_a_pipe_among_what_is_prepared_stops_nothing(workplace, name):
     path.unlink(missing_ok=True)
     os.mkfifo(path)
     assert open_dataset("faces", 16, 10, identity).identity == identity
+
+
+def forge(folder, **changes):
+    """Change a manifest so that its own checksum is right again."""
+    manifest = json.loads((folder / "manifest.json").read_text()) | changes
+    manifest.pop("checksum")
+    manifest["checksums"] = {name: prepare._checksum(folder / name) for name in manifest["checksums"]}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "checksum": prepare.digest(manifest)}))
+
+
+def test_a_manifest_that_does_not_list_its_files_is_none(workplace):
+    identity = open_dataset("digits", 16).identity
+    folder = PREPARED / "digits-16"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    labels = folder / "train-classes.npy"
+    labels.unlink()
+    os.mkfifo(labels)  # which would be waited for
+    forge(folder, checksums={name: 0 for name in manifest["checksums"] if name != labels.name})
+    assert open_dataset("digits", 16).identity == identity
+    forge(folder, splits=["train"])
+    assert sorted(open_dataset("digits", 16).images) == ["test", "train"]
+
+
+@pytest.mark.parametrize(
+    "labels", [None, np.zeros(9, int), np.full(1618, 10), np.full(1618, -1), np.zeros(1618), np.zeros((1618, 10), bool)]
+)
+def test_labels_that_do_not_fit_the_images_are_one_line(workplace, labels):
+    open_dataset("digits", 16)
+    folder = PREPARED / "digits-16"
+    path = folder / "train-classes.npy"
+    path.write_bytes(b"none") if labels is None else np.save(path, labels)
+    forge(folder)
+    with pytest.raises(UsageError, match=f"^{path} "):
+        open_dataset("digits", 16)
+
+
+def test_other_names_of_a_persons_classes_are_other_data_and_older_runs_find_theirs(workplace):
+    labels, images = np.arange(40) % 2, np.arange(40, dtype=np.uint8)[:, None, None] + np.zeros((16, 16), np.uint8)
+    datasets = []
+    for names in (["cat", "dog"], ["dog", "cat"]):
+        np.savez("own.npz", images=images, labels=labels, names=names)
+        datasets.append(open_dataset("own.npz", 16))
+    for dataset in datasets:
+        assert open_dataset("own.npz", 16, identity=dataset.identity).class_names == dataset.class_names
+    checksums = json.loads(next(PREPARED.glob("*/manifest.json")).read_text())["checksums"]
+    checksums.pop(prepare.CLASS_NAMES)
+    shutil.rmtree(PREPARED)
+    older = prepare.digest(checksums)  # an identity without names
+    assert open_dataset("own.npz", 16, identity=older).class_names == ("dog", "cat")

@@ -91,9 +91,12 @@ def test_settings_that_were_edited_are_refused_by_name_and_lost_ones_written_aga
         (b"0.1\n", b"0.1.1\n", "0.1.1"),
         (b"0.1\n", b"0.1,5\n", "step 10"),
         (b"0.1\n", b"0.\xff\n", "0xff"),
+        (b"train,10", b",10", "step 10"),
+        (b"train,10", b"train,10,0.5,0.1\n" * 3 + b"train,10", "the number of rows is 4.* at most 3"),
     ],
 )
-def test_damaged_metrics_are_refused_rather_than_lost(workplace, old, new, says):
+def test_damaged_metrics_are_refused_rather_than_lost(workplace, monkeypatch, old, new, says):
+    monkeypatch.setattr("leae.training.run.MAX_ROWS", 3)
     run, training = make_run(), make_training()
     for step in (10, 20):
         run.log("train", step, step / 20, {"loss": 1 / step})
