@@ -3,6 +3,8 @@
 Codes, tensors or arrays, are finite: [N, D], or a spatial latent's [N, D, H, W], whose every position is a sample.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -30,8 +32,10 @@ def effective_rank(codes: Tensor) -> float:
     samples = samples_of(codes)
     if (samples == samples[0]).all():  # their mean may differ from them by a rounding
         return 0.0
-    eigenvalues = torch.linalg.eigvalsh(samples.T.cov()).clamp(min=0)
-    return torch.special.entr(eigenvalues / eigenvalues.sum()).sum().exp().item()
+    centred = samples - samples.mean(dim=0)
+    eigenvalues = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0)
+    shares = eigenvalues / eigenvalues.sum()
+    return math.exp(-torch.special.xlogy(shares, shares).sum().item())
 
 
 def dead_dimensions(codes: Tensor) -> int:
