@@ -23,6 +23,7 @@ from leae.files import atomic_write
 
 FORMAT = 3
 WEIGHTS, CONFIG, SETTINGS = "model.safetensors", "config.json", "settings.json"  # an exported folder's files
+MOST_STEPS = 10**12
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # AdamW's state of a parameter
 # What a checkpoint's model may be.
 MODELS = {m.__name__: m for m in (Autoencoder, VariationalAutoencoder, ConvAutoencoder, VariationalConvAutoencoder)}
@@ -72,12 +73,12 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
         if header.pop("crc32") != _checksum(header, tensors):
             raise ValueError("its checksum differs")
-        if header["class"] not in MODELS or type(header["step"]) is not int or header["step"] < 0:
+        if header["class"] not in MODELS or type(header["step"]) is not int or not 0 <= header["step"] <= MOST_STEPS:
             raise ValueError(f"its model is a {header['class']!r:.40} of step {header['step']!r:.20}")
         header.setdefault("run", {}).items()
+        bad = first_non_finite(tensors)
     except (*MALFORMED, RecursionError) as error:
         raise UsageError(f"{path} is not a checkpoint of leae, or is damaged ({first_line(error)})") from error
-    bad = first_non_finite(tensors)
     if bad:
         raise UsageError(f"{path} holds {bad[1]} in {bad[0]}; the run that wrote it had diverged")
     return header, tensors

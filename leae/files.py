@@ -27,7 +27,7 @@ TEMPORARY = f".*.{8 * '[0-9a-f]'}.tmp"  # the names of temporary files, as a pat
 PATIENCE = 5  # seconds
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 # A text, no number, that a spreadsheet may run (by OWASP's list), or that looks like one which has been made safe.
-FORMULA = re.compile(r"(?!-[\d.]+(e[+-]\d+)?$|-inf$)['=+@＝＋－＠\t\r\n-]")
+FORMULA = re.compile(r"(?!-[\d.]+([eE][+-]?\d+)?$|-inf$)['=+@＝＋－＠\t\r\n-]")
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 

@@ -22,8 +22,8 @@ import torch
 from matplotlib.figure import Figure
 
 from leae.analysis.curves import summary_panels
-from leae.analysis.evaluate import HELD_OUT_IMAGES, LABEL_SHARE, TRAIN_IMAGES, evaluate
-from leae.analysis.measure import Measured, Sample
+from leae.analysis.evaluate import HELD_OUT_IMAGES, LABEL_SHARE, TRAIN_IMAGES, write_evaluations
+from leae.analysis.measure import Measured, Sample, measure
 from leae.analysis.table import CSV_HEAD, FIGURES, INCIDENTAL, Column, csv_rows, markdown, summary_of, text_of
 from leae.analysis.trained import TrainedRun, open_runs, output_path
 from leae.errors import UsageError, require, require_whole
@@ -164,7 +164,9 @@ def read_evaluation(run: TrainedRun, sample: Sample) -> dict[str, np.ndarray] | 
 def measured(run: TrainedRun, sample: Sample, device: torch.device) -> Measured:
     """The figures in a run's evaluation.json, without their intervals over images; evaluates it if there are none."""
     if read_evaluation(run, sample) is None:
-        evaluate([Measured(run.name, run.model, run)], sample, device)
+        one = Measured(run.name, run.model, run)
+        measure(one, sample, device)
+        write_evaluations([one], sample)
     return Measured(run.name, None, values=read_evaluation(run, sample))
 
 
@@ -225,10 +227,13 @@ def main(options: argparse.Namespace) -> None:
     if options.dry_run:
         return
 
-    sample, columns = None, [Column(variant, {}) for variant in options.only]
+    sample, first, columns = None, None, [Column(variant, {}) for variant in options.only]
     for column in columns:
         for seed in range(options.seeds):
             [run] = open_runs([str(find_run(planned[column.title, seed]).folder)], "100", device)
+            first = first or run
+            if run.data["identity"] != first.data["identity"]:
+                raise UsageError(f"{run.folder} and {first.folder} were trained on other images; move one of them away")
             if sample is None:
                 sample = Sample(run.open_data(), run.views(MASK_RATIO), TRAIN_IMAGES, HELD_OUT_IMAGES, LABEL_SHARE)
             column.by_seed[seed] = measured(run, sample, device)

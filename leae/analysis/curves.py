@@ -1,5 +1,6 @@
 """How the figures of runs grow with training: every kept checkpoint, against images seen and against time."""
 
+import math
 from pathlib import Path
 from statistics import median
 
@@ -21,7 +22,8 @@ AXES = {"images": "images seen", "minutes": "minutes of training"}
 
 def training_minutes(run: TrainedRun) -> float:
     """How long its steps took at the median of metrics.csv's rates, which other load hardly moves."""
-    rates = [float(row["images_per_second"]) for row in read_metrics(run.folder) if "images_per_second" in row]
+    rates = [float(row.get("images_per_second", 0)) for row in read_metrics(run.folder)]
+    rates = [rate for rate in rates if 0 < rate < math.inf]
     require(rates, f"images_per_second in {run.folder}/metrics.csv", rates, "that of some steps, which tells the time")
     return run.step * run.settings["BATCH_SIZE"] / median(rates) / 60
 

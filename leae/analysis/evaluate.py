@@ -16,8 +16,6 @@ import argparse
 import math
 from pathlib import Path
 
-import torch
-
 from leae.analysis.curves import open_curves, pictures_beside, write_curves
 from leae.analysis.measure import CODES_FILE, Measured, PerceptualFigures, Sample, measure, read_codes, with_baselines
 from leae.analysis.table import CSV_HEAD, columns_of, csv_rows, over_images, report
@@ -31,16 +29,8 @@ HELD_OUT_IMAGES = 20_000  # of the split "test"
 LABEL_SHARE = 0.05  # of the training images' labels, for probes by few labels
 
 
-def evaluate(
-    models: list[Measured],
-    sample: Sample,
-    device: torch.device,
-    perceptual: PerceptualFigures | None = None,
-    save_codes: bool = False,
-) -> None:
-    """Measure models; those that are runs get evaluation.json, with the figures of the baselines among the models."""
-    for model in models:
-        measure(model, sample, device, perceptual, save_codes)
+def write_evaluations(models: list[Measured], sample: Sample) -> None:
+    """Write evaluation.json for the measured models that are runs, with the figures of the baselines among them."""
     beside = {model.name: figures_of(model) for model in models if model.run is None}
     for model in models:
         if run := model.run:
@@ -99,7 +89,8 @@ def main(options: argparse.Namespace) -> None:
     title = f"{dataset.title}: {counts}; {probed}; mask ratio {views.mask_ratio:g}"
     print(title)
     models = [*with_baselines(runs, sample.train, device), *given]
-    evaluate(models, sample, device, perceptual, options.save_codes)
+    for model in models:
+        measure(model, sample, device, perceptual, options.save_codes)
     columns = columns_of(models)
     print(report(columns))
     if options.csv:
@@ -107,6 +98,7 @@ def main(options: argparse.Namespace) -> None:
     if options.markdown:
         with atomic_write(options.markdown) as file:
             file.write(f"{title}\n\n{report(columns)}\n")
+    write_evaluations(models, sample)
     print(f"figures: {EVALUATION} in {', '.join(str(run.folder) for run in runs)}")
     if curves:
         written = write_curves(curves, sample, device, options.output, title)

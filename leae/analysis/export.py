@@ -18,7 +18,7 @@ import torch
 from leae.analysis.table import FIGURES
 from leae.analysis.trained import EVALUATION, TrainedRun, add_run_arguments, require_extra, runs_of
 from leae.autoencoder import BaseAutoencoder
-from leae.checkpoints import CONFIG, SETTINGS, WEIGHTS, state_of, write_checkpoint
+from leae.checkpoints import CONFIG, SETTINGS, WEIGHTS, read_checkpoint, state_of, write_checkpoint
 from leae.distributed import FunctionOf
 from leae.errors import UsageError, require
 from leae.files import as_utf8, atomic_write, digest, read_bytes, read_json, write_json
@@ -59,6 +59,7 @@ By leae's {script}, with these constants:
 
 Device: {device}. Versions: {versions}. Data, as a digest: {run.data[identity]}.
 """
+SIGNED = "\n<!-- as leae wrote it: "  # begins the last line of a model card
 PICTURE = "\n![held-out images and what the model makes of them](grid.png)\n"
 
 
@@ -110,6 +111,11 @@ def model_card(run: TrainedRun, license: str, grid: bool) -> str:
     )
 
 
+def signed(card: str) -> str:
+    """A model card whose last line, which is not shown, tells whether it has been edited."""
+    return f"{card}{SIGNED}{digest(card)} -->\n"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, nargs=1, masks=False)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="a new one, an empty one, or an earlier export")
@@ -121,13 +127,15 @@ def main(options: argparse.Namespace) -> None:
     folder = options.folder
     plain = re.fullmatch(r"[a-z0-9][a-z0-9.-]*", options.license)
     require(plain is not None, "--license", options.license, "an identifier as in mit, cc-by-4.0 or other")
-    readme, earlier = folder / "README.md", {}
+    own, readme = False, folder / "README.md"
     with suppress(OSError, ValueError, RecursionError):
-        earlier = read_json(folder / CONFIG, {"library": str})
-    if folder.is_dir() and any(folder.iterdir()) and earlier.get("library") != "leae":
+        own = read_json(folder / CONFIG, {"library": str})["library"] == "leae"
+    with suppress(OSError, UsageError):
+        own = own or (not (folder / CONFIG).exists() and bool(read_checkpoint(folder / WEIGHTS)))  # was cut short
+    if folder.is_dir() and any(folder.iterdir()) and not own:
         raise UsageError(f"{folder} has other files in it; choose a new folder, or an earlier export")
-    if "card" in earlier and readme.exists() and digest(read_bytes(readme)) != earlier["card"]:
-        raise UsageError(f"{readme} has been edited since it was exported; move it away, or choose a new folder")
+    if readme.exists() and (text := read_bytes(readme).decode(errors="replace")) != signed(text.rpartition(SIGNED)[0]):
+        raise UsageError(f"{readme} has been edited, or is of an older version; move it away, or choose a new folder")
     if options.onnx:
         require_extra("--onnx", "onnx", "onnx", "onnxscript")
     [run], _ = runs_of(options)
@@ -138,12 +146,10 @@ def main(options: argparse.Namespace) -> None:
     card = model_card(run, options.license, grid is not None)
     config = {"library": "leae", "class": type(model).__name__, "settings": model.settings, "step": run.step}
     config |= {"image_shape": model.image_shape, "latent_shape": model.latent_shape}
-    config["card"] = digest(as_utf8(card).encode())  # as it is written
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name in OPTIONAL:  # an earlier export's
+    for name in (CONFIG, *OPTIONAL):  # an earlier export's
         (folder / name).unlink(missing_ok=True)
-    write_json(folder / CONFIG, config)  # first, so that an export that was cut short can be made again
     write_checkpoint(folder / WEIGHTS, model, run.step, state_of(model))
     write_json(folder / SETTINGS, read_settings(run.folder))
     if options.onnx:
@@ -152,5 +158,6 @@ def main(options: argparse.Namespace) -> None:
         with atomic_write(folder / "grid.png", "wb") as file:
             file.write(grid.read_bytes())
     with atomic_write(readme) as file:
-        file.write(card)
+        file.write(signed(as_utf8(card)))
+    write_json(folder / CONFIG, config)  # last: without it, the export was cut short
     print(f"exported: {', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}")

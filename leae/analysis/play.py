@@ -9,11 +9,12 @@ says otherwise.
 """
 
 import argparse
+import re
 import time
 
 from leae.analysis.player import Player
 from leae.analysis.trained import add_run_arguments, require_extra, runs_of
-from leae.errors import ENDING, require_whole
+from leae.errors import ENDING, require, require_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> None:
     require_whole(1, 65_535, **{"--port": options.port})
+    plain = re.fullmatch(r"[\w.-]+", options.host)  # Gradio knows no IPv6 address
+    require(plain is not None, "--host", options.host, "a host's name or its IPv4 address")
     require_extra("the page", "play", "gradio")
     from leae.analysis.page import serve  # which imports gradio
 

@@ -84,9 +84,11 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
     fits = labels.shape == (count,) and labels.dtype.kind in "iu"
     require(fits, where, describe(labels), f"whole numbers [{count}], one for each image")
     values, numbers = np.unique(labels, return_inverse=True)
-    names = dict(enumerate(arrays["names"].tolist())) if "names" in arrays else {value: value for value in values}
-    require(set(values) <= set(names), where, describe(labels), f"numbers of its {len(names)} `names`")
-    class_names = tuple(as_utf8(str(names[value])) for value in values) if classes and "labels" in arrays else ()
+    if (names := arrays.get("names")) is not None:
+        known = names.ndim == 1 and values[0] >= 0 and values[-1] < len(names)
+        require(known, where, describe(labels), f"numbers of its {len(names)} `names`")
+    shown = values if names is None else names[values]
+    class_names = tuple(as_utf8(str(name)) for name in shown.tolist()) if classes and "labels" in arrays else ()
     order, splits = digest if class_names else int, split_names(map(str, range(count)))  # as in a folder
     rows = {split: [*map(int, sorted(items, key=order))] for split, items in splits.items()}
     return SmallSet({s: pixels[of] for s, of in rows.items()}, {s: numbers[of] for s, of in rows.items()}, class_names)
@@ -96,5 +98,7 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 [s, s, C] → [size, size, C]: 28×28 is padded by 2 black pixels on every side, then all are scaled."""
     if image.shape[:2] == DIGIT:
         image = np.pad(image, ((2, 2), (2, 2), (0, 0)))
-    scaled = Image.fromarray(image.squeeze()).resize((size, size), Image.Resampling.BICUBIC)
+    scaled = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).resize(
+        (size, size), Image.Resampling.BICUBIC
+    )
     return np.asarray(scaled).reshape(size, size, -1)

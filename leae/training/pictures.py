@@ -1,5 +1,6 @@
 """Pictures: labelled rows of images under a title, and the curves of a run."""
 
+import math
 from pathlib import Path
 
 import matplotlib
@@ -19,6 +20,7 @@ FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")  # Pil
 FONT_SIZE = 14
 LINE = 20  # height in pixels of a line of text
 OUTLINE = (255, 200, 0)
+LARGEST_DRAWN = 1e30  # of a figure; Matplotlib cannot draw what is near the ends of its range
 
 
 def draw_grid(
@@ -90,6 +92,7 @@ def draw_metrics(rows: list[dict[str, str]], title: str) -> Figure:
     not_drawn = ("split", "step", "epoch", "images_per_second")
     for name in dict.fromkeys(n for row in rows for n in row if n not in not_drawn and "dimensions" not in n):
         points = [(int(row["step"]), float(row[name])) for row in rows if name in row]
+        points = [(step, value if abs(value) < LARGEST_DRAWN else math.nan) for step, value in points]
         axes = rates if name == "learning_rate" else losses
         axes = quality if name.startswith("psnr") else ranks if name.endswith("effective_rank") else axes
         axes.plot(*zip(*points, strict=True), ".-", label=name.removeprefix("psnr_").replace("_", " "))

@@ -12,7 +12,7 @@ import sys
 import time
 from contextlib import suppress
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,8 @@ from leae.training.pictures import draw_grid, draw_metrics, save_picture
 
 RUNS = Path("runs")
 CHECKPOINTS = ("000", "020", "040", "060", "080", "100")  # percent of a run at which one is kept
+# What training writes into the folder, as patterns.
+OWN_FILES = [Path(name) for name in ("settings.json", "metrics.csv", "metrics.png", "checkpoints/*", "grids/*")]
 MAX_METRICS, MAX_ROWS = 2**28, 10**6  # bytes and rows of metrics.csv
 # What is in settings.json; older runs have no defaults.
 SHAPE = {"kind": str, "settings": dict, "defaults": dict | None, "data": {"name": str, "title": str, "identity": str}}
@@ -182,8 +184,10 @@ class Run:
             except Timeout as error:
                 advice = "stop that one first, or let it finish"
                 raise UsageError(f"another process is running {self.folder}; {advice}") from error
-            for left in self.folder.rglob(TEMPORARY):  # by a process that was killed
-                left.unlink()
+            for place in OWN_FILES:
+                of_one = TEMPORARY.replace("*", place.name, 1)
+                for left in (self.folder / place.parent).glob(of_one):  # by a process that was killed
+                    left.unlink()
 
     def save(
         self, step: int, model: BaseAutoencoder, optimizer: torch.optim.Optimizer, judge: nn.Module | None = None
@@ -364,6 +368,10 @@ def read_settings(folder: Path) -> dict:
         said = f"{folder} is not a run's folder of this version: no settings.json, or another ({first_line(error)})"
         raise UsageError(f"{said}; runs here: {known}") from error
     constants = {"settings": content["settings"], "defaults": content.get("defaults") or {}}
+    for name, value in chain.from_iterable(of.items() for of in constants.values()):
+        entries = value if isinstance(value, list) else [value]
+        if not all(isinstance(entry, bool | int | float | str) for entry in entries):
+            raise UsageError(f"{folder}/settings.json has {name} of another type; bring it back as it was")
     return content | {part: {name: tuples(value) for name, value in of.items()} for part, of in constants.items()}
 
 
