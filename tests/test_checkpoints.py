@@ -89,6 +89,7 @@ FORGED = {
     "no format": ({"format": None}, {}, "'format'"),
     "a step of text": ({"step": "7"}, {}, "'7'"),
     "a step before the first": ({"step": -1}, {}, "-1"),
+    "an absurd step": ({"step": 10**400}, {}, "step 1000"),
     "a class that is none of ours": ({"class": "Linear"}, {}, "'Linear'"),
     "settings in a list": ({"settings": [1]}, {}, "mapping|list"),
     "a setting too many": ({"settings": {**SETTINGS, "colour": "red"}}, {}, "colour"),

@@ -363,15 +363,15 @@ def read_settings(folder: Path) -> dict:
     """The content of settings.json: "kind", "settings", "defaults", "data" and more; `UsageError` if not a run's."""
     try:
         content = read_json(folder / "settings.json", SHAPE)
+        constants = {"settings": content["settings"], "defaults": content.get("defaults") or {}}
+        for name, value in chain.from_iterable(of.items() for of in constants.values()):
+            entries = value if isinstance(value, list) else [value]
+            if not all(isinstance(entry, bool | int | float | str) for entry in entries):
+                raise ValueError(f"{name} is of another type")
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError) as error:
         known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
         said = f"{folder} is not a run's folder of this version: no settings.json, or another ({first_line(error)})"
         raise UsageError(f"{said}; runs here: {known}") from error
-    constants = {"settings": content["settings"], "defaults": content.get("defaults") or {}}
-    for name, value in chain.from_iterable(of.items() for of in constants.values()):
-        entries = value if isinstance(value, list) else [value]
-        if not all(isinstance(entry, bool | int | float | str) for entry in entries):
-            raise UsageError(f"{folder}/settings.json has {name} of another type; bring it back as it was")
     return content | {part: {name: tuples(value) for name, value in of.items()} for part, of in constants.items()}
 
 

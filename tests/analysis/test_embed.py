@@ -15,6 +15,7 @@ from leae.conv_autoencoder import VariationalConvAutoencoder
 from leae.data.batches import to_float
 from leae.data.images import read_square
 from leae.errors import UsageError
+from leae.files import write_csv
 from tests.conftest import run_leae, write_image
 
 RUN = "runs/self-teaching-001"
@@ -59,6 +60,9 @@ def test_names_that_a_spreadsheet_would_run_are_texts_and_can_be_told(trained, t
     assert not [row["file"] for row in rows if row["file"][0] in "=+-@＝\t"]
     assert sorted(row["file"].removeprefix("'") for row in rows) == sorted(names)
     assert min(float(row["code_0"]) for row in rows) < 0 or max(float(row["code_0"]) for row in rows) > 0  # numbers
+    numbers = ["-1.5", "-1e-05", "-1.2E-05", "-1e308", "-inf"]  # as spreadsheets, too, write them
+    write_csv(tmp_path / "numbers.csv", numbers, [])
+    assert (tmp_path / "numbers.csv").read_text().strip() == ",".join(numbers)
 
 
 def test_a_splits_codes_come_with_its_attributes_and_the_table_says_the_same_to_the_bit(trained, monkeypatch):

@@ -79,7 +79,9 @@ def test_the_time_of_training_is_that_of_its_steps_at_their_usual_rate(tmp_path)
         return curves.training_minutes(TrainedRun(tmp_path, "", {"BATCH_SIZE": 30}, {}, "", step, None))
 
     metrics = tmp_path / "metrics.csv"
-    metrics.write_text("split,step,epoch,images_per_second\ntest,0,0,\ntrain,1,1,5\ntrain,2,1,5.1\ntrain,3,1,0.1\n")
+    metrics.write_text(
+        "split,step,epoch,images_per_second\ntest,0,0,\ntrain,1,1,5\ntrain,2,1,5.1\ntrain,3,1,0.1\ntrain,4,1,0\ntrain,5,1,nan\n"
+    )
     assert [minutes_of(step) for step in (0, 5, 20)] == pytest.approx([0, 0.5, 2])
     metrics.write_text("split,step,epoch\ntest,0,0\n")
     with pytest.raises(UsageError, match="images_per_second"):
@@ -89,6 +91,18 @@ def test_the_time_of_training_is_that_of_its_steps_at_their_usual_rate(tmp_path)
 def test_the_table_and_the_curves_are_two_files(trained, monkeypatch, capsys):
     options = ["--checkpoints", "all", "--csv", "one.csv", "--output", "one.csv"]
     assert_one_line(monkeypatch, capsys, "evaluate", RUNS[0], *options, says="--output .*one.csv")
+
+
+def test_a_table_is_printed_before_a_place_that_cannot_be_written_ends_the_command(trained, monkeypatch, capsys):
+    def denied(path, content):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("leae.analysis.evaluate.write_json", denied)
+    with pytest.raises(SystemExit):
+        run_leae(monkeypatch, "evaluate", RUNS[0], "--train-images", "100", "--held-out", "100")
+    said = capsys.readouterr()
+    assert "PSNR (dB), clean" in said.out
+    assert "evaluation.json: Permission denied" in said.err
 
 
 def test_an_interval_that_reaches_below_zero_stays_beside_its_line_on_a_logarithmic_axis():

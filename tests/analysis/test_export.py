@@ -106,6 +106,21 @@ def test_an_edited_card_stays_and_what_was_measured_of_another_model_goes(traine
     run_leae(monkeypatch, "export", str(RUN), str(tmp_path))
 
 
+def test_an_export_that_was_cut_short_has_no_configuration_and_can_be_made_again(trained, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    run_leae(monkeypatch, "export", str(RUN), str(tmp_path))
+    with monkeypatch.context() as disk:
+        disk.setattr("leae.analysis.export.write_json", full)
+        with pytest.raises(SystemExit):
+            run_leae(monkeypatch, "export", str(RUN), str(tmp_path), "--checkpoint", "000")
+    assert not (tmp_path / "config.json").exists()
+    run_leae(monkeypatch, "export", str(RUN), str(tmp_path))
+    assert json.loads((tmp_path / "config.json").read_text())["step"] == 9
+    assert read_checkpoint(tmp_path / "model.safetensors")[0]["step"] == 9
+
+
 @pytest.mark.parametrize("config", ['{"model_type": "bert"}', '{"library": "others"}', "[]", "no JSON"])
 def test_another_librarys_model_is_not_replaced(trained, tmp_path, monkeypatch, capsys, config):
     before = {"model.safetensors": "weights", "config.json": config, "README.md": "a card"}

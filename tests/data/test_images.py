@@ -3,16 +3,20 @@
 import io
 import os
 import re
+import resource
+import signal
 import struct
+import time
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from leae.data.images import read_square
+from leae.data.images import is_grey, read_square
 from leae.data.prepare import open_dataset
 from leae.data.small_sets import fit
+from leae.data.sources import read_images
 from leae.errors import UsageError
 from tests.conftest import write_image
 from tests.data.conftest import attributes_of, count_of, numbers_of, write_celeba
@@ -35,6 +39,39 @@ def claiming(width, height):
     content[16:24] = struct.pack(">II", width, height)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
     return content
+
+
+def with_exif(*segments):
+    """A JPEG whose EXIF comes in segments of these lengths."""
+    content = stored("JPEG")
+    parts = (b"\xff\xe1" + struct.pack(">H", length + 8) + b"Exif\0\0" + bytes(length) for length in segments)
+    return content[:2] + b"".join(parts) + content[2:]
+
+
+def with_tags(count, length):
+    """A TIFF with so many tags, all of which mean the same bytes."""
+    data = stored("TIFF")
+    entries = b"".join(struct.pack("<HHII", 1000 + n, 7, length, 8) for n in range(count))
+    ifd = struct.pack("<H", count) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + length) + bytes(length) + ifd + data
+
+
+def test_reading_an_image_has_a_limit_of_time_and_of_memory_which_ends_with_it(tmp_path, monkeypatch):
+    (tmp_path / "slow.jpg").write_bytes(with_exif(*[60_000] * 60, *[4] * 300_000))
+    (tmp_path / "large.tif").write_bytes(with_tags(20_000, 2**20))
+    write_image(tmp_path / "sound.png", 5)
+    monkeypatch.setattr("leae.data.images.SECONDS", 1)
+    monkeypatch.setattr("leae.data.images.MEMORY", 2**30)
+    before = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)
+    slow, large, sound = read_images(tmp_path, 16, ["slow.jpg", "large.tif", "sound.png"])
+    assert (slow, large) == (
+        "takes longer than 1 seconds to read",
+        "takes more than 1,073,741,824 bytes of memory to read",
+    )
+    assert sound.shape == (16, 16, 3)
+    assert [is_grey(tmp_path / name) for name in ("slow.jpg", "large.tif", "sound.png")] == [None, None, False]
+    assert (resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)) == before
+    time.sleep(1.5)  # no alarm is left
 
 
 def many_scans(count):

@@ -129,6 +129,14 @@ def test_arrays_that_nobody_asked_for_are_not_read_and_a_bomb_is_refused(workpla
         open_dataset("own.npz", 16)
 
 
+def test_an_array_of_single_pixels_has_their_colours(workplace):
+    for name, pixels in (("grey", PIXELS[:, :1, :1, 0]), ("colour", PIXELS[:, :1, :1])):
+        np.save(f"{name}.npy", pixels)
+        images = np.concatenate([np.asarray(of) for of in open_dataset(f"{name}.npy", 8, upscale=True).images.values()])
+        assert (images == images[:, :1, :1]).all()
+        assert sorted(images[:, 0, 0].tolist()) == sorted(pixels.reshape(40, -1).tolist())
+
+
 def test_names_of_classes_can_be_written_anywhere(workplace):
     np.savez("own.npz", images=PIXELS, labels=np.zeros(40, int), names=np.array(["b\ud800"]))
     assert open_dataset("own.npz", 16).class_names == ("b\\ud800",)

@@ -59,7 +59,8 @@ def test_the_font_has_the_signs_that_labels_use():
 
 
 def test_names_that_look_like_formulas_are_drawn_as_they_are(tmp_path):
-    rows = [{"split": "train", "step": "1", "loss": "0.5", "$^$": "1"}]
+    rows = [{"split": "train", "step": "1", "loss": "0.5", "$^$": "1", "psnr_clean": "1e308"}]
+    rows.append({"split": "train", "step": "2", "loss": "-1e308", "$^$": "inf", "psnr_clean": "-1e308"})
     save_picture(draw_metrics(rows, "a$^$b"), tmp_path / "metrics.png")
     assert Image.open(tmp_path / "metrics.png").size[0] > 100
 

@@ -108,6 +108,7 @@ def test_damaged_metrics_are_refused_rather_than_lost(workplace, monkeypatch, ol
 
 
 BAD_SETTINGS = [{"settings": [1]}, {"data": "x"}, {"data": {**DATA, "title": 1}}, {"kind": ["x"]}, {"steps": "9"}]
+BAD_SETTINGS += [{"settings": {"CROP_RATIOS": [[0.15]]}}, {"defaults": {"FOO": {}}}]
 BAD_SETTINGS += [{"command": float("inf")}, {"versions": [1, 2]}, {"versions": {"torch": 2}}, {"defaults": [1]}]
 
 
@@ -128,12 +129,12 @@ def test_a_run_is_resumed_by_the_script_that_began_it_and_an_exported_folder_by_
         Run.resume(run.folder, "plain", "masked")
     run.lock.release()
     left = run.folder / "checkpoints" / ".last.safetensors.1a2b3c4d.tmp"
-    mine = run.folder / ".my-notes.tmp"
-    for path in (left, mine):  # by a process that was killed, and by somebody
+    others = [run.folder / name for name in (".my-notes.tmp", ".codes.csv.1a2b3c4d.tmp")]
+    for path in (left, *others):  # by a process that was killed, and by somebody, or a command that writes
         path.touch()
     resumed = Run.resume(run.folder, "self-teaching")
     assert resumed.data["identity"] == "abc"
-    assert (left.exists(), mine.exists()) == (False, True)
+    assert [path.exists() for path in (left, *others)] == [False, True, True]
     resumed.lock.release()
     shutil.rmtree(run.folder / "checkpoints")  # as in a folder that `export` makes
     with pytest.raises(UsageError, match=f"{run.folder} .*--init {run.folder}"):
