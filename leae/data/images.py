@@ -24,7 +24,8 @@ JPEG = b"\xff\xd8\xff"  # at the beginning of such a file
 PNG = b"\x89PNG\r\n\x1a\n"
 MAX_BYTES = 2**30  # of an image file
 MAX_DECODED = 2**31  # pixels, each counted once for every scan of a JPEG
-SECONDS, MEMORY = 30, 2**32  # that reading an image may take
+SECONDS, MEMORY = 30, 2**32  # of a processor, and bytes, that decoding an image may take
+DECODING = threading.Lock()
 MAX_RATIO = 1024  # pixels to a byte, in every format
 ALIGNED, FACE = (178, 218), 128  # pixels of CelebA's aligned photographs; side of the square that is cut out of them
 DIGIT = (28, 28)  # pixels of MNIST's images, which are padded by 2 black ones on every side
@@ -73,45 +74,47 @@ def opened(content: bytes) -> Iterator[Image.Image]:
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """A block in which an image is read may take SECONDS, and MEMORY more bytes: else UsageError, whatever takes them.
+    """A block in which an image is decoded: SECONDS of computing and MEMORY more bytes, else UsageError.
 
-    On Linux, that is, and time in the main thread alone. Where there is less memory by another limit, that holds.
+    That is on Linux, and the time in the main thread alone. Where another limit leaves less memory, that one holds.
     """
 
     def stop(number: int, frame) -> NoReturn:
-        raise UsageError(f"takes longer than {SECONDS} seconds to read")
+        raise UsageError(f"takes longer than {SECONDS} seconds to decode")
 
     if sys.platform != "linux":
         yield
         return
     import resource
 
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    lower = limits[0] in (resource.RLIM_INFINITY, -1) or used + MEMORY < limits[0]
-    timed = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGALRM, stop) if timed else None
-    try:
-        if lower:
-            resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, limits[1]))
-        if timed:
-            signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)  # and again, as others' code may catch it
-        yield
-    except MemoryError as error:
-        if lower:
-            raise UsageError(f"takes more than {MEMORY:,} bytes of memory to read") from error
-        raise
-    finally:
-        if timed:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-        resource.setrlimit(resource.RLIMIT_AS, limits)
+    with DECODING:  # as the limits are the process's
+        limits, timed = resource.getrlimit(resource.RLIMIT_AS), threading.current_thread() is threading.main_thread()
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        lower = limits[0] == resource.RLIM_INFINITY or used + MEMORY < limits[0]
+        before = signal.signal(signal.SIGPROF, stop) if timed else None
+        try:
+            if lower:
+                resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, limits[1]))
+            if timed:
+                signal.setitimer(signal.ITIMER_PROF, SECONDS, 1)  # and again, as others' code may catch it
+            yield
+        except MemoryError as error:
+            if lower:
+                raise UsageError(f"takes more than {MEMORY:,} bytes of memory to decode") from error
+            raise
+        finally:
+            if timed:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+                signal.signal(signal.SIGPROF, before or signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def is_grey(path: Path) -> bool | None:
     """Whether an image file has grey pixels, not colours or a palette, by its header; None if that cannot be read."""
-    with suppress(Exception), bounded(), opened(read_bytes(path, MAX_BYTES)) as image:  # as of `read_square`
-        return Image.getmodebase(image.mode) == "L"
+    with suppress(Exception):  # as of `read_square`
+        content = read_bytes(path, MAX_BYTES)
+        with bounded(), opened(content) as image:
+            return Image.getmodebase(image.mode) == "L"
     return None
 
 

@@ -185,8 +185,9 @@ def read_images(root: Path, size: int, items: list[str], upscale: bool = False) 
     for item in items:
         try:
             place = root if root.is_dir() else _open_zip(root, root.stat().st_mtime_ns)
+            content = read_bytes(place / item, MAX_BYTES)
             with bounded():
-                results.append(read_square(read_bytes(place / item, MAX_BYTES), size, upscale))
+                results.append(read_square(content, size, upscale))
         except MemoryError:
             raise
         except Exception as error:  # of decoders and decompressors, from files that are damaged, hostile or encrypted
