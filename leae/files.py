@@ -21,9 +21,9 @@ from filelock import FileLock, Timeout
 from leae.errors import UsageError, first_line
 
 MAX_TEXT = 2**26  # bytes of a file of texts or figures
-MAX_UNPACKED = 2**30  # bytes of an array in a .npz file; more where they are not
-MAX_PACKED = 256  # times as many as the packed ones
-TEMPORARY = f".*.{8 * '[0-9a-f]'}.tmp"  # the names of temporary files, as a pattern
+MAX_UNPACKED = 2**30  # bytes of an array in a .npz file, if they are
+MAX_PACKED = 256  # times as many as its packed ones
+TEMPORARY = f".{{}}.{8 * '[0-9a-f]'}.tmp"  # the names of a file's temporary ones, as a pattern
 PATIENCE = 5  # seconds
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 # A text, no number, that a spreadsheet may run (by OWASP's list), or that looks like one which has been made safe.
@@ -99,9 +99,11 @@ def read_json(path: Path, shape: dict) -> dict:
 def misfit(value, shape, name: str) -> str | None:
     """The name of the first part of a value from JSON that is missing or not of its type; None if there is none.
 
-    A shape is a type or a union of types, [the shape of every entry], {str: the shape of every value}, or
-    {"name": its shape, …}, where there may be others besides.
+    A shape is a type or a union of types, (one shape, or another), [the shape of every entry], {str: the shape of every
+    value}, or {"name": its shape, …}, where there may be others besides.
     """
+    if isinstance(shape, tuple):
+        return None if any(misfit(value, one, name) is None for one in shape) else name
     if isinstance(shape, type | UnionType):
         return None if isinstance(value, shape) else name
     if type(value) is not type(shape):

@@ -25,7 +25,7 @@ from leae.analysis.curves import summary_panels
 from leae.analysis.evaluate import HELD_OUT_IMAGES, LABEL_SHARE, TRAIN_IMAGES, write_evaluations
 from leae.analysis.measure import Measured, Sample, measure
 from leae.analysis.table import CSV_HEAD, FIGURES, INCIDENTAL, Column, csv_rows, markdown, summary_of, text_of
-from leae.analysis.trained import TrainedRun, open_runs, output_path
+from leae.analysis.trained import TrainedRun, open_runs, output_path, require_same_images
 from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write, write_csv
 from leae.training.device import PRECISIONS, find_device
@@ -163,11 +163,13 @@ def read_evaluation(run: TrainedRun, sample: Sample) -> dict[str, np.ndarray] | 
 
 def measured(run: TrainedRun, sample: Sample, device: torch.device) -> Measured:
     """The figures in a run's evaluation.json, without their intervals over images; evaluates it if there are none."""
-    if read_evaluation(run, sample) is None:
+    values = read_evaluation(run, sample)
+    if values is None:
         one = Measured(run.name, run.model, run)
         measure(one, sample, device)
         write_evaluations([one], sample)
-    return Measured(run.name, None, values=read_evaluation(run, sample))
+        values = read_evaluation(run, sample)
+    return Measured(run.name, None, values=values)
 
 
 def table(columns: list[Column]) -> str:
@@ -232,8 +234,7 @@ def main(options: argparse.Namespace) -> None:
         for seed in range(options.seeds):
             [run] = open_runs([str(find_run(planned[column.title, seed]).folder)], "100", device)
             first = first or run
-            if run.data["identity"] != first.data["identity"]:
-                raise UsageError(f"{run.folder} and {first.folder} were trained on other images; move one of them away")
+            require_same_images([first, run])
             if sample is None:
                 sample = Sample(run.open_data(), run.views(MASK_RATIO), TRAIN_IMAGES, HELD_OUT_IMAGES, LABEL_SHARE)
             column.by_seed[seed] = measured(run, sample, device)

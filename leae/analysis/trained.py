@@ -128,11 +128,16 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
         model, step = load_checkpoint(path, device)
         about = {key: content[key] for key in ("kind", "settings", "data", "defaults")}
         runs.append(TrainedRun(folder, **about, checkpoint=checkpoint, step=step, model=model))
+    require_same_images(runs)
+    return runs
+
+
+def require_same_images(runs: list[TrainedRun]) -> None:
+    """Refuse to put runs side by side that were trained on different images, or sizes of them: `UsageError`."""
     if len({(run.data["identity"], run.model.image_shape) for run in runs}) > 1:
         data = [f"{run.data['title']} ({run.data['identity'][:6]}), {run.model.image_shape}" for run in runs]
         said = ", ".join(f"{run.folder} was trained on {what}" for run, what in zip(runs, data, strict=True))
         raise UsageError(f"{said}; only runs on the same images can be put side by side")
-    return runs
 
 
 def encode_all(model, images: Images, views: MaskedViews | None, device: torch.device, title: str) -> Tensor:

@@ -66,13 +66,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def opened(content: bytes) -> Iterator[Image.Image]:
-    """An image from a file's content, without Pillow's warnings, which are of images that can be used all the same."""
-    with catch_warnings(action="ignore"), Image.open(io.BytesIO(without_texts(content)), formats=FORMATS) as image:
-        yield image
-
-
-@contextmanager
 def bounded() -> Iterator[None]:
     """A block in which an image is decoded: SECONDS of computing and MEMORY more bytes, else UsageError.
 
@@ -109,12 +102,18 @@ def bounded() -> Iterator[None]:
             resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
+@contextmanager
+def opened(content: bytes) -> Iterator[Image.Image]:
+    """An image from a file's content, `bounded`; without Pillow's warnings, which are of images that can be used."""
+    file = io.BytesIO(without_texts(content))
+    with bounded(), catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+        yield image
+
+
 def is_grey(path: Path) -> bool | None:
     """Whether an image file has grey pixels, not colours or a palette, by its header; None if that cannot be read."""
-    with suppress(Exception):  # as of `read_square`
-        content = read_bytes(path, MAX_BYTES)
-        with bounded(), opened(content) as image:
-            return Image.getmodebase(image.mode) == "L"
+    with suppress(Exception), opened(read_bytes(path, MAX_BYTES)) as image:  # as of `read_square`
+        return Image.getmodebase(image.mode) == "L"
     return None
 
 

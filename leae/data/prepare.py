@@ -37,6 +37,10 @@ CLASS_NAMES = "class-names.json"  # in it, where they are a person's own, so tha
 # What is in manifest.json.
 SHAPE = {"format": int, "title": str, "fingerprint": str, "splits": [str], "checksums": {str: int}, "checksum": str}
 SHAPE |= {"attribute_names": [str], "class_names": [str]}
+LABELS = {
+    "attributes": "attribute_names",
+    "classes": "class_names",
+}  # what may be known of images, and in SHAPE its names
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 READ_AT_A_TIME = 32  # images, by each process
@@ -127,9 +131,11 @@ def _read_manifest(folder: Path) -> dict | None:
         manifest = read_json(folder / "manifest.json", SHAPE)
     except (OSError, ValueError, RecursionError):
         return None
-    checksum, kinds = manifest.pop("checksum"), {"": True}
-    kinds |= {"-attributes": manifest["attribute_names"], "-classes": manifest["class_names"]}
-    files = {f"{split}{kind}.npy" for kind, names in kinds.items() for split in manifest["splits"] if names}
+    checksum, endings = (
+        manifest.pop("checksum"),
+        ["", *(f"-{kind}" for kind, names in LABELS.items() if manifest[names])],
+    )
+    files = {f"{split}{ending}.npy" for split in manifest["splits"] for ending in endings}
     complete = {"train.npy", "test.npy"} <= files <= manifest["checksums"].keys()
     return manifest if complete and checksum == digest(manifest) and manifest["format"] == FORMAT else None
 
@@ -161,11 +167,10 @@ def _checksum(path: Path) -> int:
 
 def _open(folder: Path, manifest: dict, name: str) -> Dataset:
     images = {split: ImageFile(folder / f"{split}.npy") for split in manifest["splits"]}
-    names, labels = {kind: tuple(manifest[kind]) for kind in ("attribute_names", "class_names")}, {}
-    for kind, of in zip(("attributes", "classes"), names.values(), strict=True):
-        labels[kind] = {
-            split: _read_labels(folder / f"{split}-{kind}.npy", len(images[split]), of) for split in images if of
-        }
+    names, labels = {of: tuple(manifest[of]) for of in LABELS.values()}, {kind: {} for kind in LABELS}
+    for kind, of in LABELS.items():
+        for split in images if names[of] else ():
+            labels[kind][split] = _read_labels(folder / f"{split}-{kind}.npy", len(images[split]), names[of])
     return Dataset(name, manifest["title"], digest(manifest["checksums"]), images, **labels, **names)
 
 

@@ -98,7 +98,6 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
     """uint8 [s, s, C] → [size, size, C]: 28×28 is padded by 2 black pixels on every side, then all are scaled."""
     if image.shape[:2] == DIGIT:
         image = np.pad(image, ((2, 2), (2, 2), (0, 0)))
-    scaled = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).resize(
-        (size, size), Image.Resampling.BICUBIC
-    )
+    pixels = image[..., 0] if image.shape[2] == 1 else image
+    scaled = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(scaled).reshape(size, size, -1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from leae.data import celeba, faces, small_sets
 from leae.data.folders import TEST_EVERY, read_layout
-from leae.data.images import FACE, MAX_BYTES, SUFFIXES, bounded, is_grey, read_square, reason
+from leae.data.images import FACE, MAX_BYTES, SUFFIXES, is_grey, read_square, reason
 from leae.data.small_sets import SmallSet, load_arrays
 from leae.errors import UsageError, require, require_whole
 from leae.files import as_utf8, digest, one_at_a_time, read_bytes
@@ -185,9 +185,7 @@ def read_images(root: Path, size: int, items: list[str], upscale: bool = False) 
     for item in items:
         try:
             place = root if root.is_dir() else _open_zip(root, root.stat().st_mtime_ns)
-            content = read_bytes(place / item, MAX_BYTES)
-            with bounded():
-                results.append(read_square(content, size, upscale))
+            results.append(read_square(read_bytes(place / item, MAX_BYTES), size, upscale))
         except MemoryError:
             raise
         except Exception as error:  # of decoders and decompressors, from files that are damaged, hostile or encrypted

@@ -12,7 +12,7 @@ import sys
 import time
 from contextlib import suppress
 from importlib.metadata import version
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,9 @@ CHECKPOINTS = ("000", "020", "040", "060", "080", "100")  # percent of a run at 
 OWN_FILES = [Path(name) for name in ("settings.json", "metrics.csv", "metrics.png", "checkpoints/*", "grids/*")]
 MAX_METRICS, MAX_ROWS = 2**28, 10**6  # bytes and rows of metrics.csv
 # What is in settings.json; older runs have no defaults.
-SHAPE = {"kind": str, "settings": dict, "defaults": dict | None, "data": {"name": str, "title": str, "identity": str}}
+CONSTANTS = {str: (int | float | str, [int | float | str])}
+SHAPE = {"kind": str, "settings": CONSTANTS, "defaults": (type(None), CONSTANTS)}
+SHAPE |= {"data": {"name": str, "title": str, "identity": str}}
 SHAPE |= {"command": [str], "steps": int, "device": str, "versions": {str: str}, "started": str}
 # Constants that may change when a run is resumed, as they are no part of the experiment.
 CHANGEABLE = ("DEVICE", "COMPILE", "LOG_EVERY", "GRID_EVERY", "GRID_IMAGES", "SAVE_MINUTES", "TRACKER")
@@ -185,8 +187,7 @@ class Run:
                 advice = "stop that one first, or let it finish"
                 raise UsageError(f"another process is running {self.folder}; {advice}") from error
             for place in OWN_FILES:
-                of_one = TEMPORARY.replace("*", place.name, 1)
-                for left in (self.folder / place.parent).glob(of_one):  # by a process that was killed
+                for left in (self.folder / place.parent).glob(TEMPORARY.format(place.name)):  # by a killed process
                     left.unlink()
 
     def save(
@@ -363,15 +364,11 @@ def read_settings(folder: Path) -> dict:
     """The content of settings.json: "kind", "settings", "defaults", "data" and more; `UsageError` if not a run's."""
     try:
         content = read_json(folder / "settings.json", SHAPE)
-        constants = {"settings": content["settings"], "defaults": content.get("defaults") or {}}
-        for name, value in chain.from_iterable(of.items() for of in constants.values()):
-            entries = value if isinstance(value, list) else [value]
-            if not all(isinstance(entry, bool | int | float | str) for entry in entries):
-                raise ValueError(f"{name} is of another type")
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError) as error:
         known = ", ".join(sorted(str(path.parent) for path in RUNS.glob("*/settings.json"))) or "none yet"
         said = f"{folder} is not a run's folder of this version: no settings.json, or another ({first_line(error)})"
         raise UsageError(f"{said}; runs here: {known}") from error
+    constants = {"settings": content["settings"], "defaults": content.get("defaults") or {}}
     return content | {part: {name: tuples(value) for name, value in of.items()} for part, of in constants.items()}
 
 
