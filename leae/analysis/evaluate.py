@@ -72,7 +72,8 @@ def main(options: argparse.Namespace) -> None:
     if options.checkpoints and options.output:
         require_file(options.output, "--output", ".csv")
         require_own(*pictures_beside(options.output))
-        require(options.output != options.csv, "--output", str(options.output), "another file than --csv")
+        same = options.csv and options.output.resolve() == options.csv.resolve()
+        require(not same, "--output", str(options.output), "another file than --csv")
     curves = open_curves(options.runs, device) if options.checkpoints else []
     views = runs[0].views(options.mask_ratio)
     perceptual = PerceptualFigures(device) if options.perceptual else None

@@ -170,6 +170,7 @@ class Sample:
     def __init__(self, dataset: Dataset, views: MaskedViews, train: int, test: int, label_share: float):
         self.train, self.test = dataset.images["train"][:train], dataset.images["test"][:test]  # uint8 [N, S, S, C]
         self.views, self.label_share = views, label_share
+        self.about = f"{dataset.identity}, mask ratio {views.mask_ratio:g}"  # of which codes say that they are
         counts = {"train": len(self.train), "test": len(self.test)}
         self.counts = {split: (n, len(dataset.images[split])) for split, n in counts.items()}  # of these and of all
         labels = [dataset.attributes.get(split, np.zeros((n, 0), bool))[:n] for split, n in counts.items()]
@@ -258,7 +259,9 @@ def read_codes(text: str, sample: Sample, taken: list[str]) -> Measured:
     name, _, path = text.partition("=")
     fits = re.fullmatch(r"[\w.+-]+", name) and path and name not in taken
     require(fits, "--codes", text, f"NAME=FILE.npz, NAME without spaces and none of {', '.join(taken)}")
-    arrays, codes = read_arrays(Path(path), *CODES), {}
+    arrays, codes = read_arrays(Path(path), *CODES, "about"), {}
+    about = arrays.get("about", np.array([sample.about])).tolist()  # other programs do not say
+    require(about == [sample.about], "--codes", text, "of this data set and this mask ratio; save them anew")
     for key in CODES if {*CODES[2:]} & {*arrays} else CODES[:2]:
         array, (count, whole) = arrays.get(key, np.empty(0)), sample.counts[key.partition("_")[0]]
         fits = array.dtype.kind == "f" and array.ndim in (2, 4) and array.size and len(array) in (count, whole)
@@ -296,7 +299,7 @@ def measure(
         for split, images in (("train", sample.train), ("test", sample.test))
     }
     if save_codes and one.run:
-        write_arrays(one.run.folder / CODES_FILE, **codes)
+        write_arrays(one.run.folder / CODES_FILE, about=np.array(sample.about), **codes)
     if one.run or one.codes:
         figures = latent_figures(codes["test"], codes.get("test_masked"))
         one.values |= {figure: np.array([value], float) for figure, value in figures.items()}

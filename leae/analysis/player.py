@@ -49,9 +49,10 @@ class Player(LatentSpace):
         errors = (answer - picture).square().mean(dim=(0, 1))
         if not painted.any():
             return answer, f"PSNR {decibels(errors.mean()).item():.1f} dB"
-        inside, outside = (decibels(errors[part].mean()).item() for part in (painted, ~painted))
-        shift = (code - clean).norm().item() / self.between
-        return answer, f"PSNR {inside:.1f} dB inside the paint, {outside:.1f} dB outside. Code shift {shift:.2f}"
+        inside = f"PSNR {decibels(errors[painted].mean()).item():.1f} dB inside the paint"
+        outside = "" if painted.all() else f", {decibels(errors[~painted].mean()).item():.1f} dB outside"
+        shift = f". Code shift {(code - clean).norm().item() / self.between:.2f}" if self.between else ""
+        return answer, inside + outside + shift
 
     def mix(self, pictures: Tensor, painted: Tensor) -> Tensor:
         """The first of two pictures, but with the codes of the second at the painted positions of the map."""

@@ -31,7 +31,7 @@ ALIGNED, FACE = (178, 218), 128  # pixels of CelebA's aligned photographs; side 
 DIGIT = (28, 28)  # pixels of MNIST's images, which are padded by 2 black ones on every side
 TOO_SMALL = "the square in the middle is smaller than"
 DEPTHS = (12, 16, 32)  # bits of grey; cameras often use 12 of 16, and an image of 16 that dark would be black
-MAX_SAMPLE_VALUE = 281  # a tag of a TIFF
+PHOTOMETRIC, MAX_SAMPLE_VALUE = 262, 281  # tags of a TIFF
 # What undoes each orientation of EXIF.
 UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -51,13 +51,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     floats are in [0, 1]. What is beyond its range is a `UsageError`.
     """
     if image.mode.startswith(("I", "F")):
-        grey = np.asarray(image)
-        declared = 1 if image.mode == "F" else int(np.max(getattr(image, "tag_v2", {}).get(MAX_SAMPLE_VALUE, 0)))
+        grey, tags = np.asarray(image), getattr(image, "tag_v2", {})
+        declared = 1 if image.mode == "F" else int(np.max(tags.get(MAX_SAMPLE_VALUE, 0)))
         largest = declared or next(2**bits - 1 for bits in DEPTHS if grey.max() < 2**bits)
         require(grey.min() >= 0 and grey.max() <= largest, "the image", describe(grey), f"from 0 to {largest}")
         scaled = np.multiply(grey, 255 / largest, dtype=np.float32)  # a large image takes gigabytes in float64
         scaled += 0.5
         image = Image.fromarray(scaled.astype(np.uint8))
+        if tags.get(PHOTOMETRIC) == 0:  # white is zero, which Pillow heeds where grey has 8 bits
+            image = ImageOps.invert(image)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getextrema()[3] != (0, 0):

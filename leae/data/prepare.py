@@ -37,10 +37,8 @@ CLASS_NAMES = "class-names.json"  # in it, where they are a person's own, so tha
 # What is in manifest.json.
 SHAPE = {"format": int, "title": str, "fingerprint": str, "splits": [str], "checksums": {str: int}, "checksum": str}
 SHAPE |= {"attribute_names": [str], "class_names": [str]}
-LABELS = {
-    "attributes": "attribute_names",
-    "classes": "class_names",
-}  # what may be known of images, and in SHAPE its names
+# What may be known of images, and in SHAPE its names.
+LABELS = {"attributes": "attribute_names", "classes": "class_names"}
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 READ_AT_A_TIME = 32  # images, by each process
@@ -131,10 +129,8 @@ def _read_manifest(folder: Path) -> dict | None:
         manifest = read_json(folder / "manifest.json", SHAPE)
     except (OSError, ValueError, RecursionError):
         return None
-    checksum, endings = (
-        manifest.pop("checksum"),
-        ["", *(f"-{kind}" for kind, names in LABELS.items() if manifest[names])],
-    )
+    checksum = manifest.pop("checksum")
+    endings = ["", *(f"-{kind}" for kind, names in LABELS.items() if manifest[names])]
     files = {f"{split}{ending}.npy" for split in manifest["splits"] for ending in endings}
     complete = {"train.npy", "test.npy"} <= files <= manifest["checksums"].keys()
     return manifest if complete and checksum == digest(manifest) and manifest["format"] == FORMAT else None

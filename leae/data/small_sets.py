@@ -85,8 +85,8 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
     require(fits, where, describe(labels), f"whole numbers [{count}], one for each image")
     values, numbers = np.unique(labels, return_inverse=True)
     if (names := arrays.get("names")) is not None:
-        known = names.ndim == 1 and values[0] >= 0 and values[-1] < len(names)
-        require(known, where, describe(labels), f"numbers of its {len(names)} `names`")
+        known = names.ndim == 1 and values[0] >= 0 and values[-1] < len(names) == len({*names.tolist()})
+        require(known, where, describe(labels), f"numbers of its {len(names)} `names`, no two of which are the same")
     shown = values if names is None else names[values]
     class_names = tuple(as_utf8(str(name)) for name in shown.tolist()) if classes and "labels" in arrays else ()
     order, splits = digest if class_names else int, split_names(map(str, range(count)))  # as in a folder

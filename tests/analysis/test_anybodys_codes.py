@@ -115,6 +115,7 @@ FAULTS = {
     "one of the masked": ({**FINE, "test_masked": FINE["test"]}, r"`train_masked` of x\.npz.*\[0\]"),
     "the other": ({**FINE, "train_masked": FINE["train"]}, r"`test_masked` of x\.npz.*\[0\]"),
     "objects": ({"train": np.array([None])}, r"x\.npz is no .npy or"),
+    "of other images": ({**FINE, "about": np.array("0123, mask ratio 0.35")}, "of this data set and this mask ratio"),
 }
 
 
@@ -151,5 +152,5 @@ def test_codes_are_saved_over_no_other_file(trained, monkeypatch, capsys):
     path.unlink()
     for _ in range(2):  # but over its own
         run_leae(monkeypatch, "evaluate", DIGITS, "--save-codes")
-    assert set(np.load(path)) == {"leae", *CODES}
+    assert set(np.load(path)) == {"leae", "about", *CODES}
     path.unlink()

@@ -89,8 +89,9 @@ def test_the_time_of_training_is_that_of_its_steps_at_their_usual_rate(tmp_path)
 
 
 def test_the_table_and_the_curves_are_two_files(trained, monkeypatch, capsys):
-    options = ["--checkpoints", "all", "--csv", "one.csv", "--output", "one.csv"]
-    assert_one_line(monkeypatch, capsys, "evaluate", RUNS[0], *options, says="--output .*one.csv")
+    for same in ("one.csv", str(Path("one.csv").absolute())):
+        options = ["--checkpoints", "all", "--csv", "one.csv", "--output", same]
+        assert_one_line(monkeypatch, capsys, "evaluate", RUNS[0], *options, says="--output .*one.csv")
 
 
 def test_a_table_is_printed_before_a_place_that_cannot_be_written_ends_the_command(trained, monkeypatch, capsys):

@@ -127,7 +127,7 @@ def test_painting_morphing_attributes_brushed_codes_and_samples(page, players):
         inside = -10 * torch.log10((answer - first).square().mean()).item()
         every = player.encode(to_float(space.dataset.images["train"]))
         shift = (player.encode(flat) - player.encode(first)).norm() / torch.pdist(every).square().mean().sqrt()
-        said = f"PSNR {inside:.1f} dB inside the paint, nan dB outside. Code shift {shift:.2f}"
+        said = f"PSNR {inside:.1f} dB inside the paint. Code shift {shift:.2f}"
         page.get_by_text(re.compile(said)).nth(0).wait_for()  # of the last stroke
     page.get_by_role("button", name="clear").first.click()
     assert_shows(page, 2, players[0].decode(players[0].encode(first)))
@@ -256,6 +256,13 @@ def test_a_port_in_use_and_a_missing_extra_are_one_line(players, workplace, monk
         assert_one_line(monkeypatch, capsys, "play", "runs/none", "--host", host, says="--host is")
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert_one_line(monkeypatch, capsys, "play", "runs/none", says="gradio.* uv run --extra play")
+
+
+def test_codes_that_are_all_the_same_have_no_unit_for_a_shift(players, monkeypatch):
+    monkeypatch.setitem(vars(players[0]), "between", 0.0)
+    painted = torch.arange(16) < torch.full((16, 1), 8)
+    _, said = players[0].fill(players[0].images(torch.tensor([0])), painted)
+    assert re.fullmatch(r"PSNR -?[\d.]+ dB inside the paint, -?[\d.]+ dB outside", said)
 
 
 def test_without_attributes_sliders_are_principal_components_and_forged_paint_is_none(players):

@@ -154,6 +154,7 @@ MODES = {
     "bits": (stored(image=flat("1", 1)), WHITE),
     "16-bit": (stored(image=flat("I;16", 257 * 90)), GREY),
     "16-bit TIFF": (stored("TIFF", flat("I;16", 257 * 90)), GREY),
+    "16-bit TIFF in which white is 0": (stored("TIFF", flat("I;16", 257 * 165), tiffinfo={262: 0}), GREY),
     "12-bit in a TIFF of 16": (stored("TIFF", flat("I;16", 16 * 90), tiffinfo={281: 4095}), GREY),
     "8-bit in a TIFF of 16": (stored("TIFF", flat("I;16", 90), tiffinfo={281: 255}), GREY),
     "12-bit in 16": (stored(image=flat("I;16", 16 * 90)), GREY),

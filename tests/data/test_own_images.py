@@ -184,6 +184,10 @@ FAULTS = {  # arrays, and what the line names
         {"images": PIXELS, "labels": LABELS, "names": np.array(["a"])},
         "`labels`.*from 0 to 15.* 1 `names`",
     ),
+    "two classes of one name": (
+        {"images": PIXELS, "labels": LABELS, "names": np.array([*"abcdefghijklmnoa"])},
+        "`labels`.*no two of which are the same",
+    ),
     "smaller than asked for": ({"images": PIXELS[:, :12, :12]}, "image_size is 16.*12.*UPSCALE"),
 }
 
