@@ -33,6 +33,8 @@ def effective_rank(codes: Tensor) -> float:
     if (samples == samples[0]).all():  # their mean may differ from them by a rounding
         return 0.0
     centred = samples - samples.mean(dim=0)
+    if len(centred) < centred.shape[1]:
+        centred = centred.T  # whose products have the same eigenvalues, besides zeros, and there are fewer
     eigenvalues = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0)
     shares = eigenvalues / eigenvalues.sum()
     return math.exp(-torch.special.xlogy(shares, shares).sum().item())

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NoReturn
 
+import matplotlib
 from tqdm import tqdm
 
 LARGEST_WHOLE = 10**9  # of a whole-number setting, unless it says otherwise
@@ -104,7 +105,7 @@ def signals_to_end() -> list[signal.Signals]:
 def run_command(main: Callable[[], None], name: str | None = None) -> None:
     """Run the `main` of a script or a command. A user's mistake becomes one line, `name: …`, and exit status 2.
 
-    So does an `OSError` that names a file, and memory that ran out. Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP end with the
+    So does an `OSError` of the system's, and memory that ran out. Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP end with the
     statuses 130, 143, 138 and 129, unless a training loop holds them back (`leae.training.loop.StopSignal`). Any other
     exception is a bug and keeps its traceback.
 
@@ -118,6 +119,7 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
     rank = os.environ.get("RANK", "0")
     first, end = rank == "0", sys.exit if os.environ.get("WORLD_SIZE", "1") == "1" else _end_at_once
     ENDING.clear()
+    matplotlib.rcdefaults()  # whatever a matplotlibrc says, such as that TeX is to be used
     before = {}
     try:
         before |= {number: signal.signal(number, _terminate) for number in signals_to_end()}
@@ -126,6 +128,8 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
         if ENDING:
             raise KeyboardInterrupt
     except (Exception, KeyboardInterrupt) as error:
+        for number in (signal.SIGINT, *before):  # another one, while this is said
+            before.setdefault(number, signal.signal(number, signal.SIG_IGN))
         if ENDING or isinstance(error, KeyboardInterrupt):
             print(f"\n{name}: interrupted", file=sys.stderr)
             sys.exit(128 + [*ENDING, *error.args, signal.SIGINT][0])
@@ -153,8 +157,9 @@ def _line_for(error: Exception) -> str | None:
     """What is said of an error; None for a bug."""
     if isinstance(error, UsageError):
         return str(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}; check the path, its permissions and the disk"
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{where}{error.strerror}; check the path, its permissions and the disk"
     # PyTorch, not imported here, has an exception for a GPU whose memory ran out, and none for the machine's.
     names = [kind.__name__ for kind in type(error).__mro__]
     if "MemoryError" in names or "OutOfMemoryError" in names or "DefaultCPUAllocator" in str(error):

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from leae.errors import UsageError, first_line
 
 MAX_TEXT = 2**26  # bytes of a file of texts or figures
+MAX_LETTERS = 5000  # of a text in it; a path has at most 4,096
 MAX_UNPACKED = 2**30  # bytes of an array in a .npz file, if they are
 MAX_PACKED = 256  # times as many as its packed ones
 TEMPORARY = f".{{}}.{8 * '[0-9a-f]'}.tmp"  # the names of a file's temporary ones, as a pattern
@@ -92,12 +93,12 @@ def read_json(path: Path, shape: dict) -> dict:
     """
     content = json.loads(read_bytes(path), parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
     if name := misfit(content, shape, path.name):
-        raise ValueError(f"{name} is missing or of another type")
+        raise ValueError(f"{name} is missing, too long or of another type")
     return content
 
 
 def misfit(value, shape, name: str) -> str | None:
-    """The name of the first part of a value from JSON that is missing or not of its type; None if there is none.
+    """The name of the first part of a value from JSON that is missing, too long or not of its type; None if none is.
 
     A shape is a type or a union of types, (one shape, or another), [the shape of every entry], {str: the shape of every
     value}, or {"name": its shape, …}, where there may be others besides.
@@ -105,7 +106,8 @@ def misfit(value, shape, name: str) -> str | None:
     if isinstance(shape, tuple):
         return None if any(misfit(value, one, name) is None for one in shape) else name
     if isinstance(shape, type | UnionType):
-        return None if isinstance(value, shape) else name
+        long = isinstance(value, str) and len(value) > MAX_LETTERS
+        return None if isinstance(value, shape) and not long else name
     if type(value) is not type(shape):
         return name
     if isinstance(shape, list):

@@ -24,6 +24,8 @@ def test_effective_rank_is_the_exponential_of_the_spectrums_entropy(dimensions, 
     assert effective_rank(1e-3 * codes + 7) == pytest.approx(effective_rank(codes), rel=1e-3)  # place and scale
     spatial = codes.view(5, 2, 5, dimensions).permute(0, 3, 1, 2)  # [N, D, H, W], whose positions are samples
     assert effective_rank(spatial) == pytest.approx(effective_rank(codes), rel=1e-6)
+    wide = torch.cat([codes[:10]] * 9, dim=1)  # more numbers than codes
+    assert effective_rank(wide) == pytest.approx(effective_rank(codes[:10]), rel=1e-6)
 
 
 def test_dimensions_below_one_percent_of_the_liveliest_are_dead():

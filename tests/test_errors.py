@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 
+import matplotlib
 import pytest
 from tqdm import tqdm
 
@@ -26,6 +27,7 @@ def fail_with(error):
     [
         (UsageError("EPOCHS is 0; it must be at least 1\nor more"), "EPOCHS is 0; it must be at least 1"),
         (OSError(errno.ENOSPC, "No space left", b"a/b.csv"), "a/b.csv: No space left; "),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory"), "main.py: No usable temporary directory; "),
         (MemoryError("Unable to allocate 8 TiB"), "Unable to allocate 8 TiB; "),
         (RuntimeError("DefaultCPUAllocator: can't allocate"), "can't allocate; "),
     ],
@@ -35,7 +37,13 @@ def test_a_mistake_is_one_line_and_status_2(monkeypatch, capsys, error, says):
     with pytest.raises(SystemExit) as stop:
         run_command(fail_with(error))
     assert stop.value.code == 2
-    assert re.fullmatch(f"main.py: .*{re.escape(says)}.*\n", capsys.readouterr().err)
+    assert re.fullmatch(f"(main.py: .*)?{re.escape(says)}.*\n", capsys.readouterr().err)
+
+
+def test_pictures_are_drawn_without_the_users_matplotlibrc():
+    with matplotlib.rc_context({"text.usetex": True}):
+        run_command(lambda: None)
+        assert not matplotlib.rcParams["text.usetex"]
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("shapes do not match"), OSError("no file named")])

@@ -101,6 +101,7 @@ SOUND = {"name": "a", "steps": [1, 2], "versions": {"b": 1, "c": None}, "about":
     [
         *[({name: value}, name) for name in ("name", "steps", "versions", "about") for value in (1, None, 1.5, [[]])],
         *[({"name": {}}, "name"), ({"steps": "12"}, "steps"), ({"steps": {}}, "steps"), ({"may lack": 1}, "may lack")],
+        ({"name": "x" * 5001}, "name"),
         ({"versions": {"b": 1, "c": "1"}}, "c"),
     ],
 )
@@ -108,6 +109,7 @@ def test_the_part_of_a_json_value_that_is_missing_or_of_another_type_is_named(ch
     assert misfit(SOUND, SHAPE, "all") is None
     assert misfit(SOUND | change, SHAPE, "all") == part
     assert misfit([SOUND], SHAPE, "all") == "all"
+    assert misfit(SOUND | {"about": {"a": "x" * 9999}}, SHAPE, "all") is None  # nothing reads it
     for name in ("name", "steps", "versions", "about"):
         assert misfit({n: value for n, value in SOUND.items() if n != name}, SHAPE, "all") == name
 

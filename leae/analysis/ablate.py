@@ -38,6 +38,7 @@ MASK_RATIO = 0.35  # of the views that all variants are evaluated on
 SAME_TIME = 3.125  # baseline steps that take as long as one self-teaching step, at 32×32 on a CPU
 ALTERNATING_SAME_TIME = 1.67  # the same of the alternating objective
 CROP_SAME_TIME = 1.85  # and of the crop objective
+MOST_SEEDS = 1000
 SPEED = {MAIN: 195, REGULAR: 610}  # images a second at 32×32 on one core of a 2.5 GHz Xeon
 
 PUBLISHED = {"JUDGE_DECAY": 0.0, "JUDGE_NORM": "own", "CROP_RATIOS": (0.15,), "SIGREG_WEIGHT": 0.03}
@@ -212,7 +213,8 @@ def add_arguments(parser: Parser) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    require_whole(1, **{"--seeds": options.seeds, "--steps": options.steps, "--image-size": options.image_size})
+    require_whole(1, **{"--steps": options.steps, "--image-size": options.image_size})
+    require_whole(1, MOST_SEEDS, **{"--seeds": options.seeds})
     require(options.dataset != "auto", "--dataset", "auto", "the data set's own name, by which its runs are found")
     device = find_device(options.device)
     planned = {(name, seed): wanted(name, seed, options) for name in options.only for seed in range(options.seeds)}

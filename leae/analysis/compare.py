@@ -52,7 +52,7 @@ def main(options: argparse.Namespace) -> None:
     images = to_float(test[drawn.numpy()], device)
     boxes = [(row, column, views.side) for row, column in views.corners(len(images)).tolist()]
     title = f"{dataset.title}, held-out images, {views.image_size}×{views.image_size}; "
-    title += f"mask ratio {views.mask_ratio:g}; checkpoint {options.checkpoint}"
+    title += f"mask ratio {views.mask_ratio:g}"
     picture = draw_grid(comparison_rows(runs, images, views), title, boxes)
     with output_path(options.output, "comparison", ".png") as output:
         save_picture(picture, output)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from leae.analysis.trained import add_run_arguments, output_path, require_file, require_finite, runs_of
 from leae.autoencoder import BaseAutoencoder, require_pixels
-from leae.data.batches import CHUNK, Images, chunks_of
+from leae.data.batches import Images, chunk_size, chunks_of
 from leae.data.images import with_channels
 from leae.data.prepare import list_unusable
 from leae.data.sources import image_names, read_images
@@ -77,8 +77,9 @@ def hashes_of(images: Images) -> list[int]:
 def embed_folder(model: BaseAutoencoder, root: Path, names: list[str], upscale: bool = False) -> Embedding:
     """What a model makes of images below a folder. What cannot be used is warned of; `UsageError` if none can."""
     files, hashes, found, unusable = [], [], [], {}
-    for first in progress_bar(range(0, len(names), CHUNK), "embedding"):
-        members = names[first : first + CHUNK]
+    size = chunk_size(model.image_shape[-1])
+    for first in progress_bar(range(0, len(names), size), "embedding"):
+        members = names[first : first + size]
         read = dict(zip(members, read_for(model, root, members, upscale), strict=True))
         usable = {name: image for name, image in read.items() if not isinstance(image, str)}
         unusable |= {name: reason for name, reason in read.items() if isinstance(reason, str)}

@@ -68,8 +68,10 @@ def main(options: argparse.Namespace) -> None:
     require_file(options.csv, "--csv", ".csv")
     require_file(options.markdown, "--markdown", ".md")
     runs, device = runs_of(options)
+    require_own(*(run.folder / EVALUATION for run in runs))
     require_own(*(run.folder / CODES_FILE for run in runs if options.save_codes))
-    if options.checkpoints and options.output:
+    if options.output:
+        require(options.checkpoints, "--output", str(options.output), "left out unless --checkpoints is all")
         require_file(options.output, "--output", ".csv")
         require_own(*pictures_beside(options.output))
         same = options.csv and options.output.resolve() == options.csv.resolve()

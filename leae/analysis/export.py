@@ -12,19 +12,21 @@ import argparse
 import re
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
+from leae.analysis.measure import CODES_FILE
 from leae.analysis.table import FIGURES
 from leae.analysis.trained import EVALUATION, TrainedRun, add_run_arguments, require_extra, runs_of
 from leae.autoencoder import BaseAutoencoder
-from leae.checkpoints import CONFIG, SETTINGS, WEIGHTS, read_checkpoint, state_of, write_checkpoint
+from leae.checkpoints import CONFIG, SETTINGS, WEIGHTS, state_of, write_checkpoint
 from leae.distributed import FunctionOf
 from leae.errors import UsageError, require
 from leae.files import as_utf8, atomic_write, digest, read_bytes, read_json, write_json
 from leae.training.run import read_metrics, read_settings
 
-OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png", EVALUATION)  # files that not every export has
+OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png", EVALUATION, CODES_FILE)  # files that not every export has
 
 # The model card; hubs read the YAML on top.
 CARD = """\
@@ -42,7 +44,7 @@ tags:
 
 An autoencoder ({run.method}), step {run.step:,}. It maps images of {images} to
 codes of {codes} numbers, {run.model.compression:.0f}× compression, and back. It was
-trained on {run.data[title]}, whose own terms apply as well.
+trained on {data}, whose own terms apply as well.
 
     import leae         # pip install path/to/clone of its repository, or git+ and the repository's address
     model = leae.load("path/to/this/folder")            # or "owner/name", where a hub has it
@@ -94,10 +96,12 @@ def model_card(run: TrainedRun, license: str, grid: bool) -> str:
     """CARD with what it says of a run's model; `grid` is whether grid.png lies beside it."""
     content, sizes = read_settings(run.folder), run.model.latent_shape
     script = "main.py" if run.kind == "self-teaching" else "main_regular.py"
-    said = run.settings | {"DATASET": Path(run.data["name"]).name, "INIT": Path(str(run.settings.get("INIT", ""))).name}
+    name = Path(run.data["name"]).name  # without its path, as all that is said
+    said = run.settings | {"DATASET": name, "INIT": Path(str(run.settings.get("INIT", ""))).name}
     return CARD.format(
         run=run,
         license=license,
+        data=run.data["title"].replace(run.data["name"], name),
         name=run.folder.resolve().name,
         images=" × ".join(map(str, run.model.image_shape)),
         codes=" × ".join(map(str, sizes)),
@@ -130,8 +134,6 @@ def main(options: argparse.Namespace) -> None:
     own, readme = False, folder / "README.md"
     with suppress(OSError, ValueError, RecursionError):
         own = read_json(folder / CONFIG, {"library": str})["library"] == "leae"
-    with suppress(OSError, UsageError):
-        own = own or (not (folder / CONFIG).exists() and bool(read_checkpoint(folder / WEIGHTS)))  # was cut short
     if folder.is_dir() and any(folder.iterdir()) and not own:
         raise UsageError(f"{folder} has other files in it; choose a new folder, or an earlier export")
     if readme.exists() and (text := read_bytes(readme).decode(errors="replace")) != signed(text.rpartition(SIGNED)[0]):
@@ -148,16 +150,20 @@ def main(options: argparse.Namespace) -> None:
     config |= {"image_shape": model.image_shape, "latent_shape": model.latent_shape}
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, *OPTIONAL):  # an earlier export's
-        (folder / name).unlink(missing_ok=True)
-    write_checkpoint(folder / WEIGHTS, model, run.step, state_of(model))
-    write_json(folder / SETTINGS, read_settings(run.folder))
-    if options.onnx:
-        write_onnx(model, folder)
-    if grid:
-        with atomic_write(folder / "grid.png", "wb") as file:
-            file.write(grid.read_bytes())
-    with atomic_write(readme) as file:
-        file.write(signed(as_utf8(card)))
-    write_json(folder / CONFIG, config)  # last: without it, the export was cut short
+    with TemporaryDirectory(prefix=".", dir=folder) as place:  # an earlier export stays until all is there
+        new = Path(place)
+        write_checkpoint(new / WEIGHTS, model, run.step, state_of(model))
+        write_json(new / SETTINGS, read_settings(run.folder))
+        write_json(new / CONFIG, config)
+        if options.onnx:
+            write_onnx(model, new)
+        if grid:
+            with atomic_write(new / "grid.png", "wb") as file:
+                file.write(grid.read_bytes())
+        with atomic_write(new / readme.name) as file:
+            file.write(signed(as_utf8(card)))
+        for name in OPTIONAL:
+            (folder / name).unlink(missing_ok=True)
+        for path in new.iterdir():
+            path.replace(folder / path.name)
     print(f"exported: {', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}")

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from leae.analysis.embed import embed_images
 from leae.analysis.maps import MAPS, MOST_CLASSES, draw_map, make_map
-from leae.analysis.trained import TrainedRun, add_run_arguments, encode_all, require_extra, runs_of
+from leae.analysis.trained import TrainedRun, add_run_arguments, encode_all, require_extra, require_own, runs_of
 from leae.codes import sigreg_statistics
 from leae.data.batches import to_float
 from leae.data.prepare import Dataset
@@ -273,5 +273,6 @@ def main(options: argparse.Namespace) -> None:
     folder = run.folder / "latents"
     folder.mkdir(exist_ok=True)
     for name, picture in progress_bar(pictures(space, options), "drawing"):
+        require_own(folder / name)
         save_picture(picture, folder / name)
     print(f"pictures: {folder}")

@@ -1,6 +1,7 @@
 """The page of `leae play`, by Gradio: what stands where, and which answer is asked for when."""
 
 import base64
+import html
 import io
 import os
 import re
@@ -120,7 +121,8 @@ def build_page(players: list[Player]) -> gr.Blocks:
         for player in these:
             with gr.Column(min_width=280):
                 outputs += [show() for _ in range(pictures)]
-                gr.Markdown(f"**{player.run.name}**<br>{player.run.method}, {player.run.size}")
+                about = html.escape(f"{player.run.method}, {player.run.size}")  # of a stranger's run, perhaps
+                gr.HTML(f"<b>{html.escape(player.run.name)}</b><br>{about}")
                 outputs += [gr.Markdown()] if text else []
         return outputs
 
@@ -270,7 +272,6 @@ def serve(players: list[Player], host: str, port: int) -> Iterator[str]:
     """The page, from this machine while the block lasts: its address. A `UsageError` if the port cannot be had."""
     with tempfile.TemporaryDirectory(prefix="leae-play-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # for uploads, and for what is shown
-        os.environ["NO_PROXY"] = os.environ["no_proxy"] = f"localhost,127.0.0.1,{host}"  # Gradio asks itself
         page = build_page(players)
         look = {"css": CSS, "theme": gr.themes.Default(font=["system-ui", "sans-serif"])}
         names = {"localhost", host.lower(), socket.gethostname().lower()}

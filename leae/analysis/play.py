@@ -9,6 +9,7 @@ says otherwise.
 """
 
 import argparse
+import os
 import re
 import time
 
@@ -28,6 +29,7 @@ def main(options: argparse.Namespace) -> None:
     plain = re.fullmatch(r"[\w.-]+", options.host)  # Gradio knows no IPv6 address
     require(plain is not None, "--host", options.host, "a host's name or its IPv4 address")
     require_extra("the page", "play", "gradio")
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # Gradio asks itself, and prepares for that when imported
     from leae.analysis.page import serve  # which imports gradio
 
     runs, device = runs_of(options)

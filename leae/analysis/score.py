@@ -10,6 +10,7 @@ the lowest; and with --positive roc.png: how well the scores tell the images of 
 
 import argparse
 import hashlib
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -159,13 +160,14 @@ def main(options: argparse.Namespace) -> None:
     require_whole(1, MOST_IMAGES, **{"--images": options.images})
     [run], device = runs_of(options)
     names = image_names(options.folder)
-    inside = f"{options.positive}/"
+    inside = f"{options.positive}".rstrip("/") + "/"
     if options.positive is not None:
         there = {name.startswith(inside) for name in names} == {True, False}
         expected = f"a sub-folder of {options.folder} with images in it, and others outside"
         require(there, "--positive", options.positive, expected)
     dataset = run.open_data()
-    output = options.output or free_path(run.folder / "latents", f"scores-{options.folder.resolve().name[:100]}", "")
+    named = os.fsdecode(os.fsencode(options.folder.resolve().name)[:100])  # a longer name may have no room
+    output = options.output or free_path(run.folder / "latents", f"scores-{named}", "")
     require_own(*(output / name for name in ("scores.csv", "scores.png", "roc.png")))
     output.mkdir(parents=True, exist_ok=True)
 

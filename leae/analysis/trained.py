@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from leae.autoencoder import BaseAutoencoder
-from leae.checkpoints import find_weights, load_checkpoint
+from leae.checkpoints import WEIGHTS, find_weights, load_checkpoint
 from leae.data.batches import Images, chunks_of
 from leae.data.prepare import Dataset, open_dataset
 from leae.errors import UsageError, one_line
@@ -25,11 +25,14 @@ from leae.training.run import CHECKPOINTS, RUNS, read_settings
 
 # Settings without which a run cannot be analysed.
 NEEDED = {"DATASET": str, "FACES": int, "OBJECTIVE": str, "MASK_RATIO": float, "BATCH_SIZE": int, "SEED": int}
+DEFAULT_CHECKPOINT = CHECKPOINTS[-1]
 EVALUATION = "evaluation.json"  # in a run's folder, made like this; a figure stands before the ends of its interval
 SHAPE = {"step": int, "data": dict, "options": dict, "figures": {str: [int | float | None]}}
+MAX_HEAD = 2**20  # bytes of a file that are looked at, to tell whose it is; a CSV file's first line may be long
 # By suffix, how a file that one of the commands has written begins, as a pattern.
 OWN = {
     ".png": rb"\x89PNG.{37,200}?Software\0leae",
+    ".json": rb'{\s*"run": "',
     ".npz": rb"PK.{28}leae\.npy",
     ".md": rb"[^\n]*: [\d,]+ training and [\d,]+ held-out images; ",
     ".csv": rb"(file|image),error,([^\n]*,)?code_0|file,score,score_above_|(checkpoint,)?column,figure,value,low,high,",
@@ -44,7 +47,7 @@ class TrainedRun:
     kind: str  # "self-teaching", or the baseline's objective
     settings: dict  # its constants by name
     data: dict[str, str | int]  # name, title, identity and channels of its data set
-    checkpoint: str  # "100", say
+    checkpoint: str  # "100", say; of an exported folder "model"
     step: int  # how many optimizer steps the model has had
     model: BaseAutoencoder  # in evaluation mode
     defaults: dict = field(default_factory=dict)  # the constants as its script had them; older runs do not say
@@ -98,7 +101,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, nargs: int | str, masks: 
     """The arguments that the commands share: `nargs` runs, and with `masks` the mask ratio."""
     parser.add_argument("runs", metavar="RUN", nargs=nargs, help="a run's folder, such as runs/self-teaching-001")
     which = f"{', '.join(CHECKPOINTS)} (percent of the run) or last [%(default)s]"
-    parser.add_argument("--checkpoint", default="100", help=which)
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help=which)
     parser.add_argument("--device", default="auto", help="cuda, mps, cpu, or the first available [%(default)s]")
     if masks:
         parser.add_argument("--mask-ratio", type=float, help="share of the area that is masked [the first run's]")
@@ -120,14 +123,16 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
         content = read_settings(folder)
         if missing := misfit(content["settings"], NEEDED, "settings"):
             raise UsageError(f"{folder}/settings.json has no {missing}, or another; train it again with this version")
-        path = find_weights(folder, (checkpoint,))  # of an exported folder its only one
+        path = find_weights(folder, (checkpoint,))
+        if path.name == WEIGHTS and checkpoint != DEFAULT_CHECKPOINT:
+            raise UsageError(f"{folder} is an exported model, which has no checkpoint {checkpoint}, only one")
         if not path.is_file():
             there = ", ".join(sorted(file.stem for file in (folder / "checkpoints").glob("*.safetensors")))
             advice = f"train it to its end, by --resume {folder}, or choose another --checkpoint of [{there}]"
             raise UsageError(f"{folder} has no checkpoint {checkpoint}; {advice}")
         model, step = load_checkpoint(path, device)
         about = {key: content[key] for key in ("kind", "settings", "data", "defaults")}
-        runs.append(TrainedRun(folder, **about, checkpoint=checkpoint, step=step, model=model))
+        runs.append(TrainedRun(folder, **about, checkpoint=path.stem, step=step, model=model))
     require_same_images(runs)
     return runs
 
@@ -191,6 +196,6 @@ def require_own(*paths: Path) -> None:
     for path in filter(Path.exists, paths):
         require_regular(path)
         with path.open("rb") as file:
-            beginning = file.read(1000)
+            beginning = file.read(MAX_HEAD)
         if beginning and not re.match(OWN[path.suffix.lower()], beginning, re.DOTALL):
             raise UsageError(f"{path} was not written by this command; name another place, or move it away")

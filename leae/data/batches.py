@@ -17,7 +17,7 @@ from leae.errors import UsageError, require
 from leae.progress import progress_bar
 from leae.randomness import generator
 
-CHUNK = 256  # images that a model is shown at a time, where it is not trained
+CHUNK = 256  # images of up to 128×128 pixels that a model is shown at a time, where it is not trained
 STEPS_BEFORE_MOVING = 5  # on a GPU: by then a step has all the memory that it needs, CUDA graphs included
 PIECE = 4096  # images that are in memory at a time where all are gone through
 
@@ -76,6 +76,11 @@ def to_float(images: Images | Tensor, device: torch.device | str = "cpu") -> Ten
     return images.to(device).permute(0, 3, 1, 2).float() / 255
 
 
+def chunk_size(image_size: int) -> int:
+    """How many images of so many pixels a side a model is shown at a time, where it is not trained."""
+    return max(1, min(CHUNK, CHUNK * 128**2 // image_size**2))
+
+
 def chunks_of(
     images: Images | Tensor, device: torch.device | str = "cpu", title: str = "", share: bool = False
 ) -> Iterator[tuple[int, Tensor]]:
@@ -84,9 +89,10 @@ def chunks_of(
     The images are uint8 [N, S, S, C] or a float tensor [N, C, S, S]. With a title there is a progress bar; with `share`
     every process has its part of the chunks.
     """
-    firsts = range(rank() * CHUNK, len(images), world_size() * CHUNK) if share else range(0, len(images), CHUNK)
+    size = chunk_size(images.shape[2])
+    firsts = range(rank() * size, len(images), world_size() * size) if share else range(0, len(images), size)
     for first in progress_bar(firsts, title, hidden=not title or len(firsts) == 1):
-        chunk = images[first : first + CHUNK]
+        chunk = images[first : first + size]
         ready = isinstance(chunk, Tensor) and chunk.is_floating_point()
         yield first, chunk.to(device) if ready else to_float(chunk, device)
 

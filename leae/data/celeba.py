@@ -117,12 +117,15 @@ def _read_list(path: Path | zipfile.Path, values: Collection[str]) -> tuple[list
 def fetch(root: Path) -> None:
     """Download CelebA from its mirror into `root`: a zip of images, and lists; `UsageError` if that is not possible."""
     by_hand = f"or put {BY_HAND} into {root} by hand"
+    for list_ in (root / f"{name}{suffix}" for name in (PARTITION, ATTRIBUTES) for suffix in (".txt", ".csv")):
+        if list_.exists():
+            raise UsageError(f"{list_} is there, but no images; put these beside it, or move it away to download all")
     try:
         from huggingface_hub import snapshot_download
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed; run {COMMAND}, {by_hand}") from error
-    folder = root / "mirror"
+    folder = root / f".{MIRROR.replace('/', '-')}"
     try:
         snapshot_download(MIRROR, repo_type="dataset", allow_patterns="*.parquet", local_dir=folder)
     except Exception as error:  # whatever a network, a proxy or their libraries may raise

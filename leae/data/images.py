@@ -107,8 +107,7 @@ def bounded() -> Iterator[None]:
 @contextmanager
 def opened(content: bytes) -> Iterator[Image.Image]:
     """An image from a file's content, `bounded`; without Pillow's warnings, which are of images that can be used."""
-    file = io.BytesIO(without_texts(content))
-    with bounded(), catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+    with bounded(), catch_warnings(action="ignore"), Image.open(without_texts(content), formats=FORMATS) as image:
         yield image
 
 
@@ -142,7 +141,9 @@ def read_square(content: bytes, size: int, upscale: bool = False) -> np.ndarray:
         if stored != ALIGNED:
             image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder skip detail that goes anyway
         image.load()  # before the orientation is read: a TIFF is upright then
-        turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+        turn = None
+        with suppress(Exception):  # what is damaged turns nothing
+            turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
         image = to_rgb(image)
     if turn is not None:
         image = image.transpose(turn)
@@ -157,18 +158,20 @@ def read_square(content: bytes, size: int, upscale: bool = False) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0))
 
 
-def without_texts(content: bytes) -> bytes:
-    """A PNG file without its texts, of which Pillow refuses long ones and takes its time for many; others as they are.
+def without_texts(content: bytes) -> io.BytesIO:
+    """A PNG file without its texts and colour profile, as Pillow refuses long ones and takes its time for many.
 
-    Programs that generate images write all their settings into them.
+    Programs that generate images write all their settings into texts. Other files stay as they are.
     """
-    kept, place = [PNG], len(PNG)
+    kept, start, place = [], 0, len(PNG)
     while content.startswith(PNG) and place + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, place)
-        if kind not in (b"tEXt", b"zTXt", b"iTXt"):
-            kept.append(content[place : place + 12 + length])
-        place += 12 + length
-    return b"".join(kept) if place > len(PNG) else content
+        end = place + 12 + length
+        if kind in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            kept += [content[start:place]] * (start < place)
+            start = end
+        place = end
+    return io.BytesIO(b"".join([*kept, content[start:]]))
 
 
 def reason(error: Exception) -> str:

@@ -12,8 +12,10 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -29,18 +31,30 @@ from leae.data.batches import ImageFile
 from leae.data.images import FACE, TOO_SMALL, with_channels
 from leae.data.sources import CELEBA, DATA, DATA_SETS, MAX_FACES, Source, find_source
 from leae.errors import UsageError, require, require_whole, signals_to_end
-from leae.files import atomic_write, describe, digest, one_at_a_time, read_arrays, read_bytes, read_json, write_json
+from leae.files import (
+    atomic_write,
+    describe,
+    digest,
+    one_at_a_time,
+    read_arrays,
+    read_bytes,
+    read_json,
+    write_csv,
+    write_json,
+)
 from leae.progress import progress_bar
 
 FORMAT = 4  # of the prepared folder; another number is prepared again
 CLASS_NAMES = "class-names.json"  # in it, where they are a person's own, so that other names are another identity
+SKIPPED = "skipped.csv"  # in it, the images that cannot be used and why; not part of the data
 # What is in manifest.json.
 SHAPE = {"format": int, "title": str, "fingerprint": str, "splits": [str], "checksums": {str: int}, "checksum": str}
 SHAPE |= {"attribute_names": [str], "class_names": [str]}
 # What may be known of images, and in SHAPE its names.
 LABELS = {"attributes": "attribute_names", "classes": "class_names"}
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+CORES = min(64, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+DAMAGED = "damaged"  # ends the name of a folder that cannot be opened any more
 READ_AT_A_TIME = 32  # images, by each process
 DEFAULTS = {True: {"image_size": 128, "faces": 50_000}, False: {"image_size": 64, "faces": 8_192}}  # main.py's, by GPU
 BLOCK = 2**22  # bytes of a file that are in memory while its checksum is computed
@@ -111,7 +125,7 @@ def open_dataset(
         manifest = _read_manifest(folder)
         same = manifest and manifest["fingerprint"] == source.fingerprint
         if not same or not _is_whole(folder, manifest):
-            older = f"{folder.name}-{digest(manifest['checksums'])[:8] if manifest else 'damaged'}"
+            older = f"{folder.name}-{digest(manifest['checksums'])[:8] if manifest else DAMAGED}"
             manifest = _prepare(source, folder, identity, folder if same else folder.with_name(older))
         _require_identity(source, manifest["checksums"], identity)
         return _open(folder, manifest, source.name)
@@ -210,7 +224,7 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
         if source.class_names and source.name not in DATA_SETS:
             write_json(temporary / CLASS_NAMES, list(source.class_names))
         if bad:
-            said = f"{list_unusable(bad, total)}; left out, and all named in {folder / 'manifest.json'}"
+            said = f"{list_unusable(bad, total)}; left out, and all named in {folder / SKIPPED}"
             tqdm.write(f"warning: {source.title}: {said}", file=sys.stderr)
         manifest = {
             "format": FORMAT,
@@ -220,25 +234,43 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
             "checksums": {path.name: _checksum(path) for path in sorted(temporary.iterdir())},
             "attribute_names": list(source.attribute_names),
             "class_names": list(source.class_names),
-            "skipped": bad,
         }
+        if bad:
+            write_csv(temporary / SKIPPED, ("file", "reason"), bad)
         _require_identity(source, manifest["checksums"], identity)
         write_json(temporary / "manifest.json", {**manifest, "checksum": digest(manifest)})
         shutil.rmtree(older, ignore_errors=True)
         if folder.exists():
-            print(f"{source.title}: what was prepared has changed or is damaged; it stays in {older} for runs on it")
+            purpose = "" if older.name.endswith(DAMAGED) else " for runs on it"
+            print(f"{source.title}: what was prepared has changed or is damaged; it stays in {older}{purpose}")
             folder.rename(older)
         temporary.rename(folder)
         return manifest
     except BaseException as error:
-        for reader in {*multiprocessing.active_children()} - others:
-            with suppress(RuntimeError):  # by which PyTorch says that one was killed
+        with signals_held(getattr(signal, "SIGCHLD", signal.SIGINT)):  # by which PyTorch hears of killed readers
+            for reader in {*multiprocessing.active_children()} - others:
                 reader.kill()
                 reader.join()
-        shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
             raise UsageError("a process that reads images was killed, perhaps for lack of memory") from error
         raise
+
+
+@contextmanager
+def signals_held(*others: int) -> Iterator[None]:
+    """A block, in the main thread, in which the signals to end, and others, wait; what is forked in it ignores them."""
+    waiting, before = [], {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in {signal.SIGINT, *signals_to_end(), *others}:
+                before[number] = signal.signal(number, lambda number, frame: waiting.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in waiting:
+            signal.raise_signal(number)
 
 
 def _end_with_parent(worker: int) -> None:
@@ -256,7 +288,8 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
     workers = CORES if len(items) >= SERIAL else 0
     generator = torch.Generator()  # PyTorch's own is left as it is
     options = {"num_workers": workers, "worker_init_fn": _end_with_parent, "generator": generator}
-    chunks = DataLoader(items, READ_AT_A_TIME, collate_fn=source.read, **options)
+    with signals_held():
+        chunks = iter(DataLoader(items, READ_AT_A_TIME, collate_fn=source.read, **options))
     # Written, not mapped: on a full disk a mapped file ends the process without a word.
     with atomic_write(folder / f"{split}.npy", "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(items), *shape)}

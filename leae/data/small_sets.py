@@ -1,5 +1,6 @@
 """Data sets in memory: what torchvision reads, the digits that scikit-learn ships, and anybody's arrays."""
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from leae.data.folders import split_names
 from leae.data.images import DIGIT
 from leae.errors import UsageError, require
 from leae.files import as_utf8, describe, digest, read_arrays
+
+TIMEOUT = 30  # seconds that a server may say nothing
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ def load_torchvision(reader: str, place: str, files: str, data: Path) -> SmallSe
     """
     from torchvision import datasets  # takes seconds to import, and only these sets need it
 
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none
     try:
         found = {split: getattr(datasets, reader)(data, split == "train", download=True) for split in ("train", "test")}
         for split, some in found.items():
@@ -43,6 +48,8 @@ def load_torchvision(reader: str, place: str, files: str, data: Path) -> SmallSe
         where = f"can neither be read from {data / place} nor downloaded ({reason})"
         advice = f"delete what is damaged or not the official file; then try again online, or put {files}"
         raise UsageError(f"{reader} {where}; {advice} into {data / place} by hand") from error
+    finally:
+        socket.setdefaulttimeout(before)
     pixels = {split: np.asarray(some.data) for split, some in found.items()}
     images = {split: some.reshape(*some.shape[:3], -1) for split, some in pixels.items()}
     labels = {split: np.asarray(some.targets) for split, some in found.items()}

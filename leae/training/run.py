@@ -46,7 +46,7 @@ RUNS = Path("runs")
 CHECKPOINTS = ("000", "020", "040", "060", "080", "100")  # percent of a run at which one is kept
 # What training writes into the folder, as patterns.
 OWN_FILES = [Path(name) for name in ("settings.json", "metrics.csv", "metrics.png", "checkpoints/*", "grids/*")]
-MAX_METRICS, MAX_ROWS = 2**28, 10**6  # bytes and rows of metrics.csv
+MAX_METRICS, MAX_ROWS, MAX_COLUMNS = 2**28, 10**6, 100  # of metrics.csv; the first are bytes
 # What is in settings.json; older runs have no defaults.
 CONSTANTS = {str: (int | float | str, [int | float | str])}
 SHAPE = {"kind": str, "settings": CONSTANTS, "defaults": (type(None), CONSTANTS)}
@@ -67,7 +67,7 @@ def milestones(total_steps: int) -> dict[int, list[str]]:
 def versions() -> dict[str, str]:
     """What computes here, by name, and the source's git commit where there is one."""
     commit = ""
-    with suppress(FileNotFoundError):  # no git
+    with suppress(OSError):  # no git
         git = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
         commit = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
     libraries = {name: version(name) for name in ("torchvision", "numpy", "pillow")}
@@ -253,10 +253,10 @@ class Run:
             return
         figures = {name: f"{value:.6g}" for name, value in values.items()}
         self.rows.append({"split": split, "step": str(step), "epoch": f"{epoch:.6g}", **figures})
-        if values.keys() - set(self.columns):
+        path = self.folder / "metrics.csv"
+        if values.keys() - set(self.columns) or not path.exists():
             self._write_metrics()
         else:
-            path = self.folder / "metrics.csv"
             with names_file(path), path.open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(self.rows[-1])
         if split != "train":
@@ -275,6 +275,7 @@ class Run:
         if rank() == 0:
             title = f"{self.folder.name}, {self.data['title']}: {name} images, step {step:,}"
             picture = draw_grid(rows, title)
+            (self.folder / "grids").mkdir(exist_ok=True)
             save_picture(picture, self.folder / "grids" / f"{name}-{step:06d}.png")
             self.track(step, {f"grids/{name}": picture})
 
@@ -379,8 +380,12 @@ def read_metrics(folder: Path) -> list[dict[str, str]]:
     """
     path = folder / "metrics.csv"
     try:
-        lines = io.StringIO(read_bytes(path, MAX_METRICS).decode(), newline="")
-        rows = list(islice(csv.DictReader(line for line in lines if line.endswith("\n")), MAX_ROWS + 1))
+        lines = io.StringIO(read_bytes(path, MAX_METRICS).decode("utf-8-sig"), newline="")
+        table = csv.DictReader(line for line in lines if line.endswith("\n"))
+        columns = table.fieldnames or ["split", "step"]
+        require({"split", "step"} <= {*columns}, "its first line", ",".join(columns)[:80], "split,step and others")
+        require(len(columns) <= MAX_COLUMNS, "the number of columns", len(columns), f"at most {MAX_COLUMNS}")
+        rows = list(islice(table, MAX_ROWS + 1))
         require(len(rows) <= MAX_ROWS, "the number of rows", len(rows), f"at most {MAX_ROWS:,}")
         for row in rows:
             if None in row or None in row.values() or int(row["step"]) < 0 or not row["split"]:

@@ -102,6 +102,7 @@ def test_the_published_variant_is_the_readmes_command_on_a_gpu(monkeypatch):
 
 
 def test_what_cannot_be_ablated_is_one_line(workplace, monkeypatch, capsys):
+    assert_one_line(monkeypatch, capsys, "ablate", "--seeds", "20261127", says="--seeds is 20261127.*at most 1000")
     assert_one_line(monkeypatch, capsys, "ablate", "--only", "masks", says="masks")
     monkeypatch.setattr(ablate, "train", lambda command: 2)
     with pytest.raises(SystemExit) as stop:

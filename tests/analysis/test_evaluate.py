@@ -94,6 +94,11 @@ def test_the_table_and_the_curves_are_two_files(trained, monkeypatch, capsys):
         assert_one_line(monkeypatch, capsys, "evaluate", RUNS[0], *options, says="--output .*one.csv")
 
 
+def test_curves_have_a_place_only_if_they_are_drawn(trained, monkeypatch, capsys):
+    says = "--output is 'curves.csv'.*left out unless --checkpoints is all"
+    assert_one_line(monkeypatch, capsys, "evaluate", RUNS[0], "--output", "curves.csv", says=says)
+
+
 def test_a_table_is_printed_before_a_place_that_cannot_be_written_ends_the_command(trained, monkeypatch, capsys):
     def denied(path, content):
         raise PermissionError(13, "Permission denied", str(path))

@@ -106,19 +106,56 @@ def test_an_edited_card_stays_and_what_was_measured_of_another_model_goes(traine
     run_leae(monkeypatch, "export", str(RUN), str(tmp_path))
 
 
-def test_an_export_that_was_cut_short_has_no_configuration_and_can_be_made_again(trained, tmp_path, monkeypatch):
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_an_export_that_fails_leaves_the_earlier_one(trained, tmp_path, monkeypatch, capsys):
     def full(path, content):
         raise OSError(28, "No space left on device", str(path))
 
     run_leae(monkeypatch, "export", str(RUN), str(tmp_path))
+    (tmp_path / "encoder.onnx").touch()
+    before = contents(tmp_path)
+    capsys.readouterr()
     with monkeypatch.context() as disk:
         disk.setattr("leae.analysis.export.write_json", full)
-        with pytest.raises(SystemExit):
-            run_leae(monkeypatch, "export", str(RUN), str(tmp_path), "--checkpoint", "000")
-    assert not (tmp_path / "config.json").exists()
-    run_leae(monkeypatch, "export", str(RUN), str(tmp_path))
-    assert json.loads((tmp_path / "config.json").read_text())["step"] == 9
-    assert read_checkpoint(tmp_path / "model.safetensors")[0]["step"] == 9
+        command = ("export", str(RUN), str(tmp_path), "--checkpoint", "000")
+        assert_one_line(monkeypatch, capsys, *command, says="No space left")
+    assert contents(tmp_path) == before
+    (tmp_path / "evaluation-codes.npz").touch()
+    run_leae(monkeypatch, "export", str(RUN), str(tmp_path), "--checkpoint", "000")
+    assert {"encoder.onnx"} == before.keys() - contents(tmp_path).keys()  # nothing of an earlier model
+
+
+def test_a_folder_that_no_export_has_made_is_left_even_if_a_checkpoint_is_in_it(trained, tmp_path, monkeypatch, capsys):
+    shutil.copy(RUN / "checkpoints" / "060.safetensors", tmp_path / "model.safetensors")
+    (tmp_path / "encoder.onnx").write_text("somebody's")
+    before = contents(tmp_path)
+    assert_one_line(monkeypatch, capsys, "export", str(RUN), str(tmp_path), says="has other files")
+    assert contents(tmp_path) == before
+
+
+def test_an_exported_model_has_no_other_checkpoints(trained, tmp_path, monkeypatch, capsys):
+    run_leae(monkeypatch, "export", str(RUN), str(tmp_path / "out"))
+    capsys.readouterr()
+    for options in (["--checkpoint", "000"], ["--checkpoints", "all"]):
+        command = ("evaluate", str(tmp_path / "out"), *options)
+        assert_one_line(monkeypatch, capsys, *command, says="is an exported model, which has no checkpoint 000")
+    run_leae(monkeypatch, "evaluate", str(tmp_path / "out"), "--train-images", "100", "--held-out", "100")
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["checkpoint"] == "model"
+
+
+def test_the_card_does_not_say_where_the_data_lie(trained, tmp_path, monkeypatch):
+    run = shutil.copytree(RUN, tmp_path / "a run")
+    text = (run / "settings.json").read_text()
+    where = tmp_path / "own"
+    text = text.replace('"name": "faces"', f'"name": "{where}"').replace("rendered faces", f"images in {where}")
+    (run / "settings.json").write_text(text)
+    run_leae(monkeypatch, "export", str(run), str(tmp_path / "out"))
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "images in own, whose" in card
+    assert str(tmp_path) not in card
 
 
 @pytest.mark.parametrize("config", ['{"model_type": "bert"}', '{"library": "others"}', "[]", "no JSON"])

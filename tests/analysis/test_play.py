@@ -5,11 +5,13 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,13 +49,8 @@ def players():
 
 @pytest.fixture(scope="module")
 def address(players):
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("http_proxy", "HTTP_PROXY"):  # this machine is never asked through a proxy
-            patch.setenv(name, "http://127.0.0.1:9")
-        for name in ("no_proxy", "NO_PROXY"):
-            patch.delenv(name, raising=False)
-        with app.serve(players, "127.0.0.1", free_port()) as address:
-            yield address
+    with app.serve(players, "127.0.0.1", free_port()) as address:
+        yield address
 
 
 @pytest.fixture
@@ -218,9 +215,18 @@ def test_a_signal_ends_the_page_even_if_others_code_caught_it_while_it_started(t
         signal.alarm(0)
 
     monkeypatch.setattr(app, "serve", serve)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with pytest.raises(SystemExit) as stop:
         run_leae(monkeypatch, "play", RUNS[0])
     assert stop.value.code == 128 + signal.SIGTERM
+    assert urllib.request.proxy_bypass("127.0.0.1")  # this machine is never asked through a proxy
+
+
+def test_a_proxy_that_nothing_is_installed_for_does_not_matter(tmp_path):
+    environment = {**os.environ, "ALL_PROXY": "socks5://127.0.0.1:9", "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, "-m", "leae", "play", "runs/none"]
+    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True).stderr
+    assert re.fullmatch("leae play: runs/none is not a run's folder.*\n", said)  # behind all imports
 
 
 def status_of(request: str | urllib.request.Request) -> int:

@@ -109,7 +109,7 @@ def test_scores_come_with_the_auroc_of_each_for_a_sub_folder_against_everything_
     for number in range(5):
         write_image(trained / "to score" / f"{number}.png", number)  # one colour: easy
         write_noise(trained / "to score" / "noisy" / f"a,\n{number}.png", number)
-    run_leae(monkeypatch, "score", RUN, "to score", "--positive", "noisy")
+    run_leae(monkeypatch, "score", RUN, "to score", "--positive", "noisy/")
     printed, folder = capsys.readouterr().out, trained / RUN / "latents" / "scores-to score"
     rows = read_scores(folder / "scores.csv")
     assert len(rows) == 10
@@ -118,7 +118,7 @@ def test_scores_come_with_the_auroc_of_each_for_a_sub_folder_against_everything_
         scores = np.array([float(row[name]) for row in rows])
         area = (scores[noisy][:, None] > scores[~noisy]).mean()
         assert f"{name} {area:.4f}" in printed
-    assert "'noisy'" in printed
+    assert "'noisy/'" in printed
     assert (folder / "roc.png").exists()
 
 

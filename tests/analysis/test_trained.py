@@ -15,6 +15,7 @@ import leae
 from leae.analysis.trained import TrainedRun, encode_all, free_path, open_runs, output_path, require_own
 from leae.data.batches import to_float
 from leae.errors import UsageError
+from leae.files import write_csv
 from tests.conftest import CPU, RUNS, assert_one_line, run_leae, write_image
 
 
@@ -76,6 +77,8 @@ OUTPUTS = {
     "table.csv": ["evaluate", "--csv", "table.csv"],
     "table.md": ["evaluate", "--markdown", "table.md"],
     "curves.csv": ["evaluate", "--checkpoints", "all", "--output", "curves.csv"],
+    f"{RUNS[0]}/evaluation.json": ["evaluate", "--train-images", "100", "--held-out", "100"],
+    f"{RUNS[0]}/latents/map-pca.png": ["latents", "--map", "pca"],
     **{name: ["score", "grids", "--output", "."] for name in ("scores.csv", "scores.png", "roc.png")},
 }
 
@@ -84,6 +87,7 @@ OUTPUTS = {
 def test_a_command_replaces_no_file_of_others(trained, monkeypatch, capsys, name):
     command, *options = OUTPUTS[name]
     write_image(Path("grids") / "a.png", 1, (16, 16))
+    Path(name).parent.mkdir(exist_ok=True)
     Path(name).write_text("split,step,epoch\n")
     assert_one_line(monkeypatch, capsys, command, RUNS[0], *options, says=name)
     assert Path(name).read_text() == "split,step,epoch\n"
@@ -96,6 +100,12 @@ def test_a_command_replaces_its_own_files(trained, monkeypatch):
     for line in (*list(OUTPUTS.values())[:3], ["score", "mine", "--output", "scores"]):
         for _ in range(2):
             run_leae(monkeypatch, line[0], RUNS[0], *line[1:])
+
+
+def test_a_table_with_a_long_first_line_is_the_commands_own(tmp_path):
+    labels = [f"a long name of an attribute {number}" for number in range(200)]
+    write_csv(tmp_path / "codes.csv", ("file", "error", *labels, "code_0"), [])
+    require_own(tmp_path / "codes.csv")
 
 
 def test_a_free_name_is_free_with_every_ending(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from leae.data.batches import Batches, ImageFile, to_float
+from leae.data.batches import Batches, ImageFile, chunks_of, to_float
 from leae.errors import UsageError
 from tests.conftest import CPU
 
@@ -55,6 +55,13 @@ def test_processes_cut_their_own_rows_of_a_batch_which_they_share_evenly(monkeyp
     for size, limit in ((7, 2), (26, 24), (0, 1)):
         with pytest.raises(UsageError, match=f"batch_size is {size}.* {limit}"):
             Batches(numbered(24), size, 0, CPU)
+
+
+@pytest.mark.parametrize(("size", "count"), [(8, 256), (128, 256), (256, 64), (2048, 1), (4096, 1)])
+def test_the_larger_images_are_the_fewer_are_shown_at_a_time(size, count):
+    images = np.zeros((1, 1, 1, 1), np.uint8)
+    images = np.lib.stride_tricks.as_strided(images, (count + 1, size, size, 3), (0, 0, 0, 0))
+    assert [(first, len(chunk)) for first, chunk in chunks_of(images)] == [(0, count), (count, 1)]
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux's /proc")

@@ -84,6 +84,16 @@ def test_celeba_is_fetched_from_its_mirror_and_prepared(processes, workplace):
     assert kept == {"img_align_celeba.zip", "list_attr_celeba.csv", "list_eval_partition.csv"}
 
 
+def test_lists_that_are_there_are_not_replaced(processes, workplace):
+    path = workplace / "data" / "celeba" / "list_attr_celeba.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("somebody's")
+    status, said = fetch(processes, workplace, "http://127.0.0.1:9")
+    assert status == 2
+    assert "data/celeba/list_attr_celeba.csv is there, but no images" in said
+    assert path.read_text() == "somebody's"
+
+
 def test_with_no_network_it_says_what_to_put_where(processes, workplace):
     status, said = fetch(processes, workplace, "http://127.0.0.1:9")  # where nothing listens
     assert status == 2

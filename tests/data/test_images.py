@@ -6,6 +6,7 @@ import re
 import resource
 import signal
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -71,6 +72,15 @@ def test_reading_an_image_has_a_limit_of_time_and_of_memory_which_ends_with_it(t
     assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
 
 
+def test_a_png_is_read_in_memory_of_its_own_size():
+    content = stored() + bytes(6_000_000)  # chunks of no bytes
+    tracemalloc.start()
+    assert read_square(content, 16).shape == (16, 16, 3)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * len(content)
+
+
 def many_scans(count):
     """A JPEG of 2048×2048 pixels whose last scan is there again and again."""
     content = stored("JPEG", flat(size=(2048, 2048)), progressive=True)
@@ -117,6 +127,8 @@ IMAGES = {
     "a GIF": ("a.png", stored("GIF"), "unreadable"),
     "a bomb of one colour": ("a.webp", stored("WEBP", flat(size=(8000, 8000)), lossless=True), "8000×8000"),
     "3 MB of text": ("a.png", with_texts(1, 3_000_000), RED),
+    "3 MB of colour profile": ("a.png", stored(icc_profile=bytes(3_000_000)), RED),
+    "EXIF that is none": ("a.png", stored(exif=b"no TIFF file"), RED),
     "60,000 texts": ("a.png", with_texts(60_000, 1), RED),
     "EXIF that cannot be written again": ("a.jpg", stored("JPEG", exif=odd_exif(), quality=98), RED),
     "a newline in its name": ("two\nlines.png", stored(), RED),

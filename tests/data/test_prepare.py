@@ -1,5 +1,6 @@
 """Preparing a data set once, knowing it by what is in it, and what happens when something comes in between."""
 
+import csv
 import json
 import os
 import random
@@ -143,9 +144,10 @@ def test_images_that_cannot_be_used_are_left_out_and_named_and_a_folder_of_them_
     for number in range(10):
         (workplace / "pictures" / f"broken {number}.jpg").write_bytes(b"\xff\xd8\xff no more")
     assert count_of(open_dataset("pictures", 16)) == 20
-    [manifest] = PREPARED.glob("*/manifest.json")
-    assert re.search(f"10 of 30.*broken 0.jpg.*broken 4.jpg.*{manifest}", capsys.readouterr().err)
-    named = [name for name, reason in json.loads(manifest.read_text())["skipped"]]
+    [skipped] = PREPARED.glob("*/skipped.csv")
+    assert re.search(f"10 of 30.*broken 0.jpg.*broken 4.jpg.*{skipped}", capsys.readouterr().err)
+    with skipped.open() as file:
+        named = [row["file"] for row in csv.DictReader(file)]
     assert sorted(named) == [f"broken {number}.jpg" for number in range(10)]
     for number in range(40):
         write_image(workplace / "small" / f"{number}.png", number, size=(12, 40))
@@ -211,6 +213,18 @@ def test_a_signal_ends_preparing_and_the_processes_that_read_and_leaves_nothing(
     assert "Traceback" not in said
     assert said.splitlines()[-1].endswith("prepare: interrupted")
     assert what_is_prepared() == []
+
+
+def test_signals_wait_and_reach_whom_they_were_for():
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        with prepare.signals_held(signal.SIGCHLD):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert received == []
+        assert received == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_process_that_reads_leaves_a_signal_of_its_own_alone(processes, workplace):

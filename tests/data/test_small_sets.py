@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import shutil
+import socket
 import tarfile
 import threading
 from functools import partial
@@ -84,6 +85,16 @@ def served(workplace, monkeypatch):
     yield served
     server.shutdown()
     server.server_close()
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(workplace, monkeypatch):
+    monkeypatch.setattr("leae.data.small_sets.TIMEOUT", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [address])
+        with pytest.raises(UsageError, match=r"MNIST can neither be read from .* nor downloaded"):
+            open_dataset("mnist", 32)
+    assert socket.getdefaulttimeout() is None
 
 
 @pytest.mark.parametrize("by_hand", [False, True])

@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from leae.errors import UsageError
-from leae.training.run import RUNS, Run, milestones, read_metrics
+from leae.training.run import RUNS, Run, milestones, read_metrics, versions
 from tests.test_checkpoints import make_training
 
 DATA = {"name": "faces", "title": "rendered faces", "identity": "abc"}
@@ -47,6 +48,27 @@ def test_every_run_has_a_folder_of_its_own_with_its_settings(workplace):
 def test_milestones_are_the_designs_percentages():
     assert milestones(1000) == {0: ["000"], 200: ["020"], 400: ["040"], 600: ["060"], 800: ["080"], 1000: ["100"]}
     assert milestones(3) == {0: ["000"], 1: ["020"], 2: ["040", "060"], 3: ["080", "100"]}
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+def test_a_run_needs_no_git(monkeypatch, error):
+    monkeypatch.setattr("subprocess.run", Mock(side_effect=error))
+    assert versions()["leae"] == "unknown"
+
+
+def test_what_is_deleted_while_a_run_goes_on_is_written_again(workplace):
+    run = make_run()
+    rows = {"original": torch.rand(1, 3, 16, 16)}
+    for step in (10, 20):
+        shutil.rmtree(run.folder / "grids", ignore_errors=True)
+        (run.folder / "metrics.csv").unlink(missing_ok=True)
+        run.draw("test", step, rows)
+        run.log("train", step, step / 20, {"loss": 1 / step})
+    assert (run.folder / "grids" / "test-000020.png").is_file()
+    assert rows_of(run) == [("train", "10"), ("train", "20")]
+    path = run.folder / "metrics.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as a spreadsheet begins it
+    assert rows_of(run) == [("train", "10"), ("train", "20")]
 
 
 def test_restoring_drops_what_will_be_made_again(workplace):
@@ -92,6 +114,8 @@ def test_settings_that_were_edited_are_refused_by_name_and_lost_ones_written_aga
         (b"0.1\n", b"0.1,5\n", "step 10"),
         (b"0.1\n", b"0.\xff\n", "0xff"),
         (b"train,10", b",10", "step 10"),
+        (b"split,", b"split;", "its first line is 'split;step"),
+        (b"epoch", b",".join(b"a%d" % n for n in range(99)), "the number of columns is 102.* at most 100"),
         (b"train,10", b"train,10,0.5,0.1\n" * 3 + b"train,10", "the number of rows is 4.* at most 3"),
     ],
 )
