@@ -16,6 +16,7 @@ import matplotlib
 from tqdm import tqdm
 
 LARGEST_WHOLE = 10**9  # of a whole-number setting, unless it says otherwise
+NO_MEMORY = ("DefaultCPUAllocator", "could not create a primitive")  # the latter is oneDNN's
 # The signals that asked this command to end: what a handler raises may be lost, as Cython's modules catch everything.
 ENDING: list[int] = []
 
@@ -160,9 +161,9 @@ def _line_for(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return f"{where}{error.strerror}; check the path, its permissions and the disk"
-    # PyTorch, not imported here, has an exception for a GPU whose memory ran out, and none for the machine's.
-    names = [kind.__name__ for kind in type(error).__mro__]
-    if "MemoryError" in names or "OutOfMemoryError" in names or "DefaultCPUAllocator" in str(error):
+    # PyTorch, not imported here, has an exception for a GPU whose memory ran out, and only words for the machine's.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"MemoryError", "OutOfMemoryError"} or any(words in str(error) for words in NO_MEMORY):
         reason = str(error).strip().split("\n")[0] or "no memory is left"
         return f"{reason}; use fewer or smaller images at a time, or a smaller model"
     return None

@@ -30,6 +30,7 @@ def fail_with(error):
         (FileNotFoundError(errno.ENOENT, "No usable temporary directory"), "main.py: No usable temporary directory; "),
         (MemoryError("Unable to allocate 8 TiB"), "Unable to allocate 8 TiB; "),
         (RuntimeError("DefaultCPUAllocator: can't allocate"), "can't allocate; "),
+        (RuntimeError("could not create a primitive"), "could not create a primitive; use fewer"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(monkeypatch, capsys, error, says):

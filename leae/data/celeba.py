@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from leae.errors import UsageError
-from leae.files import atomic_write, read_bytes, write_csv
+from leae.files import atomic_write, read_bytes
 from leae.progress import progress_bar
 
 SPLITS = {"0": "train", "1": "valid", "2": "test"}
@@ -115,7 +115,7 @@ def _read_list(path: Path | zipfile.Path, values: Collection[str]) -> tuple[list
 
 
 def fetch(root: Path) -> None:
-    """Download CelebA from its mirror into `root`: a zip of images, and lists; `UsageError` if that is not possible."""
+    """Download CelebA from its mirror into `root`, as a zip with images and lists; `UsageError` if that cannot be."""
     by_hand = f"or put {BY_HAND} into {root} by hand"
     for list_ in (root / f"{name}{suffix}" for name in (PARTITION, ATTRIBUTES) for suffix in (".txt", ".csv")):
         if list_.exists():
@@ -134,15 +134,15 @@ def fetch(root: Path) -> None:
     if {code for code, _ in files} != set(SPLITS):
         raise UsageError(f"{folder} lacks parquet files of train, valid or test; delete it and try again, {by_hand}")
 
-    partition, attributes, names = [], [], []
+    partition, attributes, names = [["image_id", "partition"]], [], []
     with atomic_write(root / f"{IMAGES}.zip", "wb") as zipped, zipfile.ZipFile(zipped, "w") as archive:
         for code, path in progress_bar(files, "repacking CelebA", unit="file"):
             for row in chain.from_iterable(batch.to_pylist() for batch in ParquetFile(path).iter_batches(256)):
-                name = f"{len(partition) + 1:06d}.jpg"
+                name = f"{len(partition):06d}.jpg"
                 names = names or [key for key, value in row.items() if isinstance(value, bool)]
                 archive.writestr(f"{IMAGES}/{name}", row["image"]["bytes"])
                 partition.append([name, code])
-                attributes.append([name, *(1 if row[key] else -1 for key in names)])
-        write_csv(root / f"{PARTITION}.csv", ["image_id", "partition"], partition)
-        write_csv(root / f"{ATTRIBUTES}.csv", ["image_id", *names], attributes)
+                attributes.append([name, *("1" if row[key] else "-1" for key in names)])
+        for list_, rows in ((PARTITION, partition), (ATTRIBUTES, [["image_id", *names], *attributes])):
+            archive.writestr(f"{list_}.csv", "\n".join(map(",".join, rows)))
     shutil.rmtree(folder)
