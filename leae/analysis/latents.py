@@ -62,9 +62,12 @@ class LatentSpace:
         self.run, self.dataset, self.device = run, dataset, device
         drawn = torch.randperm(len(dataset.images["train"]), generator=generator(seed, "selection", 1))
         self.drawn = drawn[:TRAINING_CODES].sort().values.numpy()
-        self.training_labels = torch.from_numpy(dataset.has_label("train", self.drawn))  # bool [M, A]
         shuffle = generator(seed, "selection")
         self.order = torch.randperm(len(dataset.images["test"]), generator=shuffle)  # the first of these are shown
+
+    def has_label(self, name: str) -> Tensor:
+        """Which of the training images have an attribute, or are of a class: bool [M]."""
+        return torch.from_numpy(self.dataset.has_label(name, "train")[self.drawn])
 
     @cached_property
     def training(self) -> Tensor:
@@ -114,7 +117,8 @@ def separation(codes: Tensor, labels: Tensor) -> float:
 def separations(space: LatentSpace) -> dict[str, float]:
     """How well each attribute, or class, that is common enough is separated on training images, the best first."""
     areas = {}
-    for name, labels in zip(space.dataset.label_names, space.training_labels.T, strict=True):
+    for name in space.dataset.label_names:
+        labels = space.has_label(name)
         if RARE <= labels.float().mean() <= 1 - RARE and not np.isnan(area := separation(space.training, labels)):
             areas[name] = area
     return dict(sorted(areas.items(), key=lambda item: -item[1]))
@@ -131,7 +135,7 @@ def colours_of(space: LatentSpace, asked: str | None, attributes: list[str]) -> 
     if not attributes:
         return np.zeros(len(space.held_out), int), ["held-out images"]
     name = attributes[0]
-    return dataset.has_label("test")[:, dataset.label_names.index(name)].astype(int), [f"not {name}", name]
+    return dataset.has_label(name, "test").astype(int), [f"not {name}", name]
 
 
 def draw_codes_map(space: LatentSpace, kind: str, seed: int, labels: np.ndarray, names: list[str]) -> Figure:
@@ -161,8 +165,7 @@ def draw_walks(space: LatentSpace, attributes: list[str], count: int) -> Image.I
     walkers = space.order[:count]
     originals, rows = space.images(walkers), {}
     for name in attributes:
-        column = space.dataset.label_names.index(name)
-        direction = class_difference(space.training, space.training_labels[:, column])
+        direction = class_difference(space.training, space.has_label(name))
         for number, walker in enumerate(walkers):
             codes = space.held_out[walker] + torch.tensor(WALK)[:, None] * direction
             label = f"{name}\nimage {number + 1}"
@@ -266,7 +269,7 @@ def main(options: argparse.Namespace) -> None:
         names = dataset.label_names
         known = f"an attribute or a class of {dataset.title}; these are: {', '.join(names) or 'none'}"
         require(name in names, "--attribute", name, known)
-        share = dataset.has_label("train")[:, names.index(name)].mean()
+        share = dataset.has_label(name, "train").mean()
         require(0 < share < 1, "--attribute", name, "one that some training images have and some lack")
     require_whole(FEWEST_IMAGES, **{"the number of held-out images": len(dataset.images["test"])})
     space = LatentSpace(run, dataset, options.seed, device)

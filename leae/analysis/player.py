@@ -31,10 +31,9 @@ class Player(LatentSpace):
 
         Without attributes they are the first principal components, each a standard deviation long.
         """
-        codes, names = self.training, self.dataset.label_names
         if attributes:
-            labels = [self.training_labels[:, names.index(name)] for name in attributes]
-            return torch.stack([class_difference(codes, label) for label in labels])
+            return torch.stack([class_difference(self.training, self.has_label(name)) for name in attributes])
+        codes = self.training
         _, deviations, components = torch.pca_lowrank(codes, min(SLIDERS, *codes.shape), niter=4)
         return (components * deviations / len(codes) ** 0.5).T
 

@@ -88,11 +88,10 @@ class Dataset:
         """How many attributes or classes it has, for people."""
         return f"{len(self.label_names):,} {'classes' if self.class_names else 'attributes'}"
 
-    def has_label(self, split: str, which: slice | np.ndarray = slice(None)) -> np.ndarray:
-        """Which of `label_names` images of a split have; a class is one against the others: bool [N, names]."""
-        if self.class_names:
-            return self.classes[split][which][:, None] == np.arange(len(self.class_names))
-        return self.attributes.get(split, np.zeros((len(self.images[split]), 0), bool))[which]
+    def has_label(self, name: str, split: str) -> np.ndarray:
+        """Which images of a split have one of `label_names`; a class is one against the others: bool [N]."""
+        number = self.label_names.index(name)
+        return self.classes[split] == number if self.class_names else self.attributes[split][:, number]
 
 
 def open_dataset(

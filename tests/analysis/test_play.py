@@ -139,7 +139,7 @@ def test_painting_morphing_attributes_brushed_codes_and_samples(page, players):
 
     page.get_by_role("tab", name="Attributes").click()
     page.locator("input[type=range]:visible").first.fill("2")
-    bright = space.training_labels[:, 0]
+    bright = space.has_label("Bright")
     for number, player in enumerate(players):
         training = player.training
         step = 2 * (training[bright].mean(dim=0) - training[~bright].mean(dim=0))
