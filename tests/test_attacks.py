@@ -163,7 +163,7 @@ def test_a_damaged_file_is_read_as_it_was_or_refused(trained_place, workplace, m
     assert read is not read_data or read() == expected
 
 
-OTHERS = (None, True, -1, 0.5, float("inf"), 10**30, "", "\x1b[2J\0", "\ud800", [], [1, "x"], {}, {"x": 1})
+OTHERS = (None, True, -1, 0.5, float("inf"), 10**30, "", "\x1b[2J\0", "\ud800", 10**5 * "x", [], [1, "x"], {}, {"x": 1})
 
 
 def retyped(content) -> Iterator:
