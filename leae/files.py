@@ -22,7 +22,7 @@ from leae.errors import UsageError, first_line
 
 MAX_TEXT = 2**26  # bytes of a file of texts or figures
 MAX_LETTERS = 5000  # of a text in it; a path has at most 4,096
-MAX_UNPACKED = 2**30  # bytes of an array in a .npz file, if they are
+MAX_UNPACKED = 2**30  # bytes of the arrays in a .npz file, if they are
 MAX_PACKED = 256  # times as many as its packed ones
 TEMPORARY = f".{{}}.{8 * '[0-9a-f]'}.tmp"  # the names of a file's temporary ones, as a pattern
 PATIENCE = 5  # seconds
@@ -130,9 +130,10 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
             found = np.load(file, allow_pickle=False)
             if isinstance(found, np.ndarray):
                 return {"images": np.atleast_1d(found)}
-            for part in found.zip.infolist():
-                if part.file_size > max(MAX_UNPACKED, MAX_PACKED * part.compress_size):
-                    raise ValueError(f"{part.filename} would be {part.file_size:,} bytes, of {part.compress_size:,}")
+            parts = [part for part in found.zip.infolist() if part.filename.removesuffix(".npy") in names]
+            size, packed = sum(part.file_size for part in parts), sum(part.compress_size for part in parts)
+            if size > max(MAX_UNPACKED, MAX_PACKED * packed):
+                raise ValueError(f"its arrays would be {size:,} bytes, of {packed:,}")
             return {name: np.atleast_1d(found[name]) for name in names if name in found.files}
     except MemoryError:
         raise
