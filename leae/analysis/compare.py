@@ -34,13 +34,13 @@ def comparison_rows(runs: list[TrainedRun], images: Tensor, views: MaskedViews) 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, nargs="+")
-    parser.add_argument("--images", type=int, default=8, help="images in the picture [%(default)s]")
+    parser.add_argument("--images", type=int, default=8, help="images in the picture, at most 100 [%(default)s]")
     parser.add_argument("--seed", type=int, default=0, help="for the choice of images and squares [%(default)s]")
     parser.add_argument("--output", type=Path, help="the picture [runs/comparison.png, or -2, …]")
 
 
 def main(options: argparse.Namespace) -> None:
-    require_whole(1, **{"--images": options.images})
+    require_whole(1, 100, **{"--images": options.images})
     require_whole(0, **{"--seed": options.seed})
     require_file(options.output, "--output", ".png")
     runs, device = runs_of(options)
