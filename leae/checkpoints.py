@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from leae.autoencoder import Autoencoder, BaseAutoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
 from leae.errors import UsageError, first_line
-from leae.files import atomic_write
+from leae.files import as_utf8, atomic_write
 
 FORMAT = 3
 WEIGHTS, CONFIG, SETTINGS = "model.safetensors", "config.json", "settings.json"  # an exported folder's files
@@ -64,6 +64,8 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
     """
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is not a file; expected one of those in a run's checkpoints folder")
+    if as_utf8(str(path)) != str(path):
+        raise UsageError(f"{path} cannot be opened by safetensors, as its name is not UTF-8; rename it")
     path.open("rb").close()  # safetensors' own errors do not name the file
     try:
         with safe_open(path, "pt") as file:  # refuses a header that does not fit the file's size

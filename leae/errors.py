@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -57,6 +58,11 @@ def require_choice(choices: Collection[str], **values) -> None:
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """What a message about an unknown name says of the closest known one; empty if none is close."""
     return "".join(f", did you mean {close}?" for close in difflib.get_close_matches(name, names, n=1))
+
+
+def is_installed(module: str) -> bool:
+    """Whether it can be imported; a folder of that name, which has no origin, cannot."""
+    return bool(getattr(find_spec(module), "origin", None))
 
 
 def first_line(error: Exception) -> str:

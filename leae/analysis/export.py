@@ -10,23 +10,19 @@ in [0, 1] to codes, and decoder.onnx, codes to images, for any N.
 
 import argparse
 import re
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
-from leae.analysis.measure import CODES_FILE
 from leae.analysis.table import FIGURES
-from leae.analysis.trained import EVALUATION, TrainedRun, add_run_arguments, require_extra, runs_of
+from leae.analysis.trained import TrainedRun, add_run_arguments, require_extra, runs_of
 from leae.autoencoder import BaseAutoencoder
 from leae.checkpoints import CONFIG, SETTINGS, WEIGHTS, state_of, write_checkpoint
 from leae.distributed import FunctionOf
 from leae.errors import UsageError, require
-from leae.files import as_utf8, atomic_write, digest, read_bytes, read_json, write_json
+from leae.files import as_utf8, atomic_write, write_json
 from leae.training.run import read_metrics, read_settings
-
-OPTIONAL = ("encoder.onnx", "decoder.onnx", "grid.png", EVALUATION, CODES_FILE)  # files that not every export has
 
 # The model card; hubs read the YAML on top.
 CARD = """\
@@ -61,7 +57,6 @@ By leae's {script}, with these constants:
 
 Device: {device}. Versions: {versions}. Data, as a digest: {run.data[identity]}.
 """
-SIGNED = "\n<!-- as leae wrote it: "  # begins the last line of a model card
 PICTURE = "\n![held-out images and what the model makes of them](grid.png)\n"
 
 
@@ -85,11 +80,13 @@ def held_out_figures(run: TrainedRun) -> str:
         for row in read_metrics(run.folder):
             if row["split"] != "train" and int(row["step"]) == run.step:
                 figures = {name: float(value) for name, value in row.items() if name not in ("split", "step", "epoch")}
-    evaluated = run.evaluation().get("figures", {})
-    figures |= {name: value for name, (value, *_) in evaluated.items() if value is not None}
+    evaluated = run.evaluation()
+    figures |= {name: value for name, (value, *_) in evaluated.get("figures", {}).items() if value is not None}
     labels = {name: FIGURES.get(name, [name.replace("_", " ").replace("psnr", "PSNR (dB),")])[0] for name in figures}
     rows = "".join(f"| {labels[name]} | {value:.4g} |\n" for name, value in figures.items())
-    return f"| figure | value |\n|---|---|\n{rows}"
+    ratio = evaluated.get("options", {}).get("mask_ratio")
+    said = f"Masked views were evaluated at a mask ratio of {ratio:g}.\n\n" if isinstance(ratio, int | float) else ""
+    return f"{said}| figure | value |\n|---|---|\n{rows}"
 
 
 def model_card(run: TrainedRun, license: str, grid: bool) -> str:
@@ -115,14 +112,9 @@ def model_card(run: TrainedRun, license: str, grid: bool) -> str:
     )
 
 
-def signed(card: str) -> str:
-    """A model card whose last line, which is not shown, tells whether it has been edited."""
-    return f"{card}{SIGNED}{digest(card)} -->\n"
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, nargs=1, masks=False)
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a new one, an empty one, or an earlier export")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a new one, or with hidden files alone")
     parser.add_argument("--license", default="mit", help="of the weights, by a hub's name for it [%(default)s]")
     parser.add_argument("--onnx", action="store_true", help="encoder.onnx and decoder.onnx as well")
 
@@ -131,17 +123,11 @@ def main(options: argparse.Namespace) -> None:
     folder = options.folder
     plain = re.fullmatch(r"[a-z0-9][a-z0-9.-]*", options.license)
     require(plain is not None, "--license", options.license, "an identifier as in mit, cc-by-4.0 or other")
-    own, readme = False, folder / "README.md"
-    with suppress(OSError, ValueError, RecursionError):
-        own = read_json(folder / CONFIG, {"library": str})["library"] == "leae"
-    if folder.is_dir() and any(folder.iterdir()) and not own:
-        raise UsageError(f"{folder} has other files in it; choose a new folder, or an earlier export")
-    if readme.exists() and (text := read_bytes(readme).decode(errors="replace")) != signed(text.rpartition(SIGNED)[0]):
-        raise UsageError(f"{readme} has been edited, or is of an older version; move it away, or choose a new folder")
+    if there := sorted(folder.glob("[!.]*"))[:1]:
+        raise UsageError(f"{folder} has {there[0].name} in it, and an export replaces nothing; choose a new folder")
     if options.onnx:
         require_extra("--onnx", "onnx", "onnx", "onnxscript")
     [run], _ = runs_of(options)
-    require(folder.resolve() != run.folder.resolve(), "the folder", str(folder), "another one than the model's own")
     model = run.model.cpu()
     grids = [run.folder / "grids" / f"{name}-{run.step:06d}.png" for name in ("test", "valid")]
     grid = next((path for path in grids if path.is_file()), None)
@@ -150,7 +136,7 @@ def main(options: argparse.Namespace) -> None:
     config |= {"image_shape": model.image_shape, "latent_shape": model.latent_shape}
 
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".", dir=folder) as place:  # an earlier export stays until all is there
+    with TemporaryDirectory(prefix=".", dir=folder) as place:
         new = Path(place)
         write_checkpoint(new / WEIGHTS, model, run.step, state_of(model))
         write_json(new / SETTINGS, read_settings(run.folder))
@@ -160,10 +146,8 @@ def main(options: argparse.Namespace) -> None:
         if grid:
             with atomic_write(new / "grid.png", "wb") as file:
                 file.write(grid.read_bytes())
-        with atomic_write(new / readme.name) as file:
-            file.write(signed(as_utf8(card)))
-        for name in OPTIONAL:
-            (folder / name).unlink(missing_ok=True)
+        with atomic_write(new / "README.md") as file:
+            file.write(as_utf8(card))
         for path in new.iterdir():
-            path.replace(folder / path.name)
+            path.rename(folder / path.name)
     print(f"exported: {', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}")

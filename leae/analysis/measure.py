@@ -27,6 +27,7 @@ from leae.masking import inside_squares
 from leae.training.evaluation import MaskedViews, decibels, mean_image, psnr
 
 CODES = ("train", "test", "train_masked", "test_masked")  # float [N, *latent_shape]
+LARGEST_CODE = 1e9  # that another program's file may have
 CODES_FILE = "evaluation-codes.npz"  # in a run's folder, if they are saved
 VIEWS = ("clean", "masked")
 SCORES = {"auroc": probes.auroc, "balanced_accuracy": probes.balanced_accuracy}
@@ -265,8 +266,9 @@ def read_codes(text: str, sample: Sample, taken: list[str]) -> Measured:
     for key in CODES if {*CODES[2:]} & {*arrays} else CODES[:2]:
         array, (count, whole) = arrays.get(key, np.empty(0)), sample.counts[key.partition("_")[0]]
         fits = array.dtype.kind == "f" and array.ndim in (2, 4) and array.size and len(array) in (count, whole)
-        fits = fits and array.shape[1:] == arrays["train"].shape[1:] and np.isfinite(array.astype(np.float32)).all()
-        require(fits, f"`{key}` of {path}", describe(array), f"finite float [{count} or {whole}, D], D as of `train`")
+        fits = fits and array.shape[1:] == arrays["train"].shape[1:] and np.abs(array).max() <= LARGEST_CODE
+        expected = f"float [{count} or {whole}, D], D as of `train`, from -1e9 to 1e9"
+        require(fits, f"`{key}` of {path}", describe(array), expected)
         codes[key] = torch.from_numpy(array[:count].astype(np.float32))
     return Measured(name, None, reconstructs=False, codes=codes)
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from leae.analysis import maps
 from leae.analysis.embed import Embedding, embed_folder, hashes_of, read_for
-from leae.analysis.latents import MOST_IMAGES, TRAINING_CODES, LatentSpace
+from leae.analysis.latents import FEWEST_IMAGES, MOST_IMAGES, TRAINING_CODES, LatentSpace
 from leae.analysis.probes import PROBE_DIMS
 from leae.analysis.trained import add_run_arguments, free_path, require_own, runs_of
 from leae.checkpoints import read_checkpoint, write_checkpoint
@@ -35,7 +35,8 @@ from leae.files import as_utf8, digest, write_csv
 from leae.training.pictures import cut, save_picture
 
 LETTERS = 15  # of a file's name below its image
-FLOOR = 1e-30  # of what a logarithm is taken of, or what divides
+FLOOR = 1e-30  # of what a logarithm is taken of
+LEAST_DEVIATION = 1e-3  # of held-out images' logarithms
 
 
 def axes_of(training: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ def scores_of(measures: dict[str, np.ndarray], held_out: dict[str, np.ndarray]) 
     raised = []
     for name, values in measures.items():
         logs, usual = np.log(values.clip(min=FLOOR)), np.log(held_out[name].clip(min=FLOOR))
-        raised.append((logs - usual.mean()) / max(usual.std(), FLOOR))
+        raised.append((logs - usual.mean()) / max(usual.std(), LEAST_DEVIATION))
     return {"score": np.max(raised, axis=0), **measures}
 
 
@@ -139,7 +140,7 @@ def draw_roc(scores: dict, positives: np.ndarray, name: str, limit: float, title
     for width, (measure, values) in zip((6, 3.5, 1.5), scores.items(), strict=True):  # of equal curves, all are seen
         RocCurveDisplay.from_predictions(positives, values, name=measure, ax=curve)
         curve.lines[-1].set_linewidth(width)
-    parts = [scores["score"][~positives], scores["score"][positives]]
+    parts = [scores["score"][part].round(6) for part in (~positives, positives)]  # equal ones differ by roundings
     labels = [maps.legend_text(said, len(part)) for said, part in zip(("others", name), parts, strict=True)]
     histogram.hist(parts, bins=20, density=True, color=[maps.WITHOUT, maps.WITH], label=labels)
     histogram.axvline(limit, color="black", linestyle="--", label="95% of held-out images are below")
@@ -166,6 +167,7 @@ def main(options: argparse.Namespace) -> None:
         expected = f"a sub-folder of {options.folder} with images in it, and others outside"
         require(there, "--positive", options.positive, expected)
     dataset = run.open_data()
+    require_whole(FEWEST_IMAGES, **{"the number of held-out images": len(dataset.images["test"])})
     named = os.fsdecode(os.fsencode(options.folder.resolve().name)[:100])  # a longer name may have no room
     output = options.output or free_path(run.folder / "latents", f"scores-{named}", "")
     require_own(*(output / name for name in ("scores.csv", "scores.png", "roc.png")))

@@ -3,10 +3,10 @@
 import argparse
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from itertools import chain, count
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from leae.autoencoder import BaseAutoencoder
 from leae.checkpoints import WEIGHTS, find_weights, load_checkpoint
 from leae.data.batches import Images, chunks_of
 from leae.data.prepare import Dataset, open_dataset
-from leae.errors import UsageError, one_line
+from leae.errors import UsageError, is_installed, one_line
 from leae.files import misfit, one_at_a_time, read_json, require_regular
 from leae.training.device import find_device
 from leae.training.evaluation import MaskedViews
@@ -118,7 +118,10 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
 
     A `UsageError` if one is no run's or has no such sound checkpoint, or if their images differ.
     """
-    runs = []
+    runs, files = [], [name for name in folders if Path(name).is_file()]
+    if 0 < len(files) < len(folders):  # as of runs/*
+        print(f"left out, as they are no folders: {', '.join(files)}", file=sys.stderr)
+        folders = [name for name in folders if name not in files]
     for folder in map(Path, folders):
         content = read_settings(folder)
         if missing := misfit(content["settings"], NEEDED, "settings"):
@@ -162,7 +165,7 @@ def require_finite(codes: Tensor, title: str) -> Tensor:
 
 def require_extra(what: str, extra: str, *modules: str) -> None:
     """Refuse what needs modules that only an extra brings, where one of them is not installed: `UsageError`."""
-    if not all(map(find_spec, modules)):
+    if not all(map(is_installed, modules)):
         raise UsageError(f"{what} needs {modules[0]}, which is not installed; run uv run --extra {extra} -m leae …")
 
 

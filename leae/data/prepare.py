@@ -45,7 +45,8 @@ from leae.files import (
 from leae.progress import progress_bar
 
 FORMAT = 4  # of the prepared folder; another number is prepared again
-CLASS_NAMES = "class-names.json"  # in it, where they are a person's own, so that other names are another identity
+# In it, where they are a person's own, so that other names are another identity.
+NAMES = {"attribute_names": "attribute-names.json", "class_names": "class-names.json"}
 SKIPPED = "skipped.csv"  # in it, the images that cannot be used and why; not part of the data
 # What is in manifest.json.
 SHAPE = {"format": int, "title": str, "fingerprint": str, "splits": [str], "checksums": {str: int}, "checksum": str}
@@ -123,15 +124,16 @@ def open_dataset(
     with one_at_a_time(folder):
         manifest = _read_manifest(folder)
         same = manifest and manifest["fingerprint"] == source.fingerprint
-        if not same or not _is_whole(folder, manifest):
-            older = f"{folder.name}-{digest(manifest['checksums'])[:8] if manifest else DAMAGED}"
+        whole = manifest and _is_whole(folder, manifest)
+        if not (same and whole):
+            older = f"{folder.name}-{digest(manifest['checksums'])[:8] if whole else DAMAGED}"
             manifest = _prepare(source, folder, identity, folder if same else folder.with_name(older))
         _require_identity(source, manifest["checksums"], identity)
         return _open(folder, manifest, source.name)
 
 
 def _require_identity(source: Source, checksums: dict[str, int], identity: str | None) -> None:
-    older = {name: checksum for name, checksum in checksums.items() if name != CLASS_NAMES}  # which had no such file
+    older = {name: checksum for name, checksum in checksums.items() if name not in NAMES.values()}  # which had none
     if identity not in (None, digest(checksums), digest(older)):
         raise UsageError(f"{source.title}: has changed since the run was trained; bring it back or start a new run")
 
@@ -220,8 +222,9 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
         for split, of in hashes.items():
             if shared := sum(image in seen for image in of):
                 print(f"{source.title}: {shared:,} of {len(of):,} {split} images are training images as well")
-        if source.class_names and source.name not in DATA_SETS:
-            write_json(temporary / CLASS_NAMES, list(source.class_names))
+        for of, name in NAMES.items():
+            if (names := getattr(source, of)) and source.name not in DATA_SETS:
+                write_json(temporary / name, list(names))
         if bad:
             said = f"{list_unusable(bad, total)}; left out, and all named in {folder / SKIPPED}"
             tqdm.write(f"warning: {source.title}: {said}", file=sys.stderr)
@@ -238,6 +241,8 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
             write_csv(temporary / SKIPPED, ("file", "reason"), bad)
         _require_identity(source, manifest["checksums"], identity)
         write_json(temporary / "manifest.json", {**manifest, "checksum": digest(manifest)})
+        if older.name == f"{folder.name}-{digest(manifest['checksums'])[:8]}":
+            older = folder  # the same data, of files whose times have changed
         shutil.rmtree(older, ignore_errors=True)
         if folder.exists():
             purpose = "" if older.name.endswith(DAMAGED) else " for runs on it"
@@ -319,7 +324,7 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
 def list_unusable(bad: list, total: int) -> str:
     """How many of so many images cannot be used, and the first of them; `bad` are pairs of a name and a reason."""
     shown, small = "; ".join(f"{name!r} ({why})" for name, why in bad[:5]), sum(TOO_SMALL in why for _, why in bad)
-    advice = f"; {small} of them are too small: --upscale takes these" * (small > 0)
+    advice = f"; {small} of them are too small, unless data are prepared with --upscale" * (small > 0)
     return f"{len(bad)} of {total} images cannot be used: {shown}{advice}"
 
 

@@ -74,7 +74,7 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
     Images are [N, S, S] or [N, S, S, C], uint8 or float in [0, 1], which is rounded to 8 bits; S is at `least` so many
     pixels. Without `classes`, labels are left out. A tenth is held out as of a folder. `UsageError` for anything else.
     """
-    arrays = read_arrays(path, "images", "labels", "names")
+    arrays = read_arrays(path, "images", *(("labels", "names") if classes else ()))
     if "images" not in arrays:
         raise UsageError(f"{path} has no `images`; it must have these, and may have `labels` and `names`")
     images, where = arrays["images"], f"`images` of {path}"
@@ -95,7 +95,7 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
         known = names.ndim == 1 and values[0] >= 0 and values[-1] < len(names) == len({*names.tolist()})
         require(known, where, describe(labels), f"numbers of its {len(names)} `names`, no two of which are the same")
     shown = values if names is None else names[values]
-    class_names = tuple(as_utf8(str(name)) for name in shown.tolist()) if classes and "labels" in arrays else ()
+    class_names = tuple(as_utf8(str(name)) for name in shown.tolist()) if "labels" in arrays else ()
     order, splits = digest if class_names else int, split_names(map(str, range(count)))  # as in a folder
     rows = {split: [*map(int, sorted(items, key=order))] for split, items in splits.items()}
     return SmallSet({s: pixels[of] for s, of in rows.items()}, {s: numbers[of] for s, of in rows.items()}, class_names)

@@ -20,6 +20,7 @@ from leae.files import as_utf8, digest, one_at_a_time, read_bytes
 DATA = Path("data")
 CELEBA = DATA / "celeba"
 MAX_FACES = 10**6  # to train on
+MAX_NAME = 2000  # letters of an attribute's or a class's name; what a folder may have, as UTF-8 escapes
 ARRAYS = (".npy", ".npz")
 FACE_SEED = 0
 FIRST_TEST_FACE = 1_000_000_000  # so that test faces begin alike, however many are trained on
@@ -70,6 +71,8 @@ def find_source(
         source = find_small_set(lambda _: load_arrays(Path(name), classes, least), name, image_size, 0)
     else:
         raise UsageError(f"there is no data set {name!r}; choose auto, {', '.join(DATA_SETS)}, a folder, .npy or .npz")
+    if long := [label for label in (*source.attribute_names, *source.class_names) if len(label) > MAX_NAME]:
+        raise UsageError(f"{source.title}: a name has {len(long[0]):,} letters, {long[0][:20]}…; at most {MAX_NAME:,}")
     channels = channels_of(name, channels)
     key = source.key if channels == source.channels else f"{source.key}-{channels}-channels"
     said = "grey: 1 channel" if channels == 1 else "in colour: 3 channels"
@@ -84,7 +87,7 @@ def channels_of(name: str, channels: int = 0) -> int:
         return channels or DATA_SETS[name].channels
     root = Path(name)
     if root.suffix.lower() in ARRAYS and root.is_file():
-        return load_arrays(root).images["train"].shape[3]
+        return load_arrays(root, classes=False).images["train"].shape[3]
     if name in ("", "auto") or not root.is_dir() or celeba.has_celeba(root):
         return 3
     greys = (grey for item in image_names(root) if (grey := is_grey(root / item)) is not None)
@@ -200,9 +203,9 @@ def _open_zip(archive: Path, changed: int) -> zipfile.Path:
 
 
 def _folder_key(name: str | Path, size: int) -> str:
-    """Readable, and different for different places."""
+    """Readable, never hidden, and different for different places."""
     root = Path(name).resolve()
-    return f"{root.name}-{digest(str(root))[:8]}-{size}"
+    return f"{root.name.lstrip('.')}-{digest(str(root))[:8]}-{size}"
 
 
 def _states(root: Path, paths: Iterable[Path]) -> list:

@@ -10,14 +10,22 @@ import ast
 import os
 import re
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from leae import conv_autoencoder
 from leae.autoencoder import LARGEST_IMAGE, LARGEST_SIZE, LATENTS, OUTPUTS
 from leae.data.sources import MAX_FACES
 from leae.distributed import world_size
-from leae.errors import LARGEST_WHOLE, UsageError, did_you_mean, require, require_choice, require_in, require_whole
+from leae.errors import (
+    LARGEST_WHOLE,
+    UsageError,
+    did_you_mean,
+    is_installed,
+    require,
+    require_choice,
+    require_in,
+    require_whole,
+)
 from leae.judge import NORMS
 from leae.masking import crop_side, mask_side
 from leae.objective import OBJECTIVES
@@ -136,7 +144,7 @@ def configure(namespace: dict, *kinds: str) -> Run:
     require_ranges(settings, kinds if len(kinds) > 1 else OBJECTIVES)
     run = run or Run(settings, kinds[0] if len(kinds) == 1 else settings["OBJECTIVE"], defaults)
     run.tracker = tracker = settings["TRACKER"]
-    if tracker and not getattr(find_spec(tracker), "origin", None):  # a folder of that name has none
+    if tracker and not is_installed(tracker):
         raise UsageError(f"TRACKER is {tracker}, which is not installed; uv run --extra {tracker} {sys.argv[0]} has it")
     return run
 

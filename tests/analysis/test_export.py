@@ -43,14 +43,8 @@ def test_an_exported_folder_is_loaded_as_the_runs_model_to_the_bit(trained, tmp_
     assert all(config[name] == header[name] for name in ("class", "settings", "step"))
     assert (folder / "settings.json").read_bytes() == (RUN / "settings.json").read_bytes()
     assert (folder / "grid.png").read_bytes() == (RUN / "grids" / "test-000009.png").read_bytes()
-    (folder / "encoder.onnx").touch()  # of an earlier export
-    with pytest.raises(SystemExit):  # from itself it would lose its picture and its figures
-        run_leae(monkeypatch, "export", str(folder), str(folder))
-    run_leae(monkeypatch, "export", str(RUN), str(folder))  # over which a new one goes
-    assert_same_model(leae.load(folder), expected)
-    assert sorted(path.name for path in folder.iterdir()) == files
-    run_leae(monkeypatch, "export", str(RUN), str(folder), "--checkpoint", "000")
-    assert_same_model(leae.load(folder), leae.load(RUN / "checkpoints" / "000.safetensors"))
+    run_leae(monkeypatch, "export", str(RUN), str(tmp_path / "untrained"), "--checkpoint", "000")
+    assert_same_model(leae.load(tmp_path / "untrained"), leae.load(RUN / "checkpoints" / "000.safetensors"))
 
 
 def test_the_card_has_the_licence_data_command_and_held_out_figures(trained, tmp_path, monkeypatch):
@@ -60,7 +54,7 @@ def test_the_card_has_the_licence_data_command_and_held_out_figures(trained, tmp
     content = {
         "step": 9,
         "data": {},
-        "options": {},
+        "options": {"mask_ratio": 0.9},
         "figures": figures,
         "attributes": {"linear_clean_auroc": {"Bald": 0.5}},
     }
@@ -77,6 +71,7 @@ def test_the_card_has_the_licence_data_command_and_held_out_figures(trained, tmp
     assert "pip install" in card
     assert f"| encoder effective rank | {float(last['encoder_effective_rank']):.4g} |" in card
     assert "| PSNR (dB), clean | 21.25 |\n" in card
+    assert "at a mask ratio of 0.9.\n" in card
     assert "| AUROC, clean | 0.7654 |\n" in card
     for unsaid in (str(tmp_path), "Bald", "drift", "{", "}"):
         assert unsaid not in card
@@ -90,49 +85,26 @@ def test_the_card_leaves_out_an_evaluation_that_is_damaged(trained, tmp_path, mo
     assert "odd" not in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
-def test_an_edited_card_stays_and_what_was_measured_of_another_model_goes(trained, tmp_path, monkeypatch, capsys):
-    for _ in range(2):
-        run_leae(monkeypatch, "export", str(RUN), str(tmp_path))
-    (tmp_path / "evaluation.json").write_text("of an earlier model")
-    run_leae(monkeypatch, "export", str(RUN), str(tmp_path))
-    assert not (tmp_path / "evaluation.json").exists()
-    card = tmp_path / "README.md"
-    card.write_text(card.read_text("utf-8") + "My own words.\n", "utf-8")
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    capsys.readouterr()
-    assert_one_line(monkeypatch, capsys, "export", str(RUN), str(tmp_path), says=f"{card} has been edited")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    card.unlink()
-    run_leae(monkeypatch, "export", str(RUN), str(tmp_path))
-
-
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_an_export_that_fails_leaves_the_earlier_one(trained, tmp_path, monkeypatch, capsys):
+def test_an_export_replaces_nothing_and_one_that_fails_leaves_nothing(trained, tmp_path, monkeypatch, capsys):
     def full(path, content):
         raise OSError(28, "No space left on device", str(path))
 
-    run_leae(monkeypatch, "export", str(RUN), str(tmp_path))
-    (tmp_path / "encoder.onnx").touch()
-    before = contents(tmp_path)
-    capsys.readouterr()
+    (tmp_path / ".git").mkdir()  # a new clone of a hub's
     with monkeypatch.context() as disk:
         disk.setattr("leae.analysis.export.write_json", full)
-        command = ("export", str(RUN), str(tmp_path), "--checkpoint", "000")
-        assert_one_line(monkeypatch, capsys, *command, says="No space left")
-    assert contents(tmp_path) == before
-    (tmp_path / "evaluation-codes.npz").touch()
-    run_leae(monkeypatch, "export", str(RUN), str(tmp_path), "--checkpoint", "000")
-    assert {"encoder.onnx"} == before.keys() - contents(tmp_path).keys()  # nothing of an earlier model
-
-
-def test_a_folder_that_no_export_has_made_is_left_even_if_a_checkpoint_is_in_it(trained, tmp_path, monkeypatch, capsys):
-    shutil.copy(RUN / "checkpoints" / "060.safetensors", tmp_path / "model.safetensors")
-    (tmp_path / "encoder.onnx").write_text("somebody's")
+        assert_one_line(monkeypatch, capsys, "export", str(RUN), str(tmp_path), says="No space left")
+    assert [path.name for path in tmp_path.iterdir()] == [".git"]
+    run_leae(monkeypatch, "export", str(RUN), str(tmp_path))
+    (tmp_path / ".git").rmdir()
     before = contents(tmp_path)
-    assert_one_line(monkeypatch, capsys, "export", str(RUN), str(tmp_path), says="has other files")
+    capsys.readouterr()
+    for run in (RUN, tmp_path):
+        says = "README.md in it, and an export replaces nothing"
+        assert_one_line(monkeypatch, capsys, "export", str(run), str(tmp_path), says=says)
     assert contents(tmp_path) == before
 
 
@@ -156,15 +128,6 @@ def test_the_card_does_not_say_where_the_data_lie(trained, tmp_path, monkeypatch
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "images in own, whose" in card
     assert str(tmp_path) not in card
-
-
-@pytest.mark.parametrize("config", ['{"model_type": "bert"}', '{"library": "others"}', "[]", "no JSON"])
-def test_another_librarys_model_is_not_replaced(trained, tmp_path, monkeypatch, capsys, config):
-    before = {"model.safetensors": "weights", "config.json": config, "README.md": "a card"}
-    for name, text in before.items():
-        (tmp_path / name).write_text(text)
-    assert_one_line(monkeypatch, capsys, "export", str(RUN), str(tmp_path), says="has other files")
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
 
 
 MODELS = {

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ import leae
 from leae.analysis import latents
 from leae.analysis.embed import Embedding, embed_folder
 from leae.analysis.score import axes_of, distances, draw_roc, scores_of, write_scores
-from leae.analysis.trained import encode_all, open_runs
+from leae.analysis.trained import TrainedRun, encode_all, open_runs
 from leae.autoencoder import Autoencoder
 from leae.checkpoints import read_checkpoint, write_checkpoint
+from leae.data.prepare import open_dataset
 from leae.data.sources import image_names
 from leae.errors import UsageError
 from tests.conftest import assert_one_line, gaussian, run_leae, write_image
@@ -120,6 +122,20 @@ def test_scores_come_with_the_auroc_of_each_for_a_sub_folder_against_everything_
         assert f"{name} {area:.4f}" in printed
     assert "'noisy/'" in printed
     assert (folder / "roc.png").exists()
+
+
+def test_scores_that_hardly_differ_are_drawn_and_too_few_held_out_images_refused(trained, monkeypatch, capsys):
+    equal = np.array([1e4, np.nextafter(1e4, 2e4), 1e4, 1e4])  # but for a rounding
+    scores = {"score": equal, "error": equal, "distance": equal}
+    draw_roc(scores, np.arange(4) < 2, "bad", 1.0, "title").savefig("roc.png")
+    usual = {"error": np.full(5, 0.5)}
+    assert scores_of(usual | {"error": np.array([0.51])}, usual)["score"] == pytest.approx(1000 * np.log(1.02))
+    for number in range(9):
+        write_image(Path("few") / ("test" if number == 0 else "train") / f"{number}.png", number)
+    run_leae(monkeypatch, "prepare", "few", "--image-size", "16")
+    capsys.readouterr()
+    monkeypatch.setattr(TrainedRun, "open_data", lambda run: open_dataset("few", 16))
+    assert_one_line(monkeypatch, capsys, "score", RUN, "few", says="the number of held-out images is 1.*at least 4")
 
 
 def test_a_second_folder_leaves_the_first_ones_scores(trained, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Trained runs: which are opened, which are refused and with what words."""
 
+import os
 import re
 import shutil
 import threading
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 import leae
-from leae.analysis.trained import TrainedRun, encode_all, free_path, open_runs, output_path, require_own
+from leae.analysis.trained import TrainedRun, encode_all, free_path, open_runs, output_path, require_extra, require_own
 from leae.data.batches import to_float
 from leae.errors import UsageError
 from leae.files import write_csv
@@ -28,6 +29,28 @@ def test_runs_are_opened_at_the_checkpoint_that_is_asked_for(trained):
     method = "self-teaching, symmetric, whitened norm"
     assert [run.method for run in runs] == [method, "masked"]
     assert runs[0].title == f"self-teaching-001 ({method}), step 9; latent size 8, 96× compression"
+
+
+def test_files_among_folders_are_left_out_and_said(trained, capsys):
+    Path("runs/comparison.png").touch()
+    assert len(open_runs([*RUNS, "runs/comparison.png"], "100", CPU)) == len(RUNS)
+    assert "left out, as they are no folders: runs/comparison.png" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=r"comparison.png is not a run's folder"):
+        open_runs(["runs/comparison.png"], "100", CPU)
+    Path("runs/comparison.png").unlink()
+
+
+def test_a_checkpoint_by_a_name_that_is_not_utf_8_is_refused_as_such(trained, tmp_path):
+    run = shutil.copytree(RUNS[0], os.fsdecode(bytes(tmp_path) + b"/o\xff"))
+    with pytest.raises(UsageError, match="its name is not UTF-8"):
+        open_runs([run], "100", CPU)
+
+
+def test_a_folder_by_the_name_of_what_is_not_installed_is_no_module(workplace, monkeypatch):
+    Path("nowhere_installed").mkdir()
+    monkeypatch.syspath_prepend(workplace)
+    with pytest.raises(UsageError, match="--map needs nowhere_installed"):
+        require_extra("--map", "umap", "nowhere_installed")
 
 
 def test_runs_of_other_data_or_sizes_are_refused_by_name(trained):

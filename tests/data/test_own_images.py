@@ -137,6 +137,17 @@ def test_an_array_of_single_pixels_has_their_colours(workplace):
         assert sorted(images[:, 0, 0].tolist()) == sorted(pixels.reshape(40, -1).tolist())
 
 
+def test_labels_that_are_not_wanted_are_not_read(workplace):
+    np.savez("own.npz", images=PIXELS, labels=np.full(40, "a"))
+    assert open_dataset("own.npz", 16, classes=False).class_names == ()
+
+
+def test_a_name_of_a_class_has_a_limit(workplace):
+    np.savez("own.npz", images=PIXELS, labels=np.zeros(40, int), names=np.array(["b" * 2001]))
+    with pytest.raises(UsageError, match=r"a name has 2,001 letters, bbb.*at most 2,000"):
+        open_dataset("own.npz", 16)
+
+
 def test_names_of_classes_can_be_written_anywhere(workplace):
     np.savez("own.npz", images=PIXELS, labels=np.zeros(40, int), names=np.array(["b\ud800"]))
     assert open_dataset("own.npz", 16).class_names == ("b\\ud800",)
@@ -214,7 +225,7 @@ def test_what_is_no_array_is_one_line(workplace, name, content):
 
 
 def test_files_shown_to_a_run_are_treated_as_its_own_images_were(workplace, monkeypatch, capsys):
-    write_grey(workplace / "pictures", 40, (12, 12))
+    write_grey(workplace / "pictures", 80, (12, 12))
     short = [*SHORT, *SMALL, "--dataset", "pictures", "--max-steps", "2", "--upscale"]
     run_script(monkeypatch, "main.py", *short)
     assert "16×16 pixels, grey" in capsys.readouterr().out
@@ -222,13 +233,13 @@ def test_files_shown_to_a_run_are_treated_as_its_own_images_were(workplace, monk
     [run] = open_runs(["runs/self-teaching-001"], "100", CPU)
     dataset = run.open_data()
     assert dataset.images["train"].shape[1:] == run.model.image_shape[1:] + run.model.image_shape[:1] == (16, 16, 1)
-    names = split_names(f"{number:03d}.png" for number in range(40))["test"]
+    names = split_names(f"{number:03d}.png" for number in range(80))["test"]
     shown = read_for(run.model, workplace / "pictures", names, run.settings.get("UPSCALE", False))
     assert np.array_equal(np.stack(shown), np.asarray(dataset.images["test"]))
     run_leae(monkeypatch, "embed", run.folder.as_posix(), "pictures", "--output", "codes.npz")
-    assert len(np.load("codes.npz")["codes"]) == len(leae.embed(run.model, "pictures", upscale=True)) == 40
+    assert len(np.load("codes.npz")["codes"]) == len(leae.embed(run.model, "pictures", upscale=True)) == 80
     run_leae(monkeypatch, "score", run.folder.as_posix(), "pictures")
-    assert "40 images, 0 that cannot be used" in capsys.readouterr().out
+    assert "80 images, 0 that cannot be used" in capsys.readouterr().out
 
 
 def test_a_run_on_arrays_is_given_grey_files(workplace, monkeypatch):
