@@ -110,6 +110,7 @@ FAULTS = {
     "whole numbers": ({**FINE, "train": np.zeros((1618, 4), int)}, r"`train` of x\.npz.*int64"),
     "not finite": ({**FINE, "test": FINE["test"] * np.nan}, r"`test` of x\.npz.*nan"),
     "too large for float32": ({**FINE, "test": np.full((179, 4), 1e300)}, r"`test` of x\.npz.*1e\+300"),
+    "infinite in half precision": ({**FINE, "test": FINE["test"].astype(np.float16) + np.float16(np.inf)}, "inf"),
     "too large for a sum of squares": ({**FINE, "test": FINE["test"] + np.float32(1e30)}, r"`test` of x\.npz.*1e9"),
     "no numbers": ({**FINE, "train": FINE["train"][:, :0]}, r"`train` of x\.npz.*\[1618, 0\]"),
     "one number each": ({**FINE, "train": np.zeros(1618)}, r"`train` of x\.npz.*\[1618\]"),
