@@ -183,7 +183,7 @@ COMMANDS_OF = {  # a file, and commands that read it
     f"{RUN}/settings.json": [("runs",), EXPORT],
     f"{RUN}/evaluation.json": [EXPORT],
     "data/prepared/faces-16-16/manifest.json": [PREPARE],
-    "exported/config.json": [("export", "exported", "again"), ("embed", "exported", "--output", "codes.npz")],
+    "exported/settings.json": [("export", "exported", "again"), ("embed", "exported", "test", "--output", "codes.npz")],
 }
 
 
