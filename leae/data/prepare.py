@@ -45,14 +45,14 @@ from leae.files import (
 from leae.progress import progress_bar
 
 FORMAT = 4  # of the prepared folder; another number is prepared again
-# In it, where they are a person's own, so that other names are another identity.
-NAMES = {"attribute_names": "attribute-names.json", "class_names": "class-names.json"}
 SKIPPED = "skipped.csv"  # in it, the images that cannot be used and why; not part of the data
 # What is in manifest.json.
 SHAPE = {"format": int, "title": str, "fingerprint": str, "splits": [str], "checksums": {str: int}, "checksum": str}
 SHAPE |= {"attribute_names": [str], "class_names": [str]}
 # What may be known of images, and in SHAPE its names.
 LABELS = {"attributes": "attribute_names", "classes": "class_names"}
+# Files with these names where they are a person's own, so that other names are another identity.
+NAMES = {of: f"{of.replace('_', '-')}.json" for of in LABELS.values()}
 SERIAL = 500  # fewer images than this are read by one process, as starting others would take longer
 CORES = min(64, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 DAMAGED = "damaged"  # ends the name of a folder that cannot be opened any more
