@@ -8,6 +8,7 @@ each with its mean PSNR on the images shown. The square is outlined in every row
 """
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from leae.analysis.trained import TrainedRun, add_run_arguments, output_path, require_file, runs_of
 from leae.data.batches import to_float
-from leae.errors import require_whole
+from leae.errors import one_line, require_whole
 from leae.randomness import generator
 from leae.training.evaluation import MaskedViews, psnr, reconstruct
 from leae.training.pictures import draw_grid, save_picture
@@ -25,10 +26,12 @@ def comparison_rows(runs: list[TrainedRun], images: Tensor, views: MaskedViews) 
     """The picture's rows: label → float [N, C, S, S] in [0, 1], for images of that shape; and their mean PSNR."""
     masked = views(images)
     shown = {"masked input": masked}
+    named = Counter(run.name for run in runs)
     for run in runs:
-        about = f"{run.name}\n{run.method}\n{run.size}, step {run.step:,}"
+        name = run.name if named[run.name] == 1 else one_line(str(run.folder))
+        about = f"{name}\n{run.method}\n{run.size}, step {run.step:,}"
         shown[f"{about}\nfrom the masked view"] = reconstruct(run.model, masked)
-        shown[f"{run.name}\nfrom the clean view"] = reconstruct(run.model, images)
+        shown[f"{name}\nfrom the clean view"] = reconstruct(run.model, images)
     return {"original": images} | {f"{label}, {psnr(row, images).mean():.2f} dB": row for label, row in shown.items()}
 
 

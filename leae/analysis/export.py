@@ -98,7 +98,7 @@ def model_card(run: TrainedRun, license: str, grid: bool) -> str:
     return CARD.format(
         run=run,
         license=license,
-        data=run.data["title"].replace(run.data["name"], name),
+        data=run.data["title"].replace(str(Path(run.data["name"])), name),
         name=run.folder.resolve().name,
         images=" × ".join(map(str, run.model.image_shape)),
         codes=" × ".join(map(str, sizes)),
@@ -112,6 +112,12 @@ def model_card(run: TrainedRun, license: str, grid: bool) -> str:
     )
 
 
+def require_empty(folder: Path) -> None:
+    """Refuse a folder that has anything but hidden files in it: `UsageError`."""
+    if there := sorted(folder.glob("[!.]*"))[:1]:
+        raise UsageError(f"{folder} has {there[0].name} in it, and an export replaces nothing; choose a new folder")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, nargs=1, masks=False)
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="a new one, or with hidden files alone")
@@ -123,8 +129,7 @@ def main(options: argparse.Namespace) -> None:
     folder = options.folder
     plain = re.fullmatch(r"[a-z0-9][a-z0-9.-]*", options.license)
     require(plain is not None, "--license", options.license, "an identifier as in mit, cc-by-4.0 or other")
-    if there := sorted(folder.glob("[!.]*"))[:1]:
-        raise UsageError(f"{folder} has {there[0].name} in it, and an export replaces nothing; choose a new folder")
+    require_empty(folder)
     if options.onnx:
         require_extra("--onnx", "onnx", "onnx", "onnxscript")
     [run], _ = runs_of(options)
@@ -148,6 +153,8 @@ def main(options: argparse.Namespace) -> None:
                 file.write(grid.read_bytes())
         with atomic_write(new / "README.md") as file:
             file.write(as_utf8(card))
-        for path in new.iterdir():
-            path.rename(folder / path.name)
-    print(f"exported: {', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}")
+        require_empty(folder)  # still
+        names = sorted(path.name for path in new.iterdir())
+        for name in names:
+            (new / name).rename(folder / name)
+    print(f"exported: {', '.join(names)} in {folder}")

@@ -86,6 +86,7 @@ class Run:
         self.defaults = defaults or {}  # as the script has them, without its command line
         self.kind = kind  # "self-teaching", or the baseline's objective
         self.folder = None  # until it is made
+        self.place = None  # an open descriptor of it, once this process has locked it
         self.data = {}  # name, title, identity and channels of the data set; empty for a new run
         self.init = None  # file and step of the weights that INIT means, where it means some
         self.content = {}  # of settings.json
@@ -186,9 +187,16 @@ class Run:
             except Timeout as error:
                 advice = "stop that one first, or let it finish"
                 raise UsageError(f"another process is running {self.folder}; {advice}") from error
+            if hasattr(os, "O_DIRECTORY"):  # not on Windows
+                self.place = os.open(self.folder, os.O_DIRECTORY)
             for place in OWN_FILES:
                 for left in (self.folder / place.parent).glob(TEMPORARY.format(place.name)):  # by a killed process
                     left.unlink()
+
+    def _require_place(self) -> None:
+        """Refuse to write where another folder, or none, lies by now: `UsageError`, or an OSError that names it."""
+        if self.place is not None and not os.path.samestat(os.fstat(self.place), self.folder.stat()):
+            raise UsageError(f"{self.folder} is another run's by now: this one's was moved or deleted")
 
     def save(
         self, step: int, model: BaseAutoencoder, optimizer: torch.optim.Optimizer, judge: nn.Module | None = None
@@ -199,6 +207,7 @@ class Run:
         """
         if rank() > 0:
             return
+        self._require_place()
         folder, state = self.folder / "checkpoints", state_of(model, optimizer, judge)
         parameters = model.named_parameters()
         gradients = {f"the gradient of {name}": p.grad for name, p in parameters if p.grad is not None}
@@ -251,6 +260,7 @@ class Run:
         """Add a row to metrics.csv: what was measured of a split after so many steps; a new name adds a column."""
         if rank() > 0:
             return
+        self._require_place()
         figures = {name: f"{value:.6g}" for name, value in values.items()}
         self.rows.append({"split": split, "step": str(step), "epoch": f"{epoch:.6g}", **figures})
         path = self.folder / "metrics.csv"
@@ -275,6 +285,7 @@ class Run:
         if rank() == 0:
             title = f"{self.folder.name}, {self.data['title']}: {name} images, step {step:,}"
             picture = draw_grid(rows, title)
+            self._require_place()
             (self.folder / "grids").mkdir(exist_ok=True)
             save_picture(picture, self.folder / "grids" / f"{name}-{step:06d}.png")
             self.track(step, {f"grids/{name}": picture})
@@ -292,6 +303,7 @@ class Run:
     def plot_metrics(self) -> None:
         """Write metrics.png; see `draw_metrics`."""
         if rank() == 0:
+            self._require_place()
             title = f"{self.folder.name}\n{report(self.rows)}"
             save_picture(draw_metrics(self.rows, title), self.folder / "metrics.png")
 
@@ -344,7 +356,10 @@ def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None
         header, tensors = read_checkpoint(path)
         kind = ("JUDGE_LIVE", "JUDGE_NORM", "CROP_RATIOS")
         if all(tuples(header["run"].get(name)) == settings[name] for name in kind):
-            judge.load_state_dict(part_of(tensors, "judge"))
+            try:
+                judge.load_state_dict(part_of(tensors, "judge"))
+            except RuntimeError as error:
+                raise UsageError(f"the judge in {path} is not of its run's settings ({first_line(error)})") from error
     return step
 
 

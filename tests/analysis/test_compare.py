@@ -1,5 +1,8 @@
 """The comparison picture shows the models' reconstructions of the same images and masks."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
@@ -30,6 +33,14 @@ def test_rows_are_the_runs_reconstructions_of_the_same_views(trained):
             for label, row in zip(labels, (of_masked, of_clean), strict=True):
                 errors = (row - images).square().double().mean(dim=(1, 2, 3))
                 assert f"{label}, {-10 * errors.log10().mean():.2f} dB" in rows
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(trained):
+    [run] = open_runs(RUNS[:1], "100", torch.device("cpu"))
+    other = replace(run, folder=Path("elsewhere") / run.name)
+    images = to_float(run.open_data().images["test"][:1])
+    labels = [*comparison_rows([run, other], images, run.views(None))]
+    assert [label.split("\n")[0] for label in labels[2:]] == [str(run.folder)] * 2 + [str(other.folder)] * 2
 
 
 def test_the_picture_has_every_row_and_depends_on_the_seed_alone(trained, monkeypatch):

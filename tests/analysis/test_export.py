@@ -16,6 +16,7 @@ from leae.analysis.export import write_onnx
 from leae.autoencoder import Autoencoder, VariationalAutoencoder
 from leae.checkpoints import read_checkpoint
 from leae.errors import UsageError
+from leae.training.run import read_settings
 from tests.conftest import assert_one_line, run_leae
 
 RUN = Path("runs/self-teaching-001")
@@ -106,6 +107,17 @@ def test_an_export_replaces_nothing_and_one_that_fails_leaves_nothing(trained, t
         says = "README.md in it, and an export replaces nothing"
         assert_one_line(monkeypatch, capsys, "export", str(run), str(tmp_path), says=says)
     assert contents(tmp_path) == before
+
+
+def test_what_is_written_while_a_model_is_exported_is_not_replaced(trained, tmp_path, monkeypatch, capsys):
+    def write_meanwhile(run, *options):
+        (tmp_path / "out" / "README.md").write_text("somebody's")
+        return read_settings(run)
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr("leae.analysis.export.read_settings", write_meanwhile)
+    assert_one_line(monkeypatch, capsys, "export", str(RUN), str(tmp_path / "out"), says="README.md in it")
+    assert contents(tmp_path / "out") == {"README.md": b"somebody's"}
 
 
 def test_an_exported_model_has_no_other_checkpoints(trained, tmp_path, monkeypatch, capsys):

@@ -80,6 +80,15 @@ def test_weights_that_do_not_fit_are_refused_with_the_sizes_that_differ(tmp_path
         init_from_checkpoint(tmp_path / "100.safetensors", new, None, {})
 
 
+def test_a_judge_that_is_not_of_its_runs_settings_is_refused(tmp_path):
+    model = make_training(steps=0)[0]
+    settings = {"JUDGE_LIVE": False, "JUDGE_NORM": "own", "CROP_RATIOS": (0.5,)}
+    write_checkpoint(tmp_path / "last.safetensors", model, 7, state_of(model), run=settings)
+    judge = Judge(model.encoder, norm="own", crop_ratios=(0.5,))
+    with pytest.raises(UsageError, match=r"the judge in .*last.safetensors is not of its run's settings"):
+        init_from_checkpoint(tmp_path / "last.safetensors", model, judge, settings)
+
+
 def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_from_the_weights_again(workplace):
     trained, fresh = make_training(), make_training(steps=0)
     write_checkpoint(workplace / "file", trained[0], 7, state_of(trained[0]))

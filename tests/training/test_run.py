@@ -71,6 +71,25 @@ def test_what_is_deleted_while_a_run_goes_on_is_written_again(workplace):
     assert rows_of(run) == [("train", "10"), ("train", "20")]
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_a_run_whose_folder_was_moved_writes_into_no_other_ones(workplace, again):
+    first, training = make_run(), make_training()
+    first.log("train", 0, 0.0, {"loss": 1.0})
+    first.folder.rename("aside")
+    if again:
+        assert make_run().folder == first.folder
+    before = sorted(path for path in RUNS.rglob("*"))
+    for write in (
+        lambda: first.log("train", 10, 0.5, {"loss": 1.0}),
+        lambda: first.save(20, *training),
+        lambda: first.draw("test", 20, {"original": torch.rand(1, 3, 16, 16)}),
+        first.plot_metrics,
+    ):
+        with pytest.raises(UsageError if again else FileNotFoundError, match=str(first.folder)):
+            write()
+    assert sorted(path for path in RUNS.rglob("*")) == before
+
+
 def test_restoring_drops_what_will_be_made_again(workplace):
     run = make_run()
     run.log("test", 0, 0.0, {"psnr_clean": 10.0})
