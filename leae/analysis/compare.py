@@ -8,15 +8,14 @@ each with its mean PSNR on the images shown. The square is outlined in every row
 """
 
 import argparse
-from collections import Counter
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from leae.analysis.trained import TrainedRun, add_run_arguments, output_path, require_file, runs_of
+from leae.analysis.trained import TrainedRun, add_run_arguments, distinct_names, output_path, require_file, runs_of
 from leae.data.batches import to_float
-from leae.errors import one_line, require_whole
+from leae.errors import require_whole
 from leae.randomness import generator
 from leae.training.evaluation import MaskedViews, psnr, reconstruct
 from leae.training.pictures import draw_grid, save_picture
@@ -26,9 +25,7 @@ def comparison_rows(runs: list[TrainedRun], images: Tensor, views: MaskedViews) 
     """The picture's rows: label → float [N, C, S, S] in [0, 1], for images of that shape; and their mean PSNR."""
     masked = views(images)
     shown = {"masked input": masked}
-    named = Counter(run.name for run in runs)
-    for run in runs:
-        name = run.name if named[run.name] == 1 else one_line(str(run.folder))
+    for run, name in zip(runs, distinct_names(runs), strict=True):
         about = f"{name}\n{run.method}\n{run.size}, step {run.step:,}"
         shown[f"{about}\nfrom the masked view"] = reconstruct(run.model, masked)
         shown[f"{name}\nfrom the clean view"] = reconstruct(run.model, images)

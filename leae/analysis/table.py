@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from leae.analysis.measure import VIEWS, Measured
-from leae.analysis.trained import TrainedRun
+from leae.analysis.trained import TrainedRun, distinct_names
 from leae.errors import one_line
 from leae.training.run import CHANGEABLE
 
@@ -146,10 +146,8 @@ def columns_of(models: list[Measured]) -> list[Column]:
         seed = run.settings["SEED"]
         groups[of, seen[of, seed]][seed] = model
         seen[of, seed] += 1
-    firsts = [next(iter(by_seed.values())).run for by_seed in groups.values()]
-    named, columns = Counter(run.name for run in firsts), []
-    for run, by_seed in zip(firsts, groups.values(), strict=True):
-        title = run.name if named[run.name] == 1 else one_line(str(run.folder))
+    firsts, columns = [next(iter(by_seed.values())).run for by_seed in groups.values()], []
+    for run, title, by_seed in zip(firsts, distinct_names(firsts), groups.values(), strict=True):
         seeds = f", {len(by_seed)} seeds" if len(by_seed) > 1 else ""
         about, folders = [run.kind, *constants_said(run, firsts)], [str(model.run.folder) for model in by_seed.values()]
         columns.append(Column(title + seeds, by_seed, f"{', '.join(about)}: {one_line(', '.join(folders))}"))

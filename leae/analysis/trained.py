@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -138,6 +139,12 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
         runs.append(TrainedRun(folder, **about, checkpoint=path.stem, step=step, model=model))
     require_same_images(runs)
     return runs
+
+
+def distinct_names(runs: list[TrainedRun]) -> list[str]:
+    """The runs' names, but their folders' paths where several have the same one."""
+    named = Counter(run.name for run in runs)
+    return [run.name if named[run.name] == 1 else one_line(str(run.folder)) for run in runs]
 
 
 def require_same_images(runs: list[TrainedRun]) -> None:
