@@ -135,8 +135,8 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
             if size > max(MAX_UNPACKED, MAX_PACKED * packed):
                 raise ValueError(f"its arrays would be {size:,} bytes, of {packed:,}")
             return {name: np.atleast_1d(found[name]) for name in names if name in found.files}
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise MemoryError(f"{path}: {error}") from error
     except Exception as error:  # of NumPy, zipfile and zlib
         why = first_line(error).partition(". ")[0]  # without NumPy's advice to unpickle
         raise UsageError(f"{path} is no .npy or .npz file of numbers ({why})") from error

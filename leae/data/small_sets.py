@@ -92,6 +92,7 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
     require(fits, where, describe(labels), f"whole numbers [{count}], one for each image")
     values, numbers = np.unique(labels, return_inverse=True)
     if (names := arrays.get("names")) is not None:
+        names = np.char.decode(names, "utf-8", "backslashreplace") if names.dtype.kind == "S" else names
         known = names.ndim == 1 and values[0] >= 0 and values[-1] < len(names) == len({*names.tolist()})
         require(known, where, describe(labels), f"numbers of its {len(names)} `names`, no two of which are the same")
     shown = values if names is None else names[values]

@@ -137,7 +137,8 @@ class Progress:
         for name, value in terms.items():
             if not math.isfinite(value):
                 self.bar.close()
-                raise UsageError(f"{name} is {value} after step {made}, training has diverged; lower LEARNING_RATE")
+                diverged = f"{name} is {value} after step {made}, training has diverged"
+                raise UsageError(f"{diverged}; start again with a lower LEARNING_RATE")
         speed = (made - self.first_timed) * self.batch_size / (time.perf_counter() - self.clock)
         self.first_timed, self.clock = made, time.perf_counter()
         shown = f"{speed:.0f} img/s, loss {terms['loss']:.3f}"

@@ -214,7 +214,7 @@ class Run:
         bad = first_non_finite(gradients | state)
         if bad:
             diverged = f"{bad[0]} is {bad[1]} after step {step}, training has diverged"
-            raise UsageError(f"{diverged}; lower LEARNING_RATE; {folder} is unchanged")
+            raise UsageError(f"{diverged}; start again with a lower LEARNING_RATE; {folder} is unchanged")
         for name in self.milestones.get(step, []):
             write_checkpoint(folder / f"{name}.safetensors", model, step, state_of(model))
         write_checkpoint(folder / "last.safetensors", model, step, state, run=self.settings)

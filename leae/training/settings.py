@@ -127,7 +127,7 @@ def configure(namespace: dict, *kinds: str) -> Run:
     defaults, chosen = constants_of(namespace), parse_command_line(namespace)
     namespace.update(chosen)
     run = None
-    if namespace["RESUME"]:
+    if namespace["RESUME"] or "RESUME" in chosen:  # an empty one is some unset variable of a shell
         run = Run.resume(namespace["RESUME"], *kinds)
         namespace.update({**resumed_settings(run, constants_of(namespace), chosen), **chosen})
     elif namespace["NAME"]:

@@ -153,7 +153,14 @@ def test_names_of_classes_can_be_written_anywhere(workplace):
     assert open_dataset("own.npz", 16).class_names == ("b\\ud800",)
 
 
-@pytest.mark.parametrize(("names", "shown"), [(None, ["0", "5", "10", "15"]), ([*"abcdefghijklmnop"], [*"afkp"])])
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (None, ["0", "5", "10", "15"]),
+        ([*"abcdefghijklmnop"], [*"afkp"]),
+        ([letter.encode() for letter in "äbcdefghijklmnop"], [*"äfkp"]),
+    ],
+)
 def test_labels_beside_arrays_are_classes_by_number_or_name(workplace, names, shown):
     np.savez("own.npz", images=PIXELS, labels=LABELS, **({"names": np.array(names)} if names else {}))
     dataset = open_dataset("own.npz", 16)
@@ -222,6 +229,13 @@ def test_what_is_no_array_is_one_line(workplace, name, content):
     os.mkfifo(name)  # which never ends
     with pytest.raises(UsageError, match="there is no data set"):
         open_dataset(name, 16)
+
+
+def test_more_than_memory_holds_is_said_of_the_file(workplace):
+    with open("own.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (2**50, 16, 16)})
+    with pytest.raises(MemoryError, match=r"^own.npy: "):
+        open_dataset("own.npy", 16)
 
 
 def test_files_shown_to_a_run_are_treated_as_its_own_images_were(workplace, monkeypatch, capsys):

@@ -59,6 +59,11 @@ def test_a_resumed_run_keeps_its_settings_but_for_those_that_change_no_number(mo
         configured(monkeypatch, {**namespace, "NEW_ONE": 1}, resume)
 
 
+def test_an_empty_folder_is_not_resumed_as_a_new_run(monkeypatch, namespace):
+    with pytest.raises(UsageError, match="not a run's folder"):
+        configured(monkeypatch, namespace, "--resume=")
+
+
 def test_the_small_model_decides_the_image_size_unless_the_command_line_asks_for_more(monkeypatch, namespace):
     assert configured(monkeypatch, dict(namespace), "--model conv").settings["IMAGE_SIZE"] == 32
     assert configured(monkeypatch, dict(namespace), "--model conv --image-size 32").settings["IMAGE_SIZE"] == 32
