@@ -95,6 +95,15 @@ def test_images_in_a_file_are_those_of_the_array_and_one_that_becomes_shorter_is
         list(map(streamed.at, range(7)))
 
 
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="needs reads at an offset, which Windows lacks")
+def test_threads_may_read_a_file_at_the_same_time(workplace):
+    images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+    np.save("images.npy", images)
+    file = ImageFile("images.npy")
+    with ThreadPoolExecutor(4) as readers:
+        assert all(readers.map(lambda number: np.array_equal(file[number], images[number]), [*range(64)] * 100))
+
+
 def test_batches_that_are_read_ahead_are_the_same_and_read_once(monkeypatch):
     """As for a GPU without room for the array, and for one with room from the sixth step on, on a machine without."""
     pinned = []
