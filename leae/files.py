@@ -134,7 +134,10 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
             size, packed = sum(part.file_size for part in parts), sum(part.compress_size for part in parts)
             if size > max(MAX_UNPACKED, MAX_PACKED * packed):
                 raise ValueError(f"its arrays would be {size:,} bytes, of {packed:,}")
-            return {name: np.atleast_1d(found[name]) for name in names if name in found.files}
+            arrays = {name: np.atleast_1d(found[name]) for name in names if name in found.files}
+            if any(array.size and not array.itemsize for array in arrays.values()):
+                raise ValueError("it has texts that take no bytes, so that there may be any number of them")
+            return arrays
     except MemoryError as error:
         raise MemoryError(f"{path}: {error}") from error
     except Exception as error:  # of NumPy, zipfile and zlib

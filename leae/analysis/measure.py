@@ -261,8 +261,9 @@ def read_codes(text: str, sample: Sample, taken: list[str]) -> Measured:
     fits = re.fullmatch(r"[\w.+-]+", name) and path and name not in taken
     require(fits, "--codes", text, f"NAME=FILE.npz, NAME without spaces and none of {', '.join(taken)}")
     arrays, codes = read_arrays(Path(path), *CODES, "about"), {}
-    about = arrays.get("about", np.array([sample.about])).tolist()  # other programs do not say
-    require(about == [sample.about], "--codes", text, "of this data set and this mask ratio; save them anew")
+    about = arrays.get("about", np.array(sample.about))  # other programs do not say
+    same = about.size == 1 and about.item() == sample.about
+    require(same, "--codes", text, "of this data set and this mask ratio")
     for key in CODES if {*CODES[2:]} & {*arrays} else CODES[:2]:
         array, (count, whole) = arrays.get(key, np.empty(0)), sample.counts[key.partition("_")[0]]
         fits = array.dtype.kind == "f" and array.ndim in (2, 4) and array.size and len(array) in (count, whole)

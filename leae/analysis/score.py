@@ -35,6 +35,7 @@ from leae.files import as_utf8, digest, write_csv
 from leae.training.pictures import cut, save_picture
 
 LETTERS = 15  # of a file's name below its image
+USUAL = "latents/usual.safetensors"  # in a run's folder: what its images are like
 FLOOR = 1e-30  # of what a logarithm is taken of
 LEAST_DEVIATION = 1e-3  # of held-out images' logarithms
 
@@ -62,7 +63,7 @@ def usual(space: LatentSpace) -> dict[str, Tensor]:
 
     They are kept with the run, in a file that names what it was made from: another model or data set makes it anew.
     """
-    run, path = space.run, space.run.folder / "latents" / "usual.safetensors"
+    run, path = space.run, space.run.folder / USUAL
     weights = (hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest() for tensor in run.model.state_dict().values())
     made_from = digest(PROBE_DIMS, TRAINING_CODES, run.data["identity"], run.model.settings, *weights)
     with suppress(OSError, UsageError, LookupError):
@@ -170,8 +171,8 @@ def main(options: argparse.Namespace) -> None:
     require_whole(FEWEST_IMAGES, **{"the number of held-out images": len(dataset.images["test"])})
     named = os.fsdecode(os.fsencode(options.folder.resolve().name)[:100])  # a longer name may have no room
     output = options.output or free_path(run.folder / "latents", f"scores-{named}", "")
-    require_own(*(output / name for name in ("scores.csv", "scores.png", "roc.png")))
-    output.mkdir(parents=True, exist_ok=True)
+    require_own(*(output / name for name in ("scores.csv", "scores.png", "roc.png")), run.folder / USUAL)
+    output.mkdir(parents=True, exist_ok=options.output is not None)
 
     space = LatentSpace(run, dataset, 0, device)
     of = usual(space)

@@ -32,7 +32,8 @@ SHAPE = {"step": int, "data": dict, "options": dict, "figures": {str: [int | flo
 MAX_HEAD = 2**20  # bytes of a file that are looked at, to tell whose it is; a CSV file's first line may be long
 # By suffix, how a file that one of the commands has written begins, as a pattern.
 OWN = {
-    ".png": rb"\x89PNG.{37,200}?Software\0leae",
+    ".png": rb"\x89PNG.{29,192}?\0\0\0\x0dtEXtSoftware\0leae",  # so long a text, not training's
+    ".safetensors": rb'.{8}\{"__metadata__":\{"leae":',
     ".json": rb'{\s*"run": "',
     ".npz": rb"PK.{28}leae\.npy",
     ".md": rb"[^\n]*: [\d,]+ training and [\d,]+ held-out images; ",
@@ -202,7 +203,10 @@ def output_path(asked: Path | None, name: str, *endings: str) -> Iterator[Path]:
 
 
 def require_own(*paths: Path) -> None:
-    """Refuse to replace what is no file, or one that is neither empty nor written by these commands: `UsageError`."""
+    """Refuse to replace what is no file, or one that is neither empty nor of these commands' making: `UsageError`.
+
+    What they have made they can make again, but not training's pictures.
+    """
     for path in filter(Path.exists, paths):
         require_regular(path)
         with path.open("rb") as file:

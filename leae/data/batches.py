@@ -14,6 +14,7 @@ from torch import Tensor
 
 from leae.distributed import rank, world_size
 from leae.errors import UsageError, require
+from leae.files import require_regular
 from leae.progress import progress_bar
 from leae.randomness import generator
 
@@ -32,6 +33,7 @@ class ImageFile:
     dtype = np.dtype("uint8")
 
     def __init__(self, path: Path):
+        require_regular(path)
         self.path, self.file = path, open(path, "rb", buffering=0)  # noqa: SIM115, as long as it is used
         kind = None
         with suppress(ValueError):

@@ -12,6 +12,7 @@ from leae.data.images import DIGIT
 from leae.errors import UsageError, require
 from leae.files import as_utf8, describe, digest, read_arrays
 
+MAX_IMAGES = 2**22  # in a file of arrays, as what is known of each takes memory
 TIMEOUT = 30  # seconds that a server may say nothing
 
 
@@ -79,6 +80,7 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
         raise UsageError(f"{path} has no `images`; it must have these, and may have `labels` and `names`")
     images, where = arrays["images"], f"`images` of {path}"
     count, *sides = images.shape
+    require(count <= MAX_IMAGES, f"the number of {where}", count, f"at most {MAX_IMAGES:,}")
     fits = images.size and len(sides) in (2, 3) and sides[0] == sides[1] and sides[2:] in ([], [1], [3])
     fits = fits and (images.dtype == np.uint8 or (images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1))
     expected = "uint8, or float from 0 to 1 (divide others), [N, S, S] or [N, S, S, C] with 1 or 3 channels, the last"
@@ -91,9 +93,11 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
     fits = labels.shape == (count,) and labels.dtype.kind in "iu"
     require(fits, where, describe(labels), f"whole numbers [{count}], one for each image")
     values, numbers = np.unique(labels, return_inverse=True)
-    if (names := arrays.get("names")) is not None:
+    if (names := arrays.get("names") if "labels" in arrays else None) is not None:
+        fits = names.ndim == 1 and names.dtype.kind in "USiu" and len(names) <= MAX_IMAGES
+        require(fits, f"`names` of {path}", f"{names.dtype.str} {list(names.shape)}", "texts [K], one for each class")
         names = np.char.decode(names, "utf-8", "backslashreplace") if names.dtype.kind == "S" else names
-        known = names.ndim == 1 and values[0] >= 0 and values[-1] < len(names) == len({*names.tolist()})
+        known = values[0] >= 0 and values[-1] < len(names) == len({*names.tolist()})
         require(known, where, describe(labels), f"numbers of its {len(names)} `names`, no two of which are the same")
     shown = values if names is None else names[values]
     class_names = tuple(as_utf8(str(name)) for name in shown.tolist()) if "labels" in arrays else ()

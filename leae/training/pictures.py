@@ -20,6 +20,7 @@ FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")  # Pil
 FONT_SIZE = 14
 LINE = 20  # height in pixels of a line of text
 OUTLINE = (255, 200, 0)
+LETTERS, LINES = 300, 12  # of a text that is drawn; names in files may have more
 LARGEST_DRAWN = 1e30  # of a figure; Matplotlib cannot draw what is near the ends of its range
 
 
@@ -37,12 +38,12 @@ def draw_grid(
     outline in every row. `columns` stand above the N columns, `captions` by label below each image of that row, one
     short line each.
     """
-    captions = captions or {}
+    captions, title = captions or {}, fit(title)
     font = ImageFont.truetype(FONT, FONT_SIZE)
     sizes = next(iter(rows.values())).shape
     scale = max(1, -(-TILE // sizes[-1]))  # small images are enlarged, pixel by pixel
     tile = sizes[-1] * scale
-    margin = 16 + max(_width(label, font) for label in rows)
+    margin = 16 + max(_width(fit(label), font) for label in rows)
     head = 12 + LINE * (len(title.split("\n")) + bool(columns))
     width = max(margin + sizes[0] * (tile + GAP), 16 + _width(title, font))
     picture = Image.new("RGB", (width, head + len(rows) * (tile + GAP) + len(captions) * LINE), "white")
@@ -53,7 +54,7 @@ def draw_grid(
         pen.text((middle, head - LINE // 2), text, fill="black", font=font, anchor="mm")
     top = head
     for label, images in rows.items():
-        pen.text((8, top + tile // 2), label, fill="black", font=font, anchor="lm")
+        pen.text((8, top + tile // 2), fit(label), fill="black", font=font, anchor="lm")
         pixels = to_pixels(images).repeat(scale, axis=1).repeat(scale, axis=2)
         for column, image in enumerate(pixels):
             left = margin + column * (tile + GAP)
@@ -84,6 +85,11 @@ def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
+def fit(text: str) -> str:
+    """The text without what is beyond so many LINES of so many LETTERS: a stranger's names make no large picture."""
+    return "\n".join(cut(line, LETTERS) for line in text.split("\n")[:LINES])
+
+
 def draw_metrics(rows: list[dict[str, str]], title: str) -> Figure:
     """The rows of metrics.csv as curves: loss and its terms, held-out PSNR, effective ranks, learning rate."""
     figure = Figure(figsize=(15, 8), dpi=110, layout="constrained")
@@ -108,15 +114,16 @@ def draw_metrics(rows: list[dict[str, str]], title: str) -> Figure:
     return figure
 
 
-def save_picture(picture: Image.Image | Figure, path: Path) -> None:
-    """Write a PNG file atomically; it says that leae has made it."""
+def save_picture(picture: Image.Image | Figure, path: Path, by: str = "leae") -> None:
+    """Write a PNG file atomically; it says `by` what it was made: training, or a command, which can make it again."""
     about = PngInfo()
-    about.add_text("Software", "leae")
+    about.add_text("Software", by)
     with atomic_write(path, "wb") as file:
         if isinstance(picture, Figure):
             ticks = {tick.label1 for tick in picture.findobj(Tick)}  # which are formulas on a logarithmic axis
             for text in set(picture.findobj(Text)) - ticks:
                 text.set_parse_math(False)  # a name may have a $ in it
+                text.set_text(fit(text.get_text()))
             picture.savefig(file, format="PNG", pil_kwargs={"pnginfo": about})
         else:
             picture.save(file, format="PNG", pnginfo=about)

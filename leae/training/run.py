@@ -46,6 +46,7 @@ RUNS = Path("runs")
 CHECKPOINTS = ("000", "020", "040", "060", "080", "100")  # percent of a run at which one is kept
 # What training writes into the folder, as patterns.
 OWN_FILES = [Path(name) for name in ("settings.json", "metrics.csv", "metrics.png", "checkpoints/*", "grids/*")]
+TRAINING = "leae training"  # in its pictures
 MAX_METRICS, MAX_ROWS, MAX_COLUMNS = 2**28, 10**6, 100  # of metrics.csv; the first are bytes
 # What is in settings.json; older runs have no defaults.
 CONSTANTS = {str: (int | float | str, [int | float | str])}
@@ -113,6 +114,10 @@ class Run:
             raise UsageError(f"{folder} is an exported model; start a new run from its weights: --init {folder}")
         if run.kind not in kinds:
             raise UsageError(f"{folder} is a {run.kind} run; resume it with the script that began it")
+        for part in ("checkpoints", "grids"):
+            if (run.folder / part).is_symlink():
+                advice = "put the folder in its place, or link the whole run"
+                raise UsageError(f"{run.folder / part} is a link, and a run writes into its own folder alone; {advice}")
         run._lock()
         return run
 
@@ -287,7 +292,7 @@ class Run:
             picture = draw_grid(rows, title)
             self._require_place()
             (self.folder / "grids").mkdir(exist_ok=True)
-            save_picture(picture, self.folder / "grids" / f"{name}-{step:06d}.png")
+            save_picture(picture, self.folder / "grids" / f"{name}-{step:06d}.png", by=TRAINING)
             self.track(step, {f"grids/{name}": picture})
 
     def track(self, step: int, values: dict[str, float | Image]) -> None:
@@ -305,7 +310,7 @@ class Run:
         if rank() == 0:
             self._require_place()
             title = f"{self.folder.name}\n{report(self.rows)}"
-            save_picture(draw_metrics(self.rows, title), self.folder / "metrics.png")
+            save_picture(draw_metrics(self.rows, title), self.folder / "metrics.png", by=TRAINING)
 
 
 def open_tracker(run: Run):
@@ -350,7 +355,9 @@ def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None
         own, stored = ({"model": type(each).__name__, **each.settings} for each in (model, source))
         same = {name for name in own if own[name] == stored.get(name)}
         differing = [f"{name} is {own[name]}, and {stored.get(name)} in {path}" for name in own if name not in same]
-        raise UsageError(f"{'; '.join(differing)}: weights of other sizes cannot be used") from error
+        raise UsageError(
+            f"{'; '.join(differing)}: weights of other sizes, or of another kind, cannot be used"
+        ) from error
     if judge:
         judge.encoder.load_state_dict(model.encoder.state_dict())
         header, tensors = read_checkpoint(path)

@@ -102,6 +102,7 @@ OUTPUTS = {
     "curves.csv": ["evaluate", "--checkpoints", "all", "--output", "curves.csv"],
     f"{RUNS[0]}/evaluation.json": ["evaluate", "--train-images", "100", "--held-out", "100"],
     f"{RUNS[0]}/latents/map-pca.png": ["latents", "--map", "pca"],
+    f"{RUNS[0]}/latents/usual.safetensors": ["score", "grids"],
     **{name: ["score", "grids", "--output", "."] for name in ("scores.csv", "scores.png", "roc.png")},
 }
 
@@ -123,6 +124,13 @@ def test_a_command_replaces_its_own_files(trained, monkeypatch):
     for line in (*list(OUTPUTS.values())[:3], ["score", "mine", "--output", "scores"]):
         for _ in range(2):
             run_leae(monkeypatch, line[0], RUNS[0], *line[1:])
+
+
+def test_a_command_replaces_no_picture_of_training_which_could_not_be_made_again(trained, monkeypatch, capsys):
+    name = f"{RUNS[0]}/grids/test-000000.png"
+    before = Path(name).read_bytes()
+    assert_one_line(monkeypatch, capsys, "compare", RUNS[0], "--output", name, says=name)
+    assert Path(name).read_bytes() == before
 
 
 def test_a_table_with_a_long_first_line_is_the_commands_own(tmp_path):

@@ -70,7 +70,7 @@ def test_a_pass_over_a_file_keeps_nothing_of_it_in_memory(workplace):
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
     np.lib.format.open_memmap("images.npy", "w+", np.uint8, (4096, 128, 128, 3)).fill(1)
-    batches = Batches(ImageFile("images.npy"), 8, 0, CPU)
+    batches = Batches(ImageFile(Path("images.npy")), 8, 0, CPU)
     batches.at(0)
     before, most = resident(), 0
     for step in range(batches.steps_per_epoch):
@@ -82,7 +82,7 @@ def test_a_pass_over_a_file_keeps_nothing_of_it_in_memory(workplace):
 def test_images_in_a_file_are_those_of_the_array_and_one_that_becomes_shorter_is_refused(workplace):
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), dtype=np.uint8)
     np.save("images.npy", images)
-    file, some = ImageFile("images.npy"), np.array([3, 7, 0])
+    file, some = ImageFile(Path("images.npy")), np.array([3, 7, 0])
     assert (len(file), file.shape) == (50, images.shape)
     assert np.array_equal(file, images)
     assert np.array_equal(file[4], images[4])
@@ -99,7 +99,7 @@ def test_images_in_a_file_are_those_of_the_array_and_one_that_becomes_shorter_is
 def test_threads_may_read_a_file_at_the_same_time(workplace):
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     np.save("images.npy", images)
-    file = ImageFile("images.npy")
+    file = ImageFile(Path("images.npy"))
     with ThreadPoolExecutor(4) as readers:
         assert all(readers.map(lambda number: np.array_equal(file[number], images[number]), [*range(64)] * 100))
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,11 @@ def test_labels_that_are_not_wanted_are_not_read(workplace):
     assert open_dataset("own.npz", 16, classes=False).class_names == ()
 
 
+def test_names_of_no_labels_say_nothing(workplace):
+    np.savez("own.npz", images=PIXELS, names=np.array([]))
+    assert open_dataset("own.npz", 16).class_names == ()
+
+
 def test_a_name_of_a_class_has_a_limit(workplace):
     np.savez("own.npz", images=PIXELS, labels=np.zeros(40, int), names=np.array(["b" * 2001]))
     with pytest.raises(UsageError, match=r"a name has 2,001 letters, bbb.*at most 2,000"):
@@ -195,6 +201,14 @@ FAULTS = {  # arrays, and what the line names
     "another name": ({"pictures": PIXELS}, "own.npz has no `images`"),
     "a single number": ({"images": np.uint8(3)}, r"uint8 \[1\]"),
     "a single name": ({"images": PIXELS, "labels": LABELS, "names": 7}, "`labels`.*from 0 to 15.* 1 `names`"),
+    "names of several numbers": (
+        {"images": PIXELS, "labels": LABELS, "names": np.zeros(16, [("a", "i4", (2,))])},
+        r"`names` of own.npz is.*\[16\].*texts",
+    ),
+    "more images than memory is for": (
+        {"images": np.zeros((2**22 + 1, 1, 1), np.uint8)},
+        r"the number of `images` of own.npz is 4194305.*4,194,304",
+    ),
     "objects": ({"images": np.array([None, {}])}, "own.npz is no .npy or"),
     "too few labels": ({"images": PIXELS, "labels": LABELS[1:]}, r"`labels`.*\[39\].*\[40\]"),
     "labels of halves": ({"images": PIXELS, "labels": LABELS / 2}, "`labels`.*float64.*whole"),
@@ -229,6 +243,14 @@ def test_what_is_no_array_is_one_line(workplace, name, content):
     os.mkfifo(name)  # which never ends
     with pytest.raises(UsageError, match="there is no data set"):
         open_dataset(name, 16)
+
+
+def test_texts_without_a_byte_are_refused_as_there_may_be_any_number_of_them(workplace):
+    np.savez("own.npz", images=PIXELS, labels=LABELS)
+    with zipfile.ZipFile("own.npz", "a") as archive, archive.open("names.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<U0", "fortran_order": False, "shape": (10**6,)})
+    with pytest.raises(UsageError, match=r"own.npz is no .npy or .*no bytes"):
+        open_dataset("own.npz", 16)
 
 
 def test_more_than_memory_holds_is_said_of_the_file(workplace):

@@ -347,6 +347,19 @@ def test_a_folder_that_has_changed_leaves_what_runs_were_trained_on(workplace):
     assert open_dataset("pictures", 16).identity == after.identity
 
 
+def test_a_pipe_that_is_said_to_be_verified_is_not_waited_for(workplace):
+    open_dataset("faces", 16, 10)
+    folder = PREPARED / "faces-10-16"
+    checksums = json.loads((folder / "manifest.json").read_text())["checksums"]
+    (folder / "train.npy").unlink()
+    os.mkfifo(folder / "train.npy")
+    states = [(folder / name).stat() for name in checksums if (folder / name).is_file()]
+    verified = [checksums, [[state.st_size, state.st_mtime_ns] for state in states]]
+    (folder / "verified.json").write_text(json.dumps(verified))
+    with pytest.raises(UsageError, match=r"train.npy is not a regular file"):
+        open_dataset("faces", 16, 10)
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "verified.json"])
 def test_a_pipe_among_what_is_prepared_stops_nothing(workplace, name):
     identity = open_dataset("faces", 16, 10).identity

@@ -65,6 +65,16 @@ def test_names_that_look_like_formulas_are_drawn_as_they_are(tmp_path):
     assert Image.open(tmp_path / "metrics.png").size[0] > 100
 
 
+def test_long_names_of_strangers_make_no_large_picture(tmp_path):
+    long = "\n".join([*"ab", "W" * 5000, *["W"] * 1500])
+    width, height = draw_grid({f"{long}{n}": torch.zeros(1, 3, 8, 8) for n in range(2)}, long).size
+    assert max(width, height) < 10_000
+    figure = draw_metrics([], long)
+    save_picture(figure, tmp_path / "metrics.png")
+    lines = figure.get_suptitle().split("\n")
+    assert (len(lines), max(map(len, lines)), lines[:2]) == (12, 300, ["a", "b"])
+
+
 def test_the_losses_fill_their_panel_at_the_heights_that_they_have_come_to(tmp_path):
     consistency = [1e-9, 0.03, 0.02, 0.02]
     rows = [

@@ -71,6 +71,16 @@ def test_what_is_deleted_while_a_run_goes_on_is_written_again(workplace):
     assert rows_of(run) == [("train", "10"), ("train", "20")]
 
 
+@pytest.mark.parametrize("part", ["checkpoints", "grids"])
+def test_a_run_whose_parts_lie_elsewhere_is_not_resumed_into_them(workplace, part):
+    run = make_run()
+    run.lock.release()
+    (run.folder / part).rename("elsewhere")
+    (run.folder / part).symlink_to(workplace / "elsewhere")
+    with pytest.raises(UsageError, match=rf"{run.folder}/{part} is a link"):
+        Run.resume(run.folder, "self-teaching")
+
+
 @pytest.mark.parametrize("again", [True, False])
 def test_a_run_whose_folder_was_moved_writes_into_no_other_ones(workplace, again):
     first, training = make_run(), make_training()
