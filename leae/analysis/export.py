@@ -21,7 +21,7 @@ from leae.autoencoder import BaseAutoencoder
 from leae.checkpoints import CONFIG, SETTINGS, WEIGHTS, state_of, write_checkpoint
 from leae.distributed import FunctionOf
 from leae.errors import UsageError, require
-from leae.files import as_utf8, atomic_write, write_json
+from leae.files import as_utf8, atomic_write, read_bytes, write_json
 from leae.training.run import read_metrics, read_settings
 
 # The model card; hubs read the YAML on top.
@@ -151,7 +151,7 @@ def main(options: argparse.Namespace) -> None:
             write_onnx(model, new)
         if grid:
             with atomic_write(new / "grid.png", "wb") as file:
-                file.write(grid.read_bytes())
+                file.write(read_bytes(grid))
         with atomic_write(new / "README.md") as file:
             file.write(as_utf8(card))
         require_empty(folder)  # still
