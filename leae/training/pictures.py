@@ -38,12 +38,12 @@ def draw_grid(
     outline in every row. `columns` stand above the N columns, `captions` by label below each image of that row, one
     short line each.
     """
-    captions, title = captions or {}, fit(title)
+    captions, title = captions or {}, shortened(title)
     font = ImageFont.truetype(FONT, FONT_SIZE)
     sizes = next(iter(rows.values())).shape
     scale = max(1, -(-TILE // sizes[-1]))  # small images are enlarged, pixel by pixel
     tile = sizes[-1] * scale
-    margin = 16 + max(_width(fit(label), font) for label in rows)
+    margin = 16 + max(_width(shortened(label), font) for label in rows)
     head = 12 + LINE * (len(title.split("\n")) + bool(columns))
     width = max(margin + sizes[0] * (tile + GAP), 16 + _width(title, font))
     picture = Image.new("RGB", (width, head + len(rows) * (tile + GAP) + len(captions) * LINE), "white")
@@ -54,7 +54,7 @@ def draw_grid(
         pen.text((middle, head - LINE // 2), text, fill="black", font=font, anchor="mm")
     top = head
     for label, images in rows.items():
-        pen.text((8, top + tile // 2), fit(label), fill="black", font=font, anchor="lm")
+        pen.text((8, top + tile // 2), shortened(label), fill="black", font=font, anchor="lm")
         pixels = to_pixels(images).repeat(scale, axis=1).repeat(scale, axis=2)
         for column, image in enumerate(pixels):
             left = margin + column * (tile + GAP)
@@ -85,7 +85,7 @@ def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def fit(text: str) -> str:
+def shortened(text: str) -> str:
     """The text without what is beyond so many LINES of so many LETTERS: a stranger's names make no large picture."""
     return "\n".join(cut(line, LETTERS) for line in text.split("\n")[:LINES])
 
@@ -123,7 +123,7 @@ def save_picture(picture: Image.Image | Figure, path: Path, by: str = "leae") ->
             ticks = {tick.label1 for tick in picture.findobj(Tick)}  # which are formulas on a logarithmic axis
             for text in set(picture.findobj(Text)) - ticks:
                 text.set_parse_math(False)  # a name may have a $ in it
-                text.set_text(fit(text.get_text()))
+                text.set_text(shortened(text.get_text()))
             picture.savefig(file, format="PNG", pil_kwargs={"pnginfo": about})
         else:
             picture.save(file, format="PNG", pnginfo=about)
