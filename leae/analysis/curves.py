@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from leae.analysis.measure import Measured, Sample, measure
 from leae.analysis.table import CSV_HEAD, FIGURES, Column, columns_of, csv_rows, summary_of
-from leae.analysis.trained import TrainedRun, open_runs, output_path
+from leae.analysis.trained import TrainedRun, open_runs, output_path, require_own
 from leae.errors import require
 from leae.files import write_csv
 from leae.training.pictures import save_picture
@@ -60,8 +60,9 @@ def write_curves(
     figures = [*AXES, *summary_of(by_checkpoint[CHECKPOINTS[0]])]
     rows = [[checkpoint, *row] for checkpoint, columns in by_checkpoint.items() for row in csv_rows(columns, figures)]
     with output_path(asked, "curves", ".csv", *(f"-{axis}.png" for axis in AXES)) as path:
-        write_csv(path, ["checkpoint", *CSV_HEAD], rows)
         pictures = pictures_beside(path)
+        require_own(*pictures)
+        write_csv(path, ["checkpoint", *CSV_HEAD], rows)
         for axis, picture in zip(AXES, pictures, strict=True):
             save_picture(draw_curves(list(by_checkpoint.values()), axis, title), picture)
     return [path, *pictures]

@@ -171,7 +171,8 @@ def main(options: argparse.Namespace) -> None:
     require_whole(FEWEST_IMAGES, **{"the number of held-out images": len(dataset.images["test"])})
     named = os.fsdecode(os.fsencode(options.folder.resolve().name)[:100])  # a longer name may have no room
     output = options.output or free_path(run.folder / "latents", f"scores-{named}", "")
-    require_own(*(output / name for name in ("scores.csv", "scores.png", "roc.png")), run.folder / USUAL)
+    written = [*(output / name for name in ("scores.csv", "scores.png", "roc.png")), run.folder / USUAL]
+    require_own(*written)
     output.mkdir(parents=True, exist_ok=options.output is not None)
 
     space = LatentSpace(run, dataset, 0, device)
@@ -182,6 +183,7 @@ def main(options: argparse.Namespace) -> None:
     distance = distances(torch.from_numpy(found.codes).flatten(1), of["mean"], of["axes"]).numpy()
     scores = scores_of({"error": found.errors, "distance": distance}, held_out)
     seen = np.isin(found.hashes, hashes_of(dataset.images["train"]))
+    require_own(*written)  # still
     write_scores(output / "scores.csv", found, scores, held_out, seen)
     print(f"scores: {output}; {len(seen):,} images, {len(found.unusable):,} that cannot be used")
     limit = float(np.quantile(held_out["score"], 0.95))

@@ -196,8 +196,10 @@ def free_path(folder: Path, name: str, *endings: str) -> Path:
 def output_path(asked: Path | None, name: str, *endings: str) -> Iterator[Path]:
     """Where to write, in this block: the path that was asked for, or else a `free_path` in RUNS.
 
-    That is looked for only now, when all is computed, and no other command looks for one meanwhile.
+    That is looked for only now, when all is computed, and no other command looks for one meanwhile. A `UsageError` if
+    by now another's file is where one was asked for.
     """
+    require_own(*filter(None, [asked]))
     with nullcontext() if asked else one_at_a_time(RUNS / name):
         yield asked or free_path(RUNS, name, *endings)
 

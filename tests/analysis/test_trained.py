@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import leae
+from leae.analysis.embed import embed_folder
 from leae.analysis.trained import TrainedRun, encode_all, free_path, open_runs, output_path, require_extra, require_own
 from leae.data.batches import to_float
 from leae.errors import UsageError
@@ -175,6 +176,29 @@ def test_a_default_name_that_is_taken_while_a_command_works_is_left(trained, mon
     assert str(other) in capsys.readouterr().out
     for each in (path, other):
         each.unlink()
+
+
+DATA = ("leae.analysis.trained.TrainedRun.open_data", TrainedRun.open_data)
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "function"),
+    [
+        ("codes.csv", *DATA),
+        ("of one.png", *DATA),
+        ("table.md", *DATA),
+        ("scores.csv", "leae.analysis.score.embed_folder", embed_folder),
+    ],
+)
+def test_a_file_that_appears_while_a_command_works_is_left(trained, monkeypatch, capsys, name, step, function):
+    command, *options = OUTPUTS[name]
+    write_image(Path("grids") / "a.png", 1, (16, 16))
+    monkeypatch.setattr(step, lambda *values: Path(name).write_text("precious") and function(*values))
+    with pytest.raises(SystemExit, match="2"):
+        run_leae(monkeypatch, command, RUNS[0], *options)
+    assert f"{name} was not written by this command" in capsys.readouterr().err
+    assert Path(name).read_text() == "precious"
+    Path(name).unlink()
 
 
 def test_of_two_commands_the_second_waits_until_the_first_has_written(tmp_path, monkeypatch):
