@@ -175,6 +175,11 @@ def as_utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def short_name(path: Path) -> str:
+    """What a path ends in, cut, as a longer name may have no room for what is put beside it."""
+    return os.fsdecode(os.fsencode(path.name)[:100])
+
+
 def digest(*parts) -> str:
     """sha256, in hex, of the parts as Python writes them."""
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()

@@ -10,7 +10,6 @@ the lowest; and with --positive roc.png: how well the scores tell the images of 
 
 import argparse
 import hashlib
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from leae.checkpoints import read_checkpoint, write_checkpoint
 from leae.data.batches import to_float
 from leae.data.sources import image_names
 from leae.errors import UsageError, require, require_whole
-from leae.files import as_utf8, digest, write_csv
+from leae.files import as_utf8, digest, short_name, write_csv
 from leae.training.pictures import cut, save_picture
 
 LETTERS = 15  # of a file's name below its image
@@ -169,8 +168,7 @@ def main(options: argparse.Namespace) -> None:
         require(there, "--positive", options.positive, expected)
     dataset = run.open_data()
     require_whole(FEWEST_IMAGES, **{"the number of held-out images": len(dataset.images["test"])})
-    named = os.fsdecode(os.fsencode(options.folder.resolve().name)[:100])  # a longer name may have no room
-    output = options.output or free_path(run.folder / "latents", f"scores-{named}", "")
+    output = options.output or free_path(run.folder / "latents", f"scores-{short_name(options.folder.resolve())}", "")
     written = [*(output / name for name in ("scores.csv", "scores.png", "roc.png")), run.folder / USUAL]
     require_own(*written)
     output.mkdir(parents=True, exist_ok=options.output is not None)

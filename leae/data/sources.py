@@ -15,7 +15,7 @@ from leae.data.folders import TEST_EVERY, read_layout
 from leae.data.images import FACE, MAX_BYTES, SUFFIXES, is_grey, read_square, reason
 from leae.data.small_sets import SmallSet, load_arrays
 from leae.errors import UsageError, require, require_whole
-from leae.files import as_utf8, digest, one_at_a_time, read_bytes
+from leae.files import as_utf8, digest, one_at_a_time, read_bytes, short_name
 
 DATA = Path("data")
 CELEBA = DATA / "celeba"
@@ -110,7 +110,7 @@ def _render(size: int, items: list[int]) -> list:
 
 def find_small_set(load: Callable[[Path], SmallSet], name: str, size: int, face_count: int) -> Source:
     """A set that fits in memory, loaded from DATA or downloaded to it, or anybody's arrays, with its classes."""
-    with one_at_a_time(DATA / Path(name).name):
+    with one_at_a_time(DATA / short_name(Path(name))):
         small = load(DATA)
     splits = {split: [(split, number) for number in range(len(labels))] for split, labels in small.labels.items()}
     arrays = [array for split in splits for array in (small.images[split], small.labels[split])]
@@ -205,7 +205,7 @@ def _open_zip(archive: Path, changed: int) -> zipfile.Path:
 def _folder_key(name: str | Path, size: int) -> str:
     """Readable, never hidden, and different for different places."""
     root = Path(name).resolve()
-    return f"{root.name.lstrip('.')}-{digest(str(root))[:8]}-{size}"
+    return f"{short_name(root).lstrip('.')}-{digest(str(root))[:8]}-{size}"
 
 
 def _states(root: Path, paths: Iterable[Path]) -> list:

@@ -143,6 +143,15 @@ def test_labels_that_are_not_wanted_are_not_read(workplace):
     assert open_dataset("own.npz", 16, classes=False).class_names == ()
 
 
+def test_what_has_a_long_name_is_prepared_under_a_shorter_one(workplace):
+    folder, file = Path("ä" * 125), Path(f"{'b' * 248}.npy")
+    write_grey(folder, 20, (16, 16))
+    np.save(file, PIXELS)
+    for path in (folder, file):
+        identity = open_dataset(str(path), 16).identity
+        assert open_dataset(str(path), 16, identity=identity).identity == identity
+
+
 def test_names_of_no_labels_say_nothing(workplace):
     np.savez("own.npz", images=PIXELS, names=np.array([]))
     assert open_dataset("own.npz", 16).class_names == ()
