@@ -116,7 +116,13 @@ def open_dataset(
             with one_at_a_time(folder):
                 if _is_whole(folder, manifest):
                     return _open(folder, manifest, name)
-    source = find_source(name, image_size, face_count, **reading)
+    try:
+        source = find_source(name, image_size, face_count, **reading)
+    except UsageError as error:
+        if not identity:
+            raise
+        advice = "bring back what the run was trained on, or copy it, as it was prepared, from where it was trained"
+        raise UsageError(f"{error}; nor is it in {DATA / 'prepared'}: {advice}") from error
     train, test = len(source.splits["train"]), len(source.splits["test"])
     if train < at_least or test < 1:  # before anything is written
         raise UsageError(f"{source.title}: {train:,} training and {test:,} test images; {at_least:,} and 1 are needed")
@@ -324,7 +330,9 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
 def list_unusable(bad: list, total: int) -> str:
     """How many of so many images cannot be used, and the first of them; `bad` are pairs of a name and a reason."""
     shown, small = "; ".join(f"{name!r} ({why})" for name, why in bad[:5]), sum(TOO_SMALL in why for _, why in bad)
-    advice = f"; {small} of them are too small, unless data are prepared with --upscale" * (small > 0)
+    advice = f"; {small} of them are too small: only what is prepared or trained with --upscale takes such" * (
+        small > 0
+    )
     return f"{len(bad)} of {total} images cannot be used: {shown}{advice}"
 
 

@@ -1,5 +1,6 @@
 """Data sets in memory: what torchvision reads, the digits that scikit-learn ships, and anybody's arrays."""
 
+import gzip
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from PIL import Image
 from leae.data.folders import split_names
 from leae.data.images import DIGIT
 from leae.errors import UsageError, require
-from leae.files import as_utf8, describe, digest, read_arrays
+from leae.files import MAX_TEXT, as_utf8, atomic_write, describe, digest, read_arrays
 
 MAX_IMAGES = 2**22  # in a file of arrays, as what is known of each takes memory
 TIMEOUT = 30  # seconds that a server may say nothing
@@ -32,23 +33,33 @@ class SmallSet:
 def load_torchvision(reader: str, place: str, files: str, data: Path) -> SmallSet:
     """What a class of `torchvision.datasets` reads, by the class's name.
 
-    What lies in the folder `place` below `data` is read without asking the network; what is missing is downloaded.
-    `UsageError` if it cannot be downloaded, or is damaged; the message says which `files` to put there.
+    What lies in the folder `place` below `data` is read without asking the network, and is never replaced; what is
+    missing is downloaded, unless others than the official files lie there. `UsageError` if it cannot be downloaded, or
+    is damaged; the message says which `files` to put there.
     """
     from torchvision import datasets  # takes seconds to import, and only these sets need it
 
+    kind, folder = getattr(datasets, reader), data / place
+    official = getattr(kind, "resources", None) or [(kind.filename, kind.tgz_md5)]
+    packed = [(folder / name, md5) for name, md5 in official if (folder / name).is_file()]
+    others = [path for path, md5 in packed if not datasets.utils.check_integrity(path, md5)]
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none
     try:
-        found = {split: getattr(datasets, reader)(data, split == "train", download=True) for split in ("train", "test")}
+        for path, _ in packed if others else ():  # packed anew
+            if not path.name.endswith(".tar.gz") and not path.with_suffix("").exists():
+                with gzip.open(path) as content, atomic_write(path.with_suffix(""), "wb") as file:
+                    file.write(content.read(MAX_TEXT))  # they have 47 MB
+        found = {split: kind(data, split == "train", download=not others) for split in ("train", "test")}
         for split, some in found.items():
             if len(some.data) != len(some.targets) or max(some.targets) >= len(some.classes):
                 raise ValueError(f"its {split} labels do not fit its images or its classes")
     except Exception as error:  # what it reads with raises much, where files are missing, damaged or cannot be had
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        where = f"can neither be read from {data / place} nor downloaded ({reason})"
+        where = f"can neither be read from {folder} nor downloaded ({reason})"
         advice = f"delete what is damaged or not the official file; then try again online, or put {files}"
-        raise UsageError(f"{reader} {where}; {advice} into {data / place} by hand") from error
+        besides = "".join(f"; {path.name} is another than the official one" for path in others[:1])
+        raise UsageError(f"{reader} {where}{besides}; {advice} into {folder} by hand") from error
     finally:
         socket.setdefaulttimeout(before)
     pixels = {split: np.asarray(some.data) for split, some in found.items()}

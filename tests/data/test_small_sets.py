@@ -136,6 +136,23 @@ def test_a_download_that_fails_or_is_another_is_refused_with_what_to_put_where(s
     assert not (served.parent / "data" / "cifar-10-batches-py").exists()  # nothing of a wrong archive is unpacked
 
 
+@pytest.mark.parametrize(
+    ("name", "place"), [("mnist", "MNIST/raw/train-images-idx3-ubyte.gz"), ("cifar10", "cifar-10-python.tar.gz")]
+)
+@pytest.mark.parametrize("content", ["packed anew", "damaged"])
+def test_what_lies_there_is_not_downloaded_over(served, name, place, content):
+    path = Path("data") / place
+    shutil.copytree(served, path.parent)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 1, mtime=1) if content == "packed anew" else b"")
+    before = path.read_bytes()
+    if (name, content) == ("mnist", "packed anew"):
+        assert len(find_source(name, 32).splits["train"]) == COUNTS["train"]
+    else:
+        with pytest.raises(UsageError, match=f"{path.name} is another than the official one; delete"):
+            find_source(name, 32)
+    assert path.read_bytes() == before
+
+
 def test_a_damaged_file_is_refused(served, workplace):
     find_source("mnist", 32)
     os.truncate(workplace / "data" / "MNIST" / "raw" / "train-images-idx3-ubyte", 1000)
