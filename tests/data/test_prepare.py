@@ -369,6 +369,11 @@ def test_a_pipe_among_what_is_prepared_stops_nothing(workplace, name):
     assert open_dataset("faces", 16, 10, identity).identity == identity
 
 
+def test_where_a_runs_data_are_gone_the_line_says_what_brings_them_back(workplace):
+    with pytest.raises(UsageError, match=r"no data set 'mine'.*data/prepared: bring back .*, or copy it"):
+        open_dataset("mine", 16, identity="0" * 64)
+
+
 def forge(folder, **changes):
     """Change a manifest so that its own checksum is right again."""
     manifest = json.loads((folder / "manifest.json").read_text()) | changes
