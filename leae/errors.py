@@ -134,6 +134,9 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
         main()
         if ENDING:
             raise KeyboardInterrupt
+    except SystemExit as error:
+        traceback.clear_frames(error.__traceback__)  # a notebook keeps it, and with it a run's model and its lock
+        raise
     except (Exception, KeyboardInterrupt) as error:
         for number in (signal.SIGINT, *before):  # another one, while this is said
             before.setdefault(number, signal.signal(number, signal.SIG_IGN))

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import weakref
 
 import matplotlib
 import pytest
@@ -146,3 +147,20 @@ def test_a_signal_that_comes_before_a_command_has_begun_ends_it(monkeypatch, cap
     with pytest.raises(SystemExit) as stop:
         run_command(lambda: None, "leae play")
     assert stop.value.code == 128 + signal.SIGTERM
+
+
+def test_what_ends_a_command_holds_nothing_of_it_as_a_notebook_keeps_it():
+    class Held:
+        pass
+
+    found = []
+
+    def main():
+        held = Held()
+        found.append(weakref.ref(held))
+        sys.exit(130)
+
+    with pytest.raises(SystemExit) as kept:
+        run_command(main)
+    assert kept.value.code == 130
+    assert found[0]() is None

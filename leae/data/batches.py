@@ -36,11 +36,12 @@ class ImageFile:
         require_regular(path)
         self.path, self.file = path, open(path, "rb", buffering=0)  # noqa: SIM115, as long as it is used
         kind = None
-        with suppress(ValueError):
+        with suppress(Exception):  # NumPy's parser is Python's
             np.lib.format.read_magic(self.file)
             shape, *kind = np.lib.format.read_array_header_1_0(self.file)
         self.first_byte, length = self.file.tell(), os.fstat(self.file.fileno()).st_size
-        if kind != [False, np.uint8] or len(shape) != 4 or length != self.first_byte + math.prod(shape):
+        fits = kind == [False, np.uint8] and len(shape) == 4 and min(shape) > 0 and shape[1] == shape[2]
+        if not fits or shape[3] not in (1, 3) or length != self.first_byte + math.prod(shape):
             raise UsageError(f"{path} has no images uint8 [N, S, S, C]; delete its folder to prepare it anew")
         self.size, self.numbers = shape[1:], np.arange(shape[0])
 

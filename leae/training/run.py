@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from leae.autoencoder import BaseAutoencoder
 from leae.checkpoints import (
+    WEIGHTS,
     find_weights,
     first_non_finite,
     load_checkpoint,
@@ -110,8 +111,10 @@ class Run:
         A `UsageError` if the folder is not a run of one of these kinds, or if a process is training it.
         """
         run = cls.read(folder)
-        if not (run.folder / "checkpoints").is_dir():
+        if (run.folder / WEIGHTS).exists() and not (run.folder / "checkpoints").exists():
             raise UsageError(f"{folder} is an exported model; start a new run from its weights: --init {folder}")
+        if not (run.folder / "checkpoints").is_dir():
+            raise UsageError(f"{folder} has lost its checkpoints; bring that folder back, or start a new run")
         if run.kind not in kinds:
             raise UsageError(f"{folder} is a {run.kind} run; resume it with the script that began it")
         for part in ("checkpoints", "grids"):

@@ -85,6 +85,8 @@ def test_a_run_is_found_by_all_that_makes_its_experiment(workplace):
     path = workplace / "runs/mine/settings.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(content))
+    exported = shutil.copytree(path.parent, workplace / "runs" / "an-export")
+    (exported / "model.safetensors").touch()  # which is no run to resume
     assert ablate.find_run(defaults | {"SEED": 1}).folder == path.parent.relative_to(workplace)
     for other in ({"SEED": 2}, {"SEED": 1, "DATASET": "digits"}, {"SEED": 1, "NOISE": 0.5}):
         assert ablate.find_run(defaults | other) is None

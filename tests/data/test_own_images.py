@@ -262,6 +262,17 @@ def test_texts_without_a_byte_are_refused_as_there_may_be_any_number_of_them(wor
         open_dataset("own.npz", 16)
 
 
+def test_sizes_in_an_archive_that_are_more_than_the_files_are_not_believed(workplace, monkeypatch):
+    monkeypatch.setattr("leae.files.MAX_UNPACKED", 2**20)
+    with zipfile.ZipFile("own.npz", "w", zipfile.ZIP_DEFLATED) as archive, open("images.npy", "wb") as file:
+        np.save(file, np.zeros((4000, 32, 32), np.uint8))
+        file.flush()
+        archive.write("images.npy")
+        archive.filelist[0].compress_size = 2**22
+    with pytest.raises(UsageError, match=r"own.npz.*its arrays would be 4,096,128 bytes"):
+        open_dataset("own.npz", 16)
+
+
 def test_more_than_memory_holds_is_said_of_the_file(workplace):
     with open("own.npy", "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (2**50, 16, 16)})

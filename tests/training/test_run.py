@@ -71,6 +71,14 @@ def test_what_is_deleted_while_a_run_goes_on_is_written_again(workplace):
     assert rows_of(run) == [("train", "10"), ("train", "20")]
 
 
+def test_a_run_that_lost_its_checkpoints_is_no_exported_model(workplace):
+    run = make_run()
+    run.lock.release()
+    (run.folder / "checkpoints").rmdir()
+    with pytest.raises(UsageError, match="has lost its checkpoints"):
+        Run.resume(run.folder, "self-teaching")
+
+
 @pytest.mark.parametrize("part", ["checkpoints", "grids"])
 def test_a_run_whose_parts_lie_elsewhere_is_not_resumed_into_them(workplace, part):
     run = make_run()
@@ -190,6 +198,7 @@ def test_a_run_is_resumed_by_the_script_that_began_it_and_an_exported_folder_by_
     assert [path.exists() for path in (left, *others)] == [False, True, True]
     resumed.lock.release()
     shutil.rmtree(run.folder / "checkpoints")  # as in a folder that `export` makes
+    (run.folder / "model.safetensors").touch()
     with pytest.raises(UsageError, match=f"{run.folder} .*--init {run.folder}"):
         Run.resume(run.folder, "self-teaching")
 
