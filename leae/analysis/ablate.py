@@ -26,7 +26,6 @@ from leae.analysis.evaluate import HELD_OUT_IMAGES, LABEL_SHARE, TRAIN_IMAGES, w
 from leae.analysis.measure import Measured, Sample, measure
 from leae.analysis.table import CSV_HEAD, FIGURES, INCIDENTAL, Column, csv_rows, markdown, summary_of, text_of
 from leae.analysis.trained import TrainedRun, open_runs, output_path, require_same_images
-from leae.checkpoints import WEIGHTS
 from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write, write_csv
 from leae.training.device import PRECISIONS, find_device
@@ -119,8 +118,7 @@ def find_run(constants: dict) -> Run | None:
     for path in sorted(RUNS.glob("*/settings.json")):
         with suppress(UsageError):  # it is damaged
             run = Run.read(path.parent)
-            exported = (run.folder / WEIGHTS).exists()
-            if experiment(run.settings) == experiment(constants) and not exported:
+            if experiment(run.settings) == experiment(constants) and not run.is_exported:
                 return run
     return None
 

@@ -96,7 +96,7 @@ def main(options: argparse.Namespace) -> None:
         measure(model, sample, device, perceptual, options.save_codes)
     columns = columns_of(models)
     print(report(columns))
-    require_own(*filter(None, (options.csv, options.markdown)), *(run.folder / EVALUATION for run in runs))  # still
+    require_own(options.csv, options.markdown, *(run.folder / EVALUATION for run in runs))  # still
     if options.csv:
         write_csv(options.csv, CSV_HEAD, csv_rows(columns, models[0].values))
     if options.markdown:

@@ -181,8 +181,7 @@ def require_file(path: Path | None, option: str, *suffixes: str) -> None:
     """Refuse a path, if one is given, where no file of these kinds can be written, or another's is: `UsageError`."""
     if path and (path.suffix.lower() not in suffixes or not path.parent.is_dir()):
         raise UsageError(f"{option} is {path}; it must be a {' or '.join(suffixes)} file in a folder that exists")
-    if path:
-        require_own(path)
+    require_own(path)
 
 
 def free_path(folder: Path, name: str, *endings: str) -> Path:
@@ -199,17 +198,17 @@ def output_path(asked: Path | None, name: str, *endings: str) -> Iterator[Path]:
     That is looked for only now, when all is computed, and no other command looks for one meanwhile. A `UsageError` if
     by now another's file is where one was asked for.
     """
-    require_own(*filter(None, [asked]))
+    require_own(asked)
     with nullcontext() if asked else one_at_a_time(RUNS / name):
         yield asked or free_path(RUNS, name, *endings)
 
 
-def require_own(*paths: Path) -> None:
+def require_own(*paths: Path | None) -> None:
     """Refuse to replace what is no file, or one that is neither empty nor of these commands' making: `UsageError`.
 
     What they have made they can make again, but not training's pictures.
     """
-    for path in filter(Path.exists, paths):
+    for path in filter(Path.exists, filter(None, paths)):
         require_regular(path)
         with path.open("rb") as file:
             beginning = file.read(MAX_HEAD)

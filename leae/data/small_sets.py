@@ -104,7 +104,8 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
     fits = labels.shape == (count,) and labels.dtype.kind in "iu"
     require(fits, where, describe(labels), f"whole numbers [{count}], one for each image")
     values, numbers = np.unique(labels, return_inverse=True)
-    if (names := arrays.get("names") if "labels" in arrays else None) is not None:
+    names = arrays.get("names") if "labels" in arrays else None
+    if names is not None:
         fits = names.ndim == 1 and names.dtype.kind in "USiu" and len(names) <= MAX_IMAGES
         require(fits, f"`names` of {path}", f"{names.dtype.str} {list(names.shape)}", "texts [K], one for each class")
         names = np.char.decode(names, "utf-8", "backslashreplace") if names.dtype.kind == "S" else names

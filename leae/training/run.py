@@ -104,6 +104,11 @@ class Run:
         run.folder, run.data, run.content = Path(folder), content["data"], content
         return run
 
+    @property
+    def is_exported(self) -> bool:
+        """Whether its folder was made by `export`: a model, which cannot be trained further."""
+        return (self.folder / WEIGHTS).exists() and not (self.folder / "checkpoints").exists()
+
     @classmethod
     def resume(cls, folder: str | Path, *kinds: str) -> "Run":
         """The run in a folder, to train it further; while this process lives, no other one can.
@@ -111,7 +116,7 @@ class Run:
         A `UsageError` if the folder is not a run of one of these kinds, or if a process is training it.
         """
         run = cls.read(folder)
-        if (run.folder / WEIGHTS).exists() and not (run.folder / "checkpoints").exists():
+        if run.is_exported:
             raise UsageError(f"{folder} is an exported model; start a new run from its weights: --init {folder}")
         if not (run.folder / "checkpoints").is_dir():
             raise UsageError(f"{folder} has lost its checkpoints; bring that folder back, or start a new run")
@@ -358,9 +363,8 @@ def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None
         own, stored = ({"model": type(each).__name__, **each.settings} for each in (model, source))
         same = {name for name in own if own[name] == stored.get(name)}
         differing = [f"{name} is {own[name]}, and {stored.get(name)} in {path}" for name in own if name not in same]
-        raise UsageError(
-            f"{'; '.join(differing)}: weights of other sizes, or of another kind, cannot be used"
-        ) from error
+        why = "weights of other sizes, or of another kind, cannot be used"
+        raise UsageError(f"{'; '.join(differing)}: {why}") from error
     if judge:
         judge.encoder.load_state_dict(model.encoder.state_dict())
         header, tensors = read_checkpoint(path)
