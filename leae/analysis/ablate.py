@@ -225,7 +225,7 @@ def main(options: argparse.Namespace) -> None:
     for variant, seed in missing:
         constants = planned[variant, seed]
         command = command_for(variant, constants, find_run(constants))
-        print(f"{variant}, seed {seed}: {shlex.join(command)}", flush=True)
+        print(f"{variant}, seed {seed}: uv run {shlex.join(command)}", flush=True)
         if not options.dry_run and train(command):
             raise UsageError(f"{variant}: the run did not finish, as said above; the same command continues with it")
     if options.dry_run:

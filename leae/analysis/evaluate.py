@@ -102,8 +102,8 @@ def main(options: argparse.Namespace) -> None:
     if options.markdown:
         with atomic_write(options.markdown) as file:
             file.write(f"{title}\n\n{report(columns)}\n")
-    write_evaluations(models, sample)
-    print(f"figures: {EVALUATION} in {', '.join(str(run.folder) for run in runs)}")
     if curves:
         written = write_curves(curves, sample, device, options.output, title)
         print(f"curves: {', '.join(map(str, written))}")
+    write_evaluations(models, sample)  # last, as a run's folder may be read-only
+    print(f"figures: {EVALUATION} in {', '.join(str(run.folder) for run in runs)}")

@@ -164,7 +164,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
         gr.Markdown(ABOUT)
         with gr.Row():
             with gr.Column(scale=3, min_width=300):
-                gr.Markdown(f"Pictures that no model was trained on: {space.dataset.title}")
+                gr.HTML(html.escape(f"Pictures that no model was trained on: {space.dataset.title}"))
                 small = [enlarge(image[None], THUMBNAIL) for image in images]
                 plain = {"show_label": False, "format": "png", "buttons": [], "interactive": False}
                 gallery = gr.Gallery(small, height="auto", allow_preview=False, elem_classes="pictures", **plain)
@@ -227,7 +227,7 @@ def build_page(players: list[Player]) -> gr.Blocks:
         def upload(slot, path):
             [read] = read_for(model, Path(path).parent, [Path(path).name], space.run.upscale)
             if isinstance(read, str):
-                gr.Warning(f"Cannot use this picture: {read}")
+                gr.Warning(f"Cannot use this picture: {html.escape(read)}")
                 return [gr.skip()] * 4 + [None]
             return [*take(slot, to_float(read[None])), None]  # closed, so that the next one can be given
 

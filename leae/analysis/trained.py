@@ -37,7 +37,8 @@ OWN = {
     ".json": rb'{\s*"run": "',
     ".npz": rb"PK.{28}leae\.npy",
     ".md": rb"[^\n]*: [\d,]+ training and [\d,]+ held-out images; ",
-    ".csv": rb"(file|image),error,([^\n]*,)?code_0|file,score,score_above_|(checkpoint,)?column,figure,value,low,high,",
+    ".csv": rb"((file|image),error,(.*,)?code_0(,code_\d+)*|file,score,score_above_[\w,]*,reason"
+    rb"|(checkpoint,)?column,figure,value,low,high,[\w, ]*)\r\n",
 }
 
 

@@ -87,7 +87,8 @@ class Dataset:
     @property
     def label_count(self) -> str:
         """How many attributes or classes it has, for people."""
-        return f"{len(self.label_names):,} {'classes' if self.class_names else 'attributes'}"
+        kind = "classes" if self.class_names else "attributes"
+        return f"{len(self.label_names):,} {kind}" if self.label_names else "no labels"
 
     def has_label(self, name: str, split: str) -> np.ndarray:
         """Which images of a split have one of `label_names`; a class is one against the others: bool [N]."""
@@ -330,10 +331,8 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
 def list_unusable(bad: list, total: int) -> str:
     """How many of so many images cannot be used, and the first of them; `bad` are pairs of a name and a reason."""
     shown, small = "; ".join(f"{name!r} ({why})" for name, why in bad[:5]), sum(TOO_SMALL in why for _, why in bad)
-    advice = f"; {small} of them are too small: only what is prepared or trained with --upscale takes such" * (
-        small > 0
-    )
-    return f"{len(bad)} of {total} images cannot be used: {shown}{advice}"
+    advice = f"; {small} of them are too small: only what is prepared or trained with --upscale takes such"
+    return f"{len(bad)} of {total} images cannot be used: {shown}{advice if small else ''}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

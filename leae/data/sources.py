@@ -54,7 +54,7 @@ def find_source(
     The name is one of DATA_SETS, "auto" (CelebA if it lies under data/celeba, else faces), or the path of arrays or a
     folder, perhaps in CelebA's layout. Images will have `image_size` pixels a side and the channels of `channels_of`;
     `face_count` faces would be rendered for training. Without `classes`, sub-folders and arrays' labels are none; with
-    `upscale` small images of both are scaled up. `UsageError` if there is no such data set, or a part is missing.
+    `upscale` small images of either are scaled up. `UsageError` if there is no such data set, or a part is missing.
     """
     if name == "auto":
         name = "celeba" if celeba.has_celeba(CELEBA) else "faces"
@@ -63,7 +63,7 @@ def find_source(
     if name in DATA_SETS:  # "./digits" is a folder, "digits" is none
         source = DATA_SETS[name].find(name, image_size, face_count)
     elif name and celeba.has_celeba(Path(name)):
-        source = find_celeba(name, image_size, face_count)
+        source = find_celeba(name, image_size, face_count, upscale)
     elif name and Path(name).is_dir():
         source = folder_source(name, image_size, classes, upscale)
     elif Path(name).suffix.lower() in ARRAYS and Path(name).is_file():
@@ -115,22 +115,22 @@ def find_small_set(load: Callable[[Path], SmallSet], name: str, size: int, face_
     splits = {split: [(split, number) for number in range(len(labels))] for split, labels in small.labels.items()}
     arrays = [array for split in splits for array in (small.images[split], small.labels[split])]
     fingerprint = digest(*(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays))
-    key, title = f"{_folder_key(name, size)}-{digest(small.classes)[:8]}", f"images in {name}"
+    key, title = _folder_key(name, size, digest(small.classes)[:8]), f"images in {name}"
     if name in DATA_SETS:
         key, title = f"{name}-{size}", DATA_SETS[name].title
     read, notes = partial(small.read, size), (f"{title}: {len(small.classes) or 'no'} classes",)
     return Source(name, key, title, size, fingerprint, splits, read, (), small.classes, {}, arrays[0].shape[3], notes)
 
 
-def find_celeba(name: str, size: int, face_count: int) -> Source:
-    """CelebA itself, or a folder in its layout; see `leae.data.celeba`. Nothing is scaled up."""
-    root, key, title = Path(name), _folder_key(name, size), f"CelebA's layout in {name}"
+def find_celeba(name: str, size: int, face_count: int, upscale: bool = False) -> Source:
+    """CelebA itself, or a folder in its layout; see `leae.data.celeba`."""
+    root, key, title = Path(name), _folder_key(name, size, "upscaled" if upscale else ""), f"CelebA's layout in {name}"
     if name in DATA_SETS:
         root, key, title = CELEBA, f"celeba-{size}", DATA_SETS[name].title
     require(size <= FACE, "image_size", size, f"at most {FACE} for CelebA, whose images are cut to that")
     found = celeba.find(root)
     fingerprint = digest(_states(root, found.files), FACE)
-    read = partial(read_images, found.archive or root, size)
+    read = partial(read_images, found.archive or root, size, upscale=upscale)
     return Source(name, key, title, size, fingerprint, found.splits, read, found.attribute_names, (), found.attributes)
 
 
@@ -147,7 +147,7 @@ def folder_source(name: str | Path, size: int, classes: bool = True, upscale: bo
     numbers = {each: number for number, each in enumerate(class_names)}
     labels = {item: numbers[its] for item, its in class_of.items()}
     states = _states(root, (root / item for members in splits.values() for item in members))
-    key = _folder_key(name, size) + ("-classes" if class_names else "") + ("-upscaled" if upscale else "")
+    key = _folder_key(name, size, "classes" if class_names else "", "upscaled" if upscale else "")
     fingerprint = digest(states, splits, labels)
     title, read = f"images in {root}", partial(read_images, root, size, upscale=upscale)
     class_names, notes = tuple(map(as_utf8, class_names)), tuple(notes)
@@ -202,10 +202,10 @@ def _open_zip(archive: Path, changed: int) -> zipfile.Path:
     return zipfile.Path(archive)
 
 
-def _folder_key(name: str | Path, size: int) -> str:
-    """Readable, never hidden, and different for different places."""
+def _folder_key(name: str | Path, size: int, *ways: str) -> str:
+    """Readable, never hidden, and different for different places, and ways to read them."""
     root = Path(name).resolve()
-    return f"{short_name(root).lstrip('.')}-{digest(str(root))[:8]}-{size}"
+    return "-".join(filter(None, [short_name(root).lstrip("."), digest(str(root))[:8], str(size), *ways]))
 
 
 def _states(root: Path, paths: Iterable[Path]) -> list:

@@ -126,8 +126,10 @@ def configure(namespace: dict, *kinds: str) -> Run:
         raise UsageError(f"srun has started {tasks} tasks, and each would train a run of its own; {advice}")
     defaults, chosen = constants_of(namespace), parse_command_line(namespace)
     namespace.update(chosen)
+    for name in ("INIT", "RESUME"):
+        require(chosen.get(name) != "", option_of(name), "", "a path; was a variable of the shell not set?")
     run = None
-    if namespace["RESUME"] or "RESUME" in chosen:  # an empty one is some unset variable of a shell
+    if namespace["RESUME"]:
         run = Run.resume(namespace["RESUME"], *kinds)
         namespace.update({**resumed_settings(run, constants_of(namespace), chosen), **chosen})
     elif namespace["NAME"]:

@@ -140,6 +140,13 @@ def test_a_table_with_a_long_first_line_is_the_commands_own(tmp_path):
     require_own(tmp_path / "codes.csv")
 
 
+@pytest.mark.parametrize("text", ["file,error,code_0\nmine,1,2\n", "file,error,code_0,verdict\r\nmine,1,2,3\r\n"])
+def test_a_table_that_was_made_of_a_commands_own_is_left(tmp_path, text):
+    (tmp_path / "codes.csv").write_bytes(text.encode())
+    with pytest.raises(UsageError, match="not written by this command"):
+        require_own(tmp_path / "codes.csv")
+
+
 def test_a_free_name_is_free_with_every_ending(tmp_path):
     assert free_path(tmp_path, "curves", ".csv", "-minutes.png") == tmp_path / "curves.csv"
     (tmp_path / "curves-minutes.png").touch()

@@ -18,7 +18,7 @@ from leae.data.prepare import open_dataset
 from leae.data.sources import channels_of
 from leae.errors import UsageError
 from tests.conftest import CPU, SHORT, SMALL, run_leae, run_script
-from tests.data.conftest import count_of
+from tests.data.conftest import count_of, write_celeba
 
 DRAWS = np.random.default_rng(0)
 PIXELS = DRAWS.integers(0, 256, (40, 16, 16, 3), np.uint8)
@@ -104,6 +104,10 @@ def test_small_images_are_left_out_with_a_line_that_says_how_to_take_them_or_tak
     upscaled = all_images(open_dataset("pictures", 16, upscale=True))
     assert [200, 30, 40] in upscaled.mean(axis=(1, 2)).round().astype(int).tolist()
     assert count_of(open_dataset("pictures", 16)) == 60  # both are still prepared
+    write_celeba(workplace / "in CelebA's layout", size=(20, 20))
+    with pytest.raises(UsageError, match=r"no train image.*--upscale"):
+        open_dataset("in CelebA's layout", 32)
+    assert all_images(open_dataset("in CelebA's layout", 32, upscale=True)).shape[1:] == (32, 32, 3)
     with pytest.raises(UsageError, match=r"no train image.*--upscale"):
         open_dataset("pictures", 64)
 

@@ -59,9 +59,10 @@ def test_a_resumed_run_keeps_its_settings_but_for_those_that_change_no_number(mo
         configured(monkeypatch, {**namespace, "NEW_ONE": 1}, resume)
 
 
-def test_an_empty_folder_is_not_resumed_as_a_new_run(monkeypatch, namespace):
-    with pytest.raises(UsageError, match="not a run's folder"):
-        configured(monkeypatch, namespace, "--resume=")
+@pytest.mark.parametrize("option", ["--resume", "--init"])
+def test_an_empty_path_begins_no_new_run(monkeypatch, namespace, option):
+    with pytest.raises(UsageError, match=f"{option} is ''"):
+        configured(monkeypatch, namespace, f"{option}=")
 
 
 def test_the_small_model_decides_the_image_size_unless_the_command_line_asks_for_more(monkeypatch, namespace):
