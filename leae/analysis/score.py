@@ -140,11 +140,12 @@ def draw_roc(scores: dict, positives: np.ndarray, name: str, limit: float, title
     for width, (measure, values) in zip((6, 3.5, 1.5), scores.items(), strict=True):  # of equal curves, all are seen
         RocCurveDisplay.from_predictions(positives, values, name=measure, ax=curve)
         curve.lines[-1].set_linewidth(width)
+    curve.set(xlabel="false positive rate", ylabel="true positive rate")
     parts = [scores["score"][part].round(6) for part in (~positives, positives)]  # equal ones differ by roundings
     labels = [maps.legend_text(said, len(part)) for said, part in zip(("others", name), parts, strict=True)]
     histogram.hist(parts, bins=20, density=True, color=[maps.WITHOUT, maps.WITH], label=labels)
     histogram.axvline(limit, color="black", linestyle="--", label="95% of held-out images are below")
-    histogram.set(xlabel="score", ylabel="density")
+    histogram.set(xlabel="score", ylabel="density", ymargin=0.3)
     histogram.legend()
     return figure
 
