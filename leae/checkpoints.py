@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from leae.autoencoder import Autoencoder, BaseAutoencoder, VariationalAutoencoder
 from leae.conv_autoencoder import ConvAutoencoder, VariationalConvAutoencoder
-from leae.errors import UsageError, first_line
-from leae.files import as_utf8, atomic_write
+from leae.errors import UsageError, first_line, is_installed
+from leae.files import as_utf8, atomic_write, fetch_snapshot
 
 FORMAT = 3
 WEIGHTS, CONFIG, SETTINGS = "model.safetensors", "config.json", "settings.json"  # an exported folder's files
@@ -119,7 +119,7 @@ def restore_checkpoint(
         if judge:
             judge.load_state_dict(part_of(tensors, "judge"))
         moments = part_of(tensors, "optimizer")
-        for name, parameter in model.named_parameters() if moments else ():
+        for name, parameter in model.named_parameters() if header["step"] else ():
             for moment in MOMENTS:  # in the parameter's memory layout, which the fused kernel takes for granted
                 like = parameter.new_zeros(()) if moment == "step" else parameter.detach()
                 stored = moments[f"{name}.{moment}"].view(like.shape)
@@ -160,18 +160,17 @@ def find_weights(name: str | Path, checkpoints: tuple[str, ...] = ("100", "last"
     """
     path = Path(name)
     if path.is_dir():
-        found = [path / WEIGHTS, *(path / "checkpoints" / f"{name}.safetensors" for name in checkpoints)]
+        kept = path / "checkpoints"
+        found = [kept / f"{name}.safetensors" for name in checkpoints] if kept.is_dir() else [path / WEIGHTS]
         return next((file for file in found if file.is_file()), path)
     if path.exists() or path.parent.is_dir() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
         return path
     missing = f"there is no {name} here"
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
+    if not is_installed("huggingface_hub"):
         advice = "correct the path or, for a model on a hub, install huggingface-hub"
-        raise UsageError(f"{missing}, and huggingface_hub, which would fetch it, is not installed; {advice}") from error
+        raise UsageError(f"{missing}, and huggingface_hub, which would fetch it, is not installed; {advice}")
     try:
-        return Path(snapshot_download(str(name), allow_patterns=[WEIGHTS, CONFIG, SETTINGS])) / WEIGHTS
+        return fetch_snapshot(str(name), allow_patterns=[WEIGHTS, CONFIG, SETTINGS]) / WEIGHTS
     except Exception as error:  # whatever a network, a proxy or their libraries may raise
         said = f"{missing}, and it cannot be fetched from the hub ({first_line(error)})"
         raise UsageError(f"{said}; correct the name, or try online") from error

@@ -26,6 +26,7 @@ MAX_UNPACKED = 2**30  # bytes of the arrays in a .npz file, if they are
 MAX_PACKED = 256  # times as many as its packed ones
 TEMPORARY = f".{{}}.{8 * '[0-9a-f]'}.tmp"  # the names of a file's temporary ones, as a pattern
 PATIENCE = 5  # seconds
+TIMEOUT = 30  # seconds that a server may say nothing
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 # A text, no number, that a spreadsheet may run (by OWASP's list), or that looks like one which has been made safe.
 FORMULA = re.compile(r"(?!-[\d.]+([eE][+-]?\d+)?$|-inf$)['=+@＝＋－＠\t\r\n-]")
@@ -106,8 +107,8 @@ def misfit(value, shape, name: str) -> str | None:
     if isinstance(shape, tuple):
         return None if any(misfit(value, one, name) is None for one in shape) else name
     if isinstance(shape, type | UnionType):
-        long = isinstance(value, str) and len(value) > MAX_LETTERS
-        return None if isinstance(value, shape) and not long else name
+        bad = isinstance(value, str) and (len(value) > MAX_LETTERS or "\0" in value)  # which no path may have
+        return None if isinstance(value, shape) and not bad else name
     if type(value) is not type(shape):
         return name
     if isinstance(shape, list):
@@ -169,6 +170,23 @@ def write_csv(path: Path, header: Iterable, rows: Iterable[Iterable]) -> None:
     with atomic_write(path) as file:
         safe = ([f"'{x}" if isinstance(x, str) and FORMULA.match(x) else x for x in row] for row in (header, *rows))
         csv.writer(file).writerows(safe)
+
+
+def fetch_snapshot(name: str, **options) -> Path:
+    """A repository of a model hub, by huggingface_hub's `snapshot_download`, which raises much; the folder it is in.
+
+    A hub that says nothing for TIMEOUT seconds is not waited for: by itself that library would.
+    """
+    from huggingface_hub import get_session, snapshot_download
+
+    session = get_session()
+    before, limits = session.event_hooks, dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT)
+    limit = lambda request: request.extensions.update(timeout=limits)  # noqa: E731
+    session.event_hooks = before | {"request": [*before["request"], limit]}
+    try:
+        return Path(snapshot_download(name, **options))
+    finally:
+        session.event_hooks = before
 
 
 def as_utf8(text: str) -> str:

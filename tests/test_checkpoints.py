@@ -148,7 +148,7 @@ def test_what_is_not_a_safetensors_file_is_refused_and_nothing_in_it_executed(tm
 
 
 def test_a_folder_means_its_exported_model_or_its_last_kept_checkpoint(tmp_path):
-    for name in ("checkpoints/last", "checkpoints/100", "model"):
+    for name in ("model", "checkpoints/last", "checkpoints/100"):
         path = tmp_path / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
         path.touch()

@@ -110,17 +110,18 @@ def wanted(variant: str, seed: int, options: argparse.Namespace) -> dict:
 
 
 def find_run(constants: dict) -> Run | None:
-    """The run in runs/ with these constants, finished or not."""
+    """A run in runs/ with these constants, a finished one if there is any."""
 
     def experiment(settings: dict) -> dict:
         return {name: value for name, value in settings.items() if name not in ("RESUME", *INCIDENTAL)}
 
+    found = []
     for path in sorted(RUNS.glob("*/settings.json")):
         with suppress(UsageError):  # it is damaged
             run = Run.read(path.parent)
             if experiment(run.settings) == experiment(constants) and not run.is_exported:
-                return run
-    return None
+                found.append(run)
+    return max(found, key=is_finished, default=None)
 
 
 def is_finished(run: Run | None) -> bool:

@@ -111,7 +111,7 @@ def embed(model: BaseAutoencoder, images: str | Path | Images | Tensor, upscale:
     usable = ("float" in kind or "uint8" in kind) and len(shape) == 4 and shape[0] > 0
     require(usable, "images", f"{kind} {shape}", "uint8 [N, S, S, C] or float [N, C, S, S], N > 0")
     if "float" in kind:
-        images = torch.as_tensor(images, dtype=torch.float32)
+        images = images.float() if isinstance(images, Tensor) else torch.from_numpy(np.array(images, np.float32))
         require_pixels(images)
     return embed_images(model, images, "encoding")[0].numpy()
 

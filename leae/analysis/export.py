@@ -74,16 +74,14 @@ def write_onnx(model: BaseAutoencoder, folder: Path) -> None:
 
 
 def held_out_figures(run: TrainedRun) -> str:
-    """A table in Markdown of what was measured last of this checkpoint: by `evaluate`, and besides in training."""
-    figures, evaluated = {}, run.evaluation()
+    """A table in Markdown of what `evaluate` measured of this checkpoint, or else of what training did."""
+    evaluated = run.evaluation()
     ratio = evaluated.get("options", {}).get("mask_ratio")
-    if (run.folder / "metrics.csv").exists():
+    figures = {name: value for name, (value, *_) in evaluated.get("figures", {}).items() if value is not None}
+    if not evaluated and (run.folder / "metrics.csv").exists():
         for row in read_metrics(run.folder):
             if row["split"] != "train" and int(row["step"]) == run.step:
                 figures = {name: float(value) for name, value in row.items() if name not in ("split", "step", "epoch")}
-    if ratio not in (None, run.settings["MASK_RATIO"]):  # training's masked views were others
-        figures = {name: value for name, value in figures.items() if "masked" not in name}
-    figures |= {name: value for name, (value, *_) in evaluated.get("figures", {}).items() if value is not None}
     labels = {name: FIGURES.get(name, [name.replace("_", " ").replace("psnr", "PSNR (dB),")])[0] for name in figures}
     rows = "".join(f"| {labels[name]} | {value:.4g} |\n" for name, value in figures.items())
     said = f"Masked views were evaluated at a mask ratio of {ratio:g}.\n\n" if isinstance(ratio, int | float) else ""

@@ -3,6 +3,7 @@
 from functools import cached_property
 
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from leae.analysis.latents import LatentSpace, class_difference, draw_fitted
@@ -33,9 +34,8 @@ class Player(LatentSpace):
         """
         if attributes:
             return torch.stack([class_difference(self.training, self.has_label(name)) for name in attributes])
-        codes = self.training
-        _, deviations, components = torch.pca_lowrank(codes, min(SLIDERS, *codes.shape), niter=4)
-        return (components * deviations / len(codes) ** 0.5).T
+        pca = PCA(min(SLIDERS, *self.training.shape), random_state=0).fit(self.training.numpy())
+        return torch.from_numpy(pca.components_ * pca.explained_variance_[:, None] ** 0.5)
 
     def fill(self, picture: Tensor, painted: Tensor) -> tuple[Tensor, str]:
         """The reconstruction [1, C, S, S] of a picture whose painted pixels, bool [S, S], have its mean colour.

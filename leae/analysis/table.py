@@ -86,8 +86,8 @@ def over_seeds(values: list[float]) -> Estimate:
 
 @np.errstate(invalid="ignore")  # of figures that are not finite
 def over_images(values: np.ndarray) -> Estimate:
-    """A figure, float64 [1 + RESAMPLES], and the middle 95 % of its resamples; none if it is not resampled, [1]."""
-    low, high = np.percentile(values[1:], [2.5, 97.5]) if len(values) > 1 else (math.nan, math.nan)
+    """A figure, float64 [1 + RESAMPLES], and the middle 95 % of its resamples; none where all of these are the same."""
+    low, high = np.percentile(values[1:], [2.5, 97.5]) if len({*values[1:]}) > 1 else (math.nan, math.nan)
     return Estimate(float(values[0]), float(low), float(high))
 
 

@@ -18,6 +18,7 @@ from leae.autoencoder import BaseAutoencoder
 from leae.checkpoints import WEIGHTS, find_weights, load_checkpoint
 from leae.data.batches import Images, chunks_of
 from leae.data.prepare import Dataset, open_dataset
+from leae.data.sources import DATA_SETS
 from leae.errors import UsageError, is_installed, one_line
 from leae.files import misfit, one_at_a_time, read_json, require_regular
 from leae.training.device import find_device
@@ -78,7 +79,8 @@ class TrainedRun:
     @property
     def upscale(self) -> bool:
         """Whether it takes images that are smaller than its own; older runs do not."""
-        return self.settings.get("UPSCALE", False)
+        named = DATA_SETS.get(self.settings.get("DATASET"))
+        return named.upscale if named else self.settings.get("UPSCALE", False)
 
     def open_data(self) -> Dataset:
         """The data set that it was trained on; a `UsageError` if that is not there any more, or has changed."""

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from leae.errors import UsageError
-from leae.files import atomic_write, read_bytes
+from leae.files import atomic_write, fetch_snapshot, read_bytes
 from leae.progress import progress_bar
 
 SPLITS = {"0": "train", "1": "valid", "2": "test"}
@@ -121,13 +121,13 @@ def fetch(root: Path) -> None:
         if list_.exists():
             raise UsageError(f"{list_} is there, but no images; put these beside it, or move it away to download all")
     try:
-        from huggingface_hub import snapshot_download
+        import huggingface_hub  # noqa: F401, which `fetch_snapshot` takes
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed; run {COMMAND}, {by_hand}") from error
     folder = root / f".{MIRROR.replace('/', '-')}"
     try:
-        snapshot_download(MIRROR, repo_type="dataset", allow_patterns="*.parquet", local_dir=folder)
+        fetch_snapshot(MIRROR, repo_type="dataset", allow_patterns="*.parquet", local_dir=folder)
     except Exception as error:  # whatever a network, a proxy or their libraries may raise
         raise UsageError(f"{MIRROR} cannot be reached ({str(error).strip():.200}); try online, {by_hand}") from error
     files = [(code, path) for code, split in SPLITS.items() for path in sorted(folder.glob(f"**/{split}-*.parquet"))]

@@ -153,7 +153,12 @@ def read_square(content: bytes, size: int, upscale: bool = False) -> np.ndarray:
     side = FACE if stored == ALIGNED else min(width, height)
     if side < size and not upscale:
         raise UsageError(f"{width}×{height} pixels, {TOO_SMALL} {size}×{size}")
-    left, top = (width - side) // 2, (height - side) // 2
+    return central_square(image, side, size)
+
+
+def central_square(image: Image.Image, side: int, size: int) -> np.ndarray:
+    """The square of `side` pixels in the middle of an image, scaled: uint8 [size, size, 3], or [size, size] if grey."""
+    left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)
     return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0))
 

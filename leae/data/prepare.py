@@ -128,6 +128,7 @@ def open_dataset(
     if train < at_least or test < 1:  # before anything is written
         raise UsageError(f"{source.title}: {train:,} training and {test:,} test images; {at_least:,} and 1 are needed")
     folder = DATA / "prepared" / source.key
+    folder = folder.resolve() if folder.is_symlink() else folder  # to another disk, perhaps
     with one_at_a_time(folder):
         manifest = _read_manifest(folder)
         same = manifest and manifest["fingerprint"] == source.fingerprint

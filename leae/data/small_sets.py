@@ -1,20 +1,21 @@
 """Data sets in memory: what torchvision reads, the digits that scikit-learn ships, and anybody's arrays."""
 
 import gzip
+import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
 
 from leae.data.folders import split_names
-from leae.data.images import DIGIT
+from leae.data.images import DIGIT, central_square
 from leae.errors import UsageError, require
-from leae.files import MAX_TEXT, as_utf8, atomic_write, describe, digest, read_arrays
+from leae.files import MAX_TEXT, TIMEOUT, as_utf8, atomic_write, describe, digest, read_arrays
 
 MAX_IMAGES = 2**22  # in a file of arrays, as what is known of each takes memory
-TIMEOUT = 30  # seconds that a server may say nothing
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ def load_torchvision(reader: str, place: str, files: str, data: Path) -> SmallSe
     """What a class of `torchvision.datasets` reads, by the class's name.
 
     What lies in the folder `place` below `data` is read without asking the network, and is never replaced; what is
-    missing is downloaded, unless others than the official files lie there. `UsageError` if it cannot be downloaded, or
-    is damaged; the message says which `files` to put there.
+    missing is downloaded, unless others than the official files, or unpacked ones, lie there. `UsageError` if it cannot
+    be downloaded, or is damaged; the message says which `files` to put there.
     """
     from torchvision import datasets  # takes seconds to import, and only these sets need it
 
@@ -43,16 +44,25 @@ def load_torchvision(reader: str, place: str, files: str, data: Path) -> SmallSe
     official = getattr(kind, "resources", None) or [(kind.filename, kind.tgz_md5)]
     packed = [(folder / name, md5) for name, md5 in official if (folder / name).is_file()]
     others = [path for path, md5 in packed if not datasets.utils.check_integrity(path, md5)]
+    base = getattr(kind, "base_folder", None)  # into which an archive is unpacked; else each file is, by itself
+    unpacked = [folder / (base or name.removesuffix(".gz")) for name, _ in official]
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none
     try:
-        for path, _ in packed if others else ():  # packed anew
-            if not path.name.endswith(".tar.gz") and not path.with_suffix("").exists():
+        if not others and not any(path.exists() for path in unpacked):
+            _fetch(kind, data, place, [path for path, _ in packed])
+        for path, _ in () if base else packed:
+            if not path.with_suffix("").exists():
                 with gzip.open(path) as content, atomic_write(path.with_suffix(""), "wb") as file:
                     file.write(content.read(MAX_TEXT))  # they have 47 MB
-        found = {split: kind(data, split == "train", download=not others) for split in ("train", "test")}
+        found = {split: kind(data, split == "train") for split in ("train", "test")}
+        images, labels = {}, {}
         for split, some in found.items():
-            if len(some.data) != len(some.targets) or max(some.targets) >= len(some.classes):
+            pixels, numbers = np.asarray(some.data), np.asarray(some.targets)
+            images[split], labels[split] = pixels.reshape(*pixels.shape[:3], -1), numbers
+            if pixels.dtype != np.uint8 or images[split].shape[3] not in (1, 3):
+                raise ValueError(f"its {split} images are {describe(pixels)}")
+            if numbers.shape != pixels.shape[:1] or not np.isin(numbers, range(len(some.classes))).all():
                 raise ValueError(f"its {split} labels do not fit its images or its classes")
     except Exception as error:  # what it reads with raises much, where files are missing, damaged or cannot be had
         reason = " ".join(str(error).split())[:160] or type(error).__name__
@@ -62,10 +72,24 @@ def load_torchvision(reader: str, place: str, files: str, data: Path) -> SmallSe
         raise UsageError(f"{reader} {where}{besides}; {advice} into {folder} by hand") from error
     finally:
         socket.setdefaulttimeout(before)
-    pixels = {split: np.asarray(some.data) for split, some in found.items()}
-    images = {split: some.reshape(*some.shape[:3], -1) for split, some in pixels.items()}
-    labels = {split: np.asarray(some.targets) for split, some in found.items()}
     return SmallSet(images, labels, tuple(name.split(" - ")[0] for name in found["train"].classes))  # "0 - zero"
+
+
+def _fetch(kind: type, data: Path, place: str, packed: list[Path]) -> None:
+    """Let a class of torchvision's download and unpack its files, but for the `packed` ones, into a folder of its own.
+
+    From there they are moved: it would replace what is there, and leave a part of a file where it is killed.
+    """
+    with TemporaryDirectory(prefix=".", dir=data) as root:
+        new = Path(root) / place
+        new.mkdir(parents=True, exist_ok=True)
+        for path in packed:
+            shutil.copy(path, new)
+        kind(root, download=True)
+        (data / place).mkdir(parents=True, exist_ok=True)
+        for path in sorted(new.iterdir(), key=lambda path: path.suffix != ".gz"):  # from which others can be made
+            if not (data / place / path.name).exists():
+                path.rename(data / place / path.name)
 
 
 def load_digits(data: Path) -> SmallSet:
@@ -113,8 +137,8 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
         require(known, where, describe(labels), f"numbers of its {len(names)} `names`, no two of which are the same")
     shown = values if names is None else names[values]
     class_names = tuple(as_utf8(str(name)) for name in shown.tolist()) if "labels" in arrays else ()
-    order, splits = digest if class_names else int, split_names(map(str, range(count)))  # as in a folder
-    rows = {split: [*map(int, sorted(items, key=order))] for split, items in splits.items()}
+    splits = split_names(map(str, range(count)))
+    rows = {split: [*map(int, sorted(items, key=digest))] for split, items in splits.items()}  # as in a folder
     return SmallSet({s: pixels[of] for s, of in rows.items()}, {s: numbers[of] for s, of in rows.items()}, class_names)
 
 
@@ -123,5 +147,4 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
     if image.shape[:2] == DIGIT:
         image = np.pad(image, ((2, 2), (2, 2), (0, 0)))
     pixels = image[..., 0] if image.shape[2] == 1 else image
-    scaled = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(scaled).reshape(size, size, -1)
+    return central_square(Image.fromarray(pixels), min(pixels.shape[:2]), size).reshape(size, size, -1)

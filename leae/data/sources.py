@@ -114,8 +114,8 @@ def find_small_set(load: Callable[[Path], SmallSet], name: str, size: int, face_
         small = load(DATA)
     splits = {split: [(split, number) for number in range(len(labels))] for split, labels in small.labels.items()}
     arrays = [array for split in splits for array in (small.images[split], small.labels[split])]
-    fingerprint = digest(*(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays))
-    key, title = _folder_key(name, size, digest(small.classes)[:8]), f"images in {name}"
+    fingerprint = digest("Lanczos", *(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays))
+    key, title = _folder_key(name, size, digest(small.classes)[:8]), f"images in {Path(name)}"
     if name in DATA_SETS:
         key, title = f"{name}-{size}", DATA_SETS[name].title
     read, notes = partial(small.read, size), (f"{title}: {len(small.classes) or 'no'} classes",)
@@ -124,7 +124,8 @@ def find_small_set(load: Callable[[Path], SmallSet], name: str, size: int, face_
 
 def find_celeba(name: str, size: int, face_count: int, upscale: bool = False) -> Source:
     """CelebA itself, or a folder in its layout; see `leae.data.celeba`."""
-    root, key, title = Path(name), _folder_key(name, size, "upscaled" if upscale else ""), f"CelebA's layout in {name}"
+    root, key = Path(name), _folder_key(name, size, "upscaled" if upscale else "")
+    title = f"CelebA's layout in {root}"
     if name in DATA_SETS:
         root, key, title = CELEBA, f"celeba-{size}", DATA_SETS[name].title
     require(size <= FACE, "image_size", size, f"at most {FACE} for CelebA, whose images are cut to that")
@@ -142,8 +143,8 @@ def folder_source(name: str | Path, size: int, classes: bool = True, upscale: bo
     root = Path(name)
     splits, class_of, notes = read_layout(root, image_names(root), classes)
     class_names = sorted(set(class_of.values()))
-    if class_names:  # in an order by which the first images are of all classes
-        splits = {split: sorted(members, key=digest) for split, members in splits.items()}
+    # In an order by which the first images are of all sub-folders.
+    splits = {split: sorted(members, key=digest) for split, members in splits.items()}
     numbers = {each: number for number, each in enumerate(class_names)}
     labels = {item: numbers[its] for item, its in class_of.items()}
     states = _states(root, (root / item for members in splits.values() for item in members))
@@ -187,7 +188,7 @@ def read_images(root: Path, size: int, items: list[str], upscale: bool = False) 
     results = []
     for item in items:
         try:
-            place = root if root.is_dir() else _open_zip(root, root.stat().st_mtime_ns)
+            place = root if root.is_dir() else _open_zip(root, root.stat().st_mtime_ns, os.getpid())
             results.append(read_square(read_bytes(place / item, MAX_BYTES), size, upscale))
         except MemoryError:
             raise
@@ -197,8 +198,11 @@ def read_images(root: Path, size: int, items: list[str], upscale: bool = False) 
 
 
 @lru_cache(maxsize=1)
-def _open_zip(archive: Path, changed: int) -> zipfile.Path:
-    """An open zip. Its table of contents takes seconds to read at CelebA's size, so a process reads it once."""
+def _open_zip(archive: Path, changed: int, process: int) -> zipfile.Path:
+    """An open zip. Its table of contents takes seconds to read at CelebA's size, so a process reads it once.
+
+    Each for itself: processes that share an open file move one another's place in it.
+    """
     return zipfile.Path(archive)
 
 
@@ -221,6 +225,7 @@ class NamedSet:
     title: str
     channels: int  # of its images
     find: Callable[[str, int, int], Source]  # its name, an image's side in pixels and a number of faces → the source
+    upscale: bool = True  # whether smaller images than asked for are scaled up
 
 
 def _torchvision(reader: str, place: str, files: str) -> Callable[[str, int, int], Source]:
@@ -229,8 +234,8 @@ def _torchvision(reader: str, place: str, files: str) -> Callable[[str, int, int
 
 IDX = "the four files train-images-idx3-ubyte.gz, train-labels-…, t10k-images-… and t10k-labels-…"
 DATA_SETS = {
-    "celeba": NamedSet("CelebA", 3, find_celeba),
-    "faces": NamedSet("rendered faces", 3, find_faces),
+    "celeba": NamedSet("CelebA", 3, find_celeba, upscale=False),
+    "faces": NamedSet("rendered faces", 3, find_faces, upscale=False),
     # 60,000 + 10,000 images of 28×28 pixels, twice; 50,000 + 10,000 of 32×32; 1,618 + 179 of 8×8
     "mnist": NamedSet("MNIST", 1, _torchvision("MNIST", "MNIST/raw", IDX)),
     "fashion-mnist": NamedSet("Fashion-MNIST", 1, _torchvision("FashionMNIST", "FashionMNIST/raw", IDX)),

@@ -93,6 +93,7 @@ def compiled(function: Callable, device: torch.device) -> Callable:
             graphs = device.type == "cuda" and world_size() == 1  # they would take in the processes' communication
             warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex")  # SIGReg's
             best = torch.compile(function, mode="reduce-overhead" if graphs else None)
+            tqdm.write("compile: the first step takes a minute or two")
             try:
                 config = torch._functorch.config
                 with config.patch({AT_ONCE: True} if hasattr(config, AT_ONCE) else {}):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from leae.autoencoder import BaseAutoencoder
 from leae.codes import dead_dimensions, effective_rank
-from leae.data.batches import PIECE, Images, chunks_of, to_float
+from leae.data.batches import PIECE, Images, chunks_of
 from leae.distributed import all_reduce_sum
 from leae.judge import Judge
 from leae.layers import float64_device, normalise
@@ -197,7 +197,6 @@ class Evaluation:
             f"psnr_{views.name}_input": self._mean_psnr(views),
             "psnr_mean_image": self._mean_psnr(lambda batch, first: mean),
         }
-        self.encoded = to_float(held_out[:MOST_CODES], device) if len(held_out) >= FEWEST_CODES else None
 
     def __call__(self, model: BaseAutoencoder, judge: Judge | None = None) -> dict[str, float]:
         """Figures by name.
@@ -213,20 +212,22 @@ class Evaluation:
             f"psnr_{views.name}": self._mean_psnr(lambda images, first: reconstruct(model, views(images, first))),
             **self.references,
         }
-        if self.encoded is None:
+        if len(self.held_out) < FEWEST_CODES:
             return measures
-        chunks = [chunk for _, chunk in chunks_of(self.encoded, self.device)]
         with evaluation_mode(model):
-            codes = {"encoder": torch.cat([model.encode(chunk) for chunk in chunks])}
+            codes = {"encoder": self._map_first(model.encode)}
         if judge is not None:
             with evaluation_mode(judge):
-                projected = torch.cat([judge.encoder.project(chunk) for chunk in chunks])
-                codes["judge"] = normalise(projected, judge.encoder.norm)
+                codes["judge"] = normalise(self._map_first(judge.encoder.project), judge.encoder.norm)
         for name, code in codes.items():
             if code.isfinite().all():  # else nothing of it will be saved
                 figures = effective_rank(code), dead_dimensions(code), code.shape[1]
                 measures |= {f"{name}_{figure}": value for figure, value in zip(CODES, figures, strict=True)}
         return measures
+
+    def _map_first(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a function of a batch makes of the first MOST_CODES held-out images."""
+        return torch.cat([function(chunk) for _, chunk in chunks_of(self.held_out[:MOST_CODES], self.device)])
 
     def _mean_psnr(self, answer: Callable[[Tensor, int], Tensor]) -> float:
         """Mean PSNR of `answer`, a function of a batch and of its first image's number, against held-out images.

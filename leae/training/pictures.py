@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from leae.files import atomic_write
+from leae.files import as_utf8, atomic_write
 
 TILE = 128  # smallest side in pixels at which an image is shown
 GAP = 4  # pixels between two images
@@ -123,7 +123,7 @@ def save_picture(picture: Image.Image | Figure, path: Path, by: str = "leae") ->
             ticks = {tick.label1 for tick in picture.findobj(Tick)}  # which are formulas on a logarithmic axis
             for text in set(picture.findobj(Text)) - ticks:
                 text.set_parse_math(False)  # a name may have a $ in it
-                text.set_text(shortened(text.get_text()))
+                text.set_text(as_utf8(shortened(text.get_text())))
             picture.savefig(file, format="PNG", pil_kwargs={"pnginfo": about})
         else:
             picture.save(file, format="PNG", pnginfo=about)

@@ -68,10 +68,11 @@ def milestones(total_steps: int) -> dict[int, list[str]]:
 
 def versions() -> dict[str, str]:
     """What computes here, by name, and the source's git commit where there is one."""
-    commit = ""
+    commit, root = "", Path(__file__).parents[2]
     with suppress(OSError):  # no git
-        git = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-        commit = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+        git = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]  # not that of a folder above it
+        git += ["describe", "--always", "--dirty", "--abbrev=40"]
+        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     libraries = {name: version(name) for name in ("torchvision", "numpy", "pillow")}
     # torch.__version__ tells of CUDA, too
     return {"leae": commit or "unknown", "python": platform.python_version(), "torch": torch.__version__, **libraries}
@@ -122,7 +123,7 @@ class Run:
             raise UsageError(f"{folder} has lost its checkpoints; bring that folder back, or start a new run")
         if run.kind not in kinds:
             raise UsageError(f"{folder} is a {run.kind} run; resume it with the script that began it")
-        for part in ("checkpoints", "grids"):
+        for part in ("checkpoints", "grids", "tensorboard", "wandb"):
             if (run.folder / part).is_symlink():
                 advice = "put the folder in its place, or link the whole run"
                 raise UsageError(f"{run.folder / part} is a link, and a run writes into its own folder alone; {advice}")
@@ -156,8 +157,6 @@ class Run:
         steps = f"steps {start:,} to {total_steps:,}, {self.settings['BATCH_SIZE']} images each"
         again = f"complete; a new run from its weights: --init {self.folder}"
         print(f"run: {again if start == total_steps else f'{steps}; to resume it: --resume {self.folder}'}")
-        if self.settings["COMPILE"]:
-            print("compile: the first step takes a minute or two")
         return start
 
     def _create(self, dataset: Dataset, channels: int, total_steps: int, device: str) -> None:
@@ -247,14 +246,15 @@ class Run:
     def restore(self, model: BaseAutoencoder, optimizer: torch.optim.Optimizer, judge: nn.Module | None = None) -> int:
         """Bring everything to where last.safetensors left it; how many steps have been made, 0 for a new run.
 
-        Rows of metrics.csv from later steps are dropped, for these steps will be made again, and so will the
-        evaluation after the last one. A `UsageError` if either file is damaged, missing, or not of this run.
+        Rows of metrics.csv from later steps are dropped, for these steps will be made again. A `UsageError` if either
+        file is damaged, missing, or not of this run.
         """
         if not self.folder:
             return 0
         path = self.folder / "checkpoints" / "last.safetensors"
         saved, logged = path.exists(), (self.folder / "metrics.csv").exists()  # saved before anything is logged
-        if logged and not saved:
+        kept = any(path.with_stem(name).exists() for name in CHECKPOINTS[1:])
+        if (logged or kept) and not saved:
             advice = f"bring it back, or start a new run from its weights: --init {self.folder}"
             raise UsageError(f"{path}, from which this run resumes, is missing; {advice}")
         start, settings = restore_checkpoint(path, model, optimizer, judge) if saved else (0, {})
@@ -264,20 +264,24 @@ class Run:
                 advice = f"put it back, or start a new run from its weights: --init {self.folder}"
                 raise UsageError(f"{changed} when the run was saved; {advice}")
         if rank() == 0 and logged:
-            rows = read_metrics(self.folder)
-            self.rows = [row for row in rows if int(row["step"]) < start + (row["split"] == "train")]
+            self.rows = [row for row in read_metrics(self.folder) if int(row["step"]) <= start]
             self._write_metrics()
         return start
 
     def log(self, split: str, step: int, epoch: float, values: dict[str, float]) -> None:
-        """Add a row to metrics.csv: what was measured of a split after so many steps; a new name adds a column."""
+        """Add a row to metrics.csv: what was measured of a split after so many steps; a new name adds a column.
+
+        It takes the place of one that a resumed run has of the same step.
+        """
         if rank() > 0:
             return
         self._require_place()
         figures = {name: f"{value:.6g}" for name, value in values.items()}
-        self.rows.append({"split": split, "step": str(step), "epoch": f"{epoch:.6g}", **figures})
+        others = [row for row in self.rows if (row["split"], row["step"]) != (split, str(step))]
+        again = len(others) < len(self.rows)
+        self.rows = [*others, {"split": split, "step": str(step), "epoch": f"{epoch:.6g}", **figures}]
         path = self.folder / "metrics.csv"
-        if values.keys() - set(self.columns) or not path.exists():
+        if again or values.keys() - set(self.columns) or not path.exists():
             self._write_metrics()
         else:
             with names_file(path), path.open("a", encoding="utf-8", newline="") as file:
@@ -379,7 +383,7 @@ def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None
 
 def require_new(name: str) -> None:
     """Refuse a run's name that is no plain folder name, or is taken: `UsageError`."""
-    plain = re.fullmatch(r"\w[\w.+=-]{0,99}", name)
+    plain = re.fullmatch(r"[^\W_][\w.+=-]{0,99}", name)
     require(plain is not None, "NAME", name, "a folder's name: letters, digits, and behind the first also . _ + = -")
     if (RUNS / name).exists():
         raise UsageError(f"{RUNS / name} exists; choose another --name, or resume it: --resume {RUNS / name}")

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -67,15 +68,18 @@ def test_the_card_has_the_licence_data_command_and_held_out_figures(trained, tmp
     constants = "main.py, with", "    LATENT_DIM = 8\n", "    DATASET = 'faces'\n"
     for said in ("# faces-run\n", "rendered faces", *constants, "(grid.png)", "float32 [N, 8]"):
         assert said in card
-    with (run / "metrics.csv").open() as file:
-        last = list(csv.DictReader(file))[-1]
     assert "pip install" in card
-    assert f"| encoder effective rank | {float(last['encoder_effective_rank']):.4g} |" in card
     assert "| PSNR (dB), clean | 21.25 |\n" in card
     assert "at a mask ratio of 0.9.\n" in card
     assert "| AUROC, clean | 0.7654 |\n" in card
-    for unsaid in (str(tmp_path), "masked |", "masked input |", "Bald", "drift", "{", "}"):
+    for unsaid in (str(tmp_path), "masked |", "mean image", "encoder effective", "Bald", "drift", "{", "}"):
         assert unsaid not in card
+    with (run / "metrics.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    (run / "evaluation.json").unlink()
+    run_leae(monkeypatch, "export", str(run), str(tmp_path / "without"))
+    card = (tmp_path / "without" / "README.md").read_text(encoding="utf-8")
+    assert f"| encoder effective rank | {float(last['encoder_effective_rank']):.4g} |" in card
 
 
 @pytest.mark.parametrize("value", ["21.25", [], {}, float("inf")])
@@ -200,6 +204,15 @@ def test_without_a_network_one_line_names_the_model(trained, monkeypatch, huggin
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(UsageError, match=r"owner/name .*\(no connection\)[^\n]*$"):
         leae.load("owner/name")
+
+
+def test_a_hub_that_says_nothing_is_not_waited_for(trained, tmp_path, monkeypatch, huggingface_hub):
+    monkeypatch.setattr("leae.files.TIMEOUT", 0.1)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(UsageError, match=r"owner/name .*cannot be fetched"):
+            leae.load("owner/name")
 
 
 def test_without_huggingface_hub_or_onnx_one_line_names_what_is_missing(trained, monkeypatch, capsys):

@@ -8,17 +8,19 @@ import signal
 import struct
 import tracemalloc
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from torch.utils.data import DataLoader
 
 from leae.data.images import is_grey, read_square
 from leae.data.prepare import open_dataset
 from leae.data.small_sets import fit
 from leae.data.sources import read_images
 from leae.errors import UsageError
-from tests.conftest import write_image
+from tests.conftest import number_of, write_image
 from tests.data.conftest import attributes_of, count_of, numbers_of, write_celeba
 
 RED, WHITE, GREY = (200, 30, 40), (255, 255, 255), (90, 90, 90)
@@ -287,6 +289,16 @@ def test_a_zip_that_is_damaged_or_lies_is_refused_or_its_image_skipped(workplace
         assert dataset.attributes["train"].tolist() == [attributes_of(number) for number in numbers]
         assert (SKIPPED in capsys.readouterr().err) == (outcome == SKIPPED)
     assert not list(workplace.rglob("*.jpg"))  # nothing is unpacked
+
+
+def test_processes_that_read_one_zip_do_not_disturb_each_other(workplace):
+    path = write_celeba(workplace / "data" / "celeba", "zip") / "img_align_celeba.zip"
+    names = [f"img_align_celeba/{number:06d}.jpg" for number in range(20)]
+    expected = [number_of(image) for image in read_images(path, 64, names)]  # by the process that then forks others
+    chunks = DataLoader(names * 50, 10, num_workers=2, collate_fn=partial(read_images, path, 64))
+    read = [image for chunk in chunks for image in chunk]
+    assert [image for image in read if isinstance(image, str)] == []
+    assert [number_of(image) for image in read] == expected * 50
 
 
 @pytest.mark.parametrize("name", ["x.zip", "img_align_celeba/000003.jpg", "list_eval_partition.txt"])

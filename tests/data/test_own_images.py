@@ -14,9 +14,12 @@ import leae
 from leae.analysis.embed import read_for
 from leae.analysis.trained import open_runs
 from leae.data.folders import split_names
+from leae.data.images import with_channels
 from leae.data.prepare import open_dataset
-from leae.data.sources import channels_of
+from leae.data.small_sets import fit, load_digits
+from leae.data.sources import channels_of, read_images
 from leae.errors import UsageError
+from leae.files import digest
 from tests.conftest import CPU, SHORT, SMALL, run_leae, run_script
 from tests.data.conftest import count_of, write_celeba
 
@@ -118,7 +121,8 @@ def test_arrays_are_images_of_which_a_tenth_is_held_out(workplace):
         np.save(f"{name}.npy", array)
         dataset = open_dataset(f"{name}.npy", 16)
         for split, items in split_names(map(str, range(40))).items():
-            assert np.array_equal(np.asarray(dataset.images[split]), PIXELS[sorted(map(int, items))]), name
+            expected = PIXELS[[*map(int, sorted(items, key=digest))]]
+            assert np.array_equal(np.asarray(dataset.images[split]), expected), name
     np.savez("grey.npz", images=PIXELS[..., 0])
     np.savez_compressed("one.npz", images=PIXELS[..., :1])
     assert np.array_equal(all_images(open_dataset("grey.npz", 16)), all_images(open_dataset("one.npz", 16)))
@@ -293,13 +297,33 @@ def test_files_shown_to_a_run_are_treated_as_its_own_images_were(workplace, monk
     [run] = open_runs(["runs/self-teaching-001"], "100", CPU)
     dataset = run.open_data()
     assert dataset.images["train"].shape[1:] == run.model.image_shape[1:] + run.model.image_shape[:1] == (16, 16, 1)
-    names = split_names(f"{number:03d}.png" for number in range(80))["test"]
+    names = sorted(split_names(f"{number:03d}.png" for number in range(80))["test"], key=digest)
     shown = read_for(run.model, workplace / "pictures", names, run.settings.get("UPSCALE", False))
     assert np.array_equal(np.stack(shown), np.asarray(dataset.images["test"]))
     run_leae(monkeypatch, "embed", run.folder.as_posix(), "pictures", "--output", "codes.npz")
     assert len(np.load("codes.npz")["codes"]) == len(leae.embed(run.model, "pictures", upscale=True)) == 80
     run_leae(monkeypatch, "score", run.folder.as_posix(), "pictures")
     assert "80 images, 0 that cannot be used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", [16, 40, 64, 128])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_are_scaled_alike_in_arrays_and_in_files(tmp_path, size, channels):
+    for side in (28, 40, 120):
+        pixels = np.random.default_rng(side).integers(0, 256, (side, side, channels), dtype=np.uint8)
+        Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(tmp_path / "own.png")
+        [read] = read_images(tmp_path, size, ["own.png"], upscale=True)
+        assert np.array_equal(with_channels(read, channels), fit(pixels, size))
+
+
+def test_a_run_on_a_small_set_that_is_scaled_up_takes_its_files(workplace, monkeypatch, capsys):
+    digits = load_digits(workplace).images["test"][:5, ..., 0]
+    (workplace / "digits").mkdir()
+    for number, image in enumerate(digits):
+        Image.fromarray(image).save(f"digits/{number}.png")
+    run_script(monkeypatch, "main.py", *SHORT, *SMALL, "--dataset", "digits", "--max-steps", "2")
+    run_leae(monkeypatch, "score", "runs/self-teaching-001", "digits")
+    assert "5 images, 0 that cannot be used" in capsys.readouterr().out
 
 
 def test_a_run_on_arrays_is_given_grey_files(workplace, monkeypatch):

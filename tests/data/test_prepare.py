@@ -382,6 +382,16 @@ def forge(folder, **changes):
     (folder / "manifest.json").write_text(json.dumps({**manifest, "checksum": prepare.digest(manifest)}))
 
 
+def test_a_prepared_folder_that_is_a_link_is_mended_in_its_place(workplace):
+    identity = open_dataset("digits", 16).identity
+    folder = (PREPARED / "digits-16").rename(workplace / "elsewhere")
+    (PREPARED / "digits-16").symlink_to(folder)
+    (folder / "train.npy").write_bytes(b"damaged")
+    assert open_dataset("digits", 16).identity == identity
+    assert (PREPARED / "digits-16").is_symlink()
+    assert prepare._is_whole(folder, prepare._read_manifest(folder))
+
+
 def test_a_manifest_that_does_not_list_its_files_is_none(workplace):
     identity = open_dataset("digits", 16).identity
     folder = PREPARED / "digits-16"

@@ -9,12 +9,14 @@ import shutil
 import socket
 import tarfile
 import threading
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import torchvision.datasets
 from sklearn.datasets import load_digits
 
@@ -153,6 +155,52 @@ def test_what_lies_there_is_not_downloaded_over(served, name, place, content):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("name", "own", "lost"),
+    [
+        ("mnist", "MNIST/raw/train-images-idx3-ubyte", "MNIST/raw/t10k-labels-idx1-ubyte"),
+        ("cifar10", "cifar-10-batches-py/data_batch_1", "cifar-10-batches-py/batches.meta"),
+    ],
+)
+def test_unpacked_files_of_ones_own_are_not_replaced(served, name, own, lost):
+    find_source(name, 32)
+    own = Path("data") / own
+    content = own.read_bytes()[:-1] + b"\1"
+    own.write_bytes(content)
+    (Path("data") / lost).unlink()
+    with suppress(UsageError):  # torchvision reads no other CIFAR-10 than the official one
+        find_source(name, 32)
+    assert own.read_bytes() == content
+
+
+def test_a_download_that_was_killed_is_begun_again(served, monkeypatch):
+    reader = torchvision.datasets.MNIST
+    with monkeypatch.context() as stopped:
+        stopped.setattr(reader, "resources", [*reader.resources[:3], ("no", "")])
+        with pytest.raises(UsageError, match="four files"):
+            find_source("mnist", 32)
+    assert len(find_source("mnist", 32).splits["train"]) == COUNTS["train"]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (torch.zeros(64, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64)),
+        (torch.zeros(5, 28, 28), torch.zeros(5, dtype=torch.int64)),
+        (torch.zeros(5, 28, 28, dtype=torch.uint8), torch.arange(-3, 2)),
+    ],
+)
+def test_files_of_an_old_torchvision_that_do_not_fit_are_refused(workplace, images, labels):
+    folder = workplace / "data" / "MNIST" / "processed"
+    folder.mkdir(parents=True)
+    for name in ("training.pt", "test.pt"):
+        torch.save((images, labels), folder / name)
+    (folder.parent / "raw").mkdir()
+    (folder.parent / "raw" / "train-images-idx3-ubyte").touch()  # so that nothing is fetched
+    with pytest.raises(UsageError, match=r"its train (images|labels)|tuple index"):
+        find_source("mnist", 32)
+
+
 def test_a_damaged_file_is_refused(served, workplace):
     find_source("mnist", 32)
     os.truncate(workplace / "data" / "MNIST" / "raw" / "train-images-idx3-ubyte", 1000)
@@ -173,6 +221,6 @@ def test_28_pixels_are_padded_by_2_and_then_all_are_scaled():
     image = np.random.default_rng(0).integers(0, 256, (28, 28, 1), dtype=np.uint8)
     assert np.array_equal(fit(image, 32), np.pad(image, ((2, 2), (2, 2), (0, 0))))
     enlarged = fit(np.full((28, 28, 1), 200, np.uint8), 128)
-    assert (enlarged[64, 64, 0], enlarged[:4].max()) == (200, 0)  # two pixels of padding are eight
+    assert (enlarged[64, 64, 0], enlarged[3:5].max()) == (200, 0)  # two pixels of padding are eight
     for shape in ((32, 32, 3), (8, 8, 1)):
         assert (fit(np.full(shape, 77, np.uint8), 16) == np.full((16, 16, shape[2]), 77)).all()

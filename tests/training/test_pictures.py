@@ -69,6 +69,7 @@ def test_long_names_of_strangers_make_no_large_picture(tmp_path):
     long = "\n".join([*"ab", "W" * 5000, *["W"] * 1500])
     width, height = draw_grid({f"{long}{n}": torch.zeros(1, 3, 8, 8) for n in range(2)}, long).size
     assert max(width, height) < 10_000
+    save_picture(draw_metrics([], "not UTF-8: \udcff"), tmp_path / "metrics.png")
     figure = draw_metrics([], long)
     save_picture(figure, tmp_path / "metrics.png")
     lines = figure.get_suptitle().split("\n")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -54,6 +55,41 @@ def test_milestones_are_the_designs_percentages():
 def test_a_run_needs_no_git(monkeypatch, error):
     monkeypatch.setattr("subprocess.run", Mock(side_effect=error))
     assert versions()["leae"] == "unknown"
+
+
+def test_another_projects_commit_is_not_taken_for_the_sources(tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    git = ["git", "-C", str(project), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "-q", str(project)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    monkeypatch.setattr("leae.training.run.__file__", str(project / ".venv" / "lib" / "leae" / "training" / "run.py"))
+    monkeypatch.setenv("GIT_DIR", str(project / ".git"))  # as in git's hooks
+    assert versions()["leae"] == "unknown"
+
+
+def test_a_run_of_which_only_a_kept_checkpoint_is_left_is_not_begun_again(workplace):
+    run, training = make_run(), make_training()
+    run.save(20, *training)
+    (run.folder / "checkpoints" / "last.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"last\.safetensors.* is missing; bring it back"):
+        Run.read(run.folder).restore(*training)
+
+
+def test_a_checkpoint_without_the_optimizers_moments_is_none_to_resume_from(workplace):
+    run, (model, optimizer, _) = make_run(), make_training()
+    run.save(20, model, optimizer)
+    shutil.copy(run.folder / "checkpoints" / "100.safetensors", run.folder / "checkpoints" / "last.safetensors")
+    with pytest.raises(UsageError, match=r"last\.safetensors does not fit this run"):
+        Run.read(run.folder).restore(model, optimizer)
+
+
+def test_a_path_with_a_zero_byte_is_a_damaged_setting(workplace):
+    run = make_run()
+    path = run.folder / "settings.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"settings": content["settings"] | {"INIT": "a\0b"}}))
+    with pytest.raises(UsageError, match="INIT is missing, too long"):
+        Run.read(run.folder)
 
 
 def test_what_is_deleted_while_a_run_goes_on_is_written_again(workplace):
@@ -120,7 +156,10 @@ def test_restoring_drops_what_will_be_made_again(workplace):
     run.lock.release()
     resumed = Run.resume(run.folder, "self-teaching")
     assert resumed.restore(*make_training(steps=0)) == 20
-    assert rows_of(resumed) == [("test", "0"), ("train", "10"), ("train", "20")]
+    assert rows_of(resumed) == [("test", "0"), ("train", "10"), ("train", "20"), ("test", "20")]
+    resumed.log("test", 20, 1.0, {"psnr_clean": 21.0})  # which may not be due any more, or be made again
+    assert rows_of(resumed) == [("test", "0"), ("train", "10"), ("train", "20"), ("test", "20")]
+    assert read_metrics(resumed.folder)[-1]["psnr_clean"] == "21"
     resumed.log("train", 30, 1.5, {"loss": 0.25, "a_new_term": 0.5})  # declared nowhere, logged all the same
     row = {"split": "train", "step": "30", "epoch": "1.5", "loss": "0.25", "a_new_term": "0.5"}
     assert read_metrics(resumed.folder)[-1] == row
