@@ -62,7 +62,9 @@ def test_another_projects_commit_is_not_taken_for_the_sources(tmp_path, monkeypa
     git = ["git", "-C", str(project), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", "init", "-q", str(project)], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
-    monkeypatch.setattr("leae.training.run.__file__", str(project / ".venv" / "lib" / "leae" / "training" / "run.py"))
+    package = project / ".venv" / "lib" / "leae" / "training"
+    package.mkdir(parents=True)
+    monkeypatch.setattr("leae.training.run.__file__", str(package / "run.py"))
     monkeypatch.setenv("GIT_DIR", str(project / ".git"))  # as in git's hooks
     assert versions()["leae"] == "unknown"
 
