@@ -179,9 +179,11 @@ def fetch_snapshot(name: str, **options) -> Path:
     """
     from huggingface_hub import get_session, snapshot_download
 
+    def limit(request):
+        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT)
+
     session = get_session()
-    before, limits = session.event_hooks, dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT)
-    limit = lambda request: request.extensions.update(timeout=limits)  # noqa: E731
+    before = session.event_hooks
     session.event_hooks = before | {"request": [*before["request"], limit]}
     try:
         return Path(snapshot_download(name, **options))

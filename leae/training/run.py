@@ -271,15 +271,15 @@ class Run:
     def log(self, split: str, step: int, epoch: float, values: dict[str, float]) -> None:
         """Add a row to metrics.csv: what was measured of a split after so many steps; a new name adds a column.
 
-        It takes the place of one that a resumed run has of the same step.
+        It takes the place of the last one if that is of the same step, as in a resumed run.
         """
         if rank() > 0:
             return
         self._require_place()
         figures = {name: f"{value:.6g}" for name, value in values.items()}
-        others = [row for row in self.rows if (row["split"], row["step"]) != (split, str(step))]
-        again = len(others) < len(self.rows)
-        self.rows = [*others, {"split": split, "step": str(step), "epoch": f"{epoch:.6g}", **figures}]
+        if again := [(row["split"], row["step"]) for row in self.rows[-1:]] == [(split, str(step))]:
+            self.rows.pop()
+        self.rows.append({"split": split, "step": str(step), "epoch": f"{epoch:.6g}", **figures})
         path = self.folder / "metrics.csv"
         if again or values.keys() - set(self.columns) or not path.exists():
             self._write_metrics()
