@@ -86,9 +86,11 @@ def main(options: argparse.Namespace) -> None:
     for text in options.codes:
         given.append(read_codes(text, sample, ["chance", *(one.name for one in (*runs, *given))]))
     counts = f"{len(sample.train):,} training and {len(sample.test):,} held-out images"
-    probed = f"{len(sample.attributes)} attributes, {sample.probed_by_few.sum()} of them by {len(sample.few):,} labels"
+    probed, few = dataset.label_count, f"by {len(sample.few):,} labels"
     if dataset.class_names:
-        probed = f"{dataset.label_count}, also by {len(sample.few):,} labels"
+        probed += f", also {few}"
+    elif dataset.attribute_names:
+        probed = f"{len(sample.attributes)} attributes, {sample.probed_by_few.sum()} of them {few}"
     title = f"{dataset.title}: {counts}; {probed}; mask ratio {views.mask_ratio:g}"
     print(title)
     models = [*with_baselines(runs, sample.train, device), *given]
