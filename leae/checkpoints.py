@@ -9,6 +9,7 @@ tensors are "model.<name>" and, in last.safetensors, from which a run resumes, "
 import json
 import re
 import zlib
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -166,8 +167,8 @@ def find_weights(name: str | Path, checkpoints: tuple[str, ...] = ("100", "last"
     if path.exists() or path.parent.is_dir() or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(name)):
         return path
     missing = f"there is no {name} here"
-    if not is_installed("huggingface_hub"):
-        advice = "correct the path or, for a model on a hub, install huggingface-hub"
+    if not is_installed("huggingface_hub") or version("huggingface_hub").startswith("0."):
+        advice = "correct the path or, for a model on a hub, install huggingface-hub>=1.0"
         raise UsageError(f"{missing}, and huggingface_hub, which would fetch it, is not installed; {advice}")
     try:
         return fetch_snapshot(str(name), allow_patterns=[WEIGHTS, CONFIG, SETTINGS]) / WEIGHTS

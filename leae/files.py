@@ -7,6 +7,8 @@ import json
 import os
 import re
 import secrets
+import shutil
+import socket
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -74,6 +76,8 @@ def read_bytes(path: Path | zipfile.Path, limit: int = MAX_TEXT) -> bytes:
     A `UsageError` if it is a pipe, say, which may never end, or has more than `limit` bytes.
     """
     require_regular(path)
+    if says_empty(path):
+        return b""
     with path.open("rb") as file:
         content = file.read(limit + 1)  # whatever size it claims
     if len(content) > limit:
@@ -85,6 +89,20 @@ def require_regular(path: Path | zipfile.Path) -> None:
     """Refuse what is there and no file, as a pipe, which may never end: `UsageError`."""
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is not a regular file; move it away")
+
+
+def says_empty(path: Path | zipfile.Path) -> bool:
+    """Whether a file has no size, and so is not to be read: those of /proc have none, and may never end."""
+    return isinstance(path, Path) and path.exists() and not path.stat().st_size
+
+
+def remove(path: Path) -> None:
+    """Delete what lies there, a folder with all that is in it; of a link, the link alone. What cannot go stays."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def read_json(path: Path, shape: dict) -> dict:
@@ -127,6 +145,8 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
     """
     require_regular(path)
     try:
+        if says_empty(path):
+            raise ValueError("it is empty")
         with path.open("rb") as file:
             found = np.load(file, allow_pickle=False)
             if isinstance(found, np.ndarray):
@@ -175,20 +195,33 @@ def write_csv(path: Path, header: Iterable, rows: Iterable[Iterable]) -> None:
 def fetch_snapshot(name: str, **options) -> Path:
     """A repository of a model hub, by huggingface_hub's `snapshot_download`, which raises much; the folder it is in.
 
-    A hub that says nothing for TIMEOUT seconds is not waited for: by itself that library would.
+    A hub that says nothing for TIMEOUT seconds is not waited for: by itself that library would, and so does Xet, a way
+    to transfer large files, which is not used.
     """
-    from huggingface_hub import get_session, snapshot_download
+    from huggingface_hub import constants, get_session, snapshot_download
 
     def limit(request):
         request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT)
 
-    session = get_session()
+    session, xet = get_session(), constants.HF_HUB_DISABLE_XET
     before = session.event_hooks
     session.event_hooks = before | {"request": [*before["request"], limit]}
+    constants.HF_HUB_DISABLE_XET = True
     try:
         return Path(snapshot_download(name, **options))
     finally:
-        session.event_hooks = before
+        session.event_hooks, constants.HF_HUB_DISABLE_XET = before, xet
+
+
+@contextmanager
+def server_timeout() -> Iterator[None]:
+    """A block in which connections without a timeout of their own have TIMEOUT."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def as_utf8(text: str) -> str:

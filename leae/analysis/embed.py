@@ -107,6 +107,8 @@ def embed(model: BaseAutoencoder, images: str | Path | Images | Tensor, upscale:
     if isinstance(images, str | Path):
         require(hasattr(model, "image_shape"), "the model's image_shape", None, "(C, S, S), to which images are cut")
         return embed_folder(model, Path(images), image_names(Path(images)), upscale).codes
+    if isinstance(images, np.ndarray):  # of either byte order
+        images = images.astype(images.dtype.newbyteorder("="), copy=False)
     kind, shape = str(getattr(images, "dtype", type(images))), [*getattr(images, "shape", ())]
     usable = ("float" in kind or "uint8" in kind) and len(shape) == 4 and shape[0] > 0
     require(usable, "images", f"{kind} {shape}", "uint8 [N, S, S, C] or float [N, C, S, S], N > 0")

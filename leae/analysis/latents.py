@@ -71,7 +71,7 @@ class LatentSpace:
 
     @cached_property
     def training(self) -> Tensor:
-        images = self.dataset.images["train"][self.drawn]
+        images = self.dataset.images["train"].take(self.drawn, axis=0)
         return encode_all(self.run.model, images, None, self.device, "training codes").flatten(1)
 
     @cached_property

@@ -22,11 +22,12 @@ from leae.codes import dead_dimensions, drift, effective_rank, sigreg_statistics
 from leae.data.batches import Images, chunks_of, to_float
 from leae.data.prepare import Dataset
 from leae.errors import UsageError, require
-from leae.files import describe, read_arrays, write_arrays
+from leae.files import describe, read_arrays, server_timeout, write_arrays
 from leae.masking import inside_squares
 from leae.training.evaluation import MaskedViews, decibels, mean_image, psnr
 
 CODES = ("train", "test", "train_masked", "test_masked")  # float [N, *latent_shape]
+MOST_NUMBERS = 2**28  # of pixels in memory
 LARGEST_CODE = 1e9  # that another program's file may have
 CODES_FILE = "evaluation-codes.npz"  # in a run's folder, if they are saved
 VIEWS = ("clean", "masked")
@@ -111,8 +112,9 @@ class PerceptualFigures:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
         try:
-            self.fid = FrechetInceptionDistance(normalize=True).to(device)
-            self.lpips = LearnedPerceptualImagePatchSimilarity("alex", normalize=True).to(device)
+            with server_timeout():  # downloads of weights have none
+                self.fid = FrechetInceptionDistance(normalize=True).to(device)
+                self.lpips = LearnedPerceptualImagePatchSimilarity("alex", normalize=True).to(device)
         except (ModuleNotFoundError, OSError) as error:
             lacking = f"LPIPS and FID need torch-fidelity and two networks' weights ({' '.join(str(error).split())})"
             raise UsageError(f"{lacking}; go online once, with uv run --extra perceptual -m leae evaluate …") from error
@@ -194,10 +196,14 @@ class Sample:
 
 
 class PixelPCA:
-    """The best linear autoencoder by squared error: principal components of images uint8 [N, S, S, C]."""
+    """The best linear autoencoder by squared error: principal components of images uint8 [N, S, S, C].
+
+    Of large images it takes only the first that have MOST_NUMBERS together, for memory's sake.
+    """
 
     def __init__(self, images: np.ndarray, components: int):
-        pixels = to_float(images).flatten(1).numpy()
+        numbers = images.shape[1] ** 2 * images.shape[3]  # of an image
+        pixels = to_float(np.asarray(images[: max(1, MOST_NUMBERS // numbers)])).flatten(1).numpy()
         self.pca = PCA(min(components, *pixels.shape), svd_solver="randomized", random_state=0).fit(pixels)
 
     def encode(self, images: Tensor) -> Tensor:

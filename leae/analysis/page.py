@@ -261,7 +261,8 @@ def own_page_only(app, names: set[str]):
         name = re.sub(r":\d+$", "", host).strip("[]").lower()
         known = name in names or re.fullmatch(r"[\d.]+|[\da-f]*:[\da-f:]+", name)  # no site's name is an address
         own = known and origin in (None, f"http://{host}", f"https://{host}")
-        reply = app if own or scope["type"] == "lifespan" else PlainTextResponse("not from here", 403)
+        refusal = PlainTextResponse("not from here: use an IP address, or start with --host and this name", 403)
+        reply = app if own or scope["type"] == "lifespan" else refusal
         await reply(scope, receive, send)
 
     return answer

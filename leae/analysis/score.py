@@ -40,7 +40,7 @@ LEAST_DEVIATION = 1e-3  # of held-out images' logarithms
 
 
 def axes_of(training: Tensor) -> Tensor:
-    """The principal axes of training codes [M, D] along which these vary, each over their deviation: [D, d].
+    """The principal axes of training codes [M, D] along which these vary, each over their deviation: [D, d], d ≤ 256.
 
     By them the Mahalanobis distance is Euclidean. Without, nearest neighbours would hardly see the weak directions, in
     which unusual images leave the usual ones, as the spectrum falls steeply.
@@ -53,7 +53,7 @@ def axes_of(training: Tensor) -> Tensor:
 
 
 def distances(codes: Tensor, mean: Tensor, axes: Tensor) -> Tensor:
-    """The Mahalanobis distances of codes, float [N, D], from training codes of that mean and `axes_of`: float64 [N]."""
+    """The Mahalanobis distances of codes, float [N, D], from training codes, along their `axes_of`: float64 [N]."""
     return ((codes - mean) @ axes).double().norm(dim=1)
 
 

@@ -19,8 +19,8 @@ from leae.checkpoints import WEIGHTS, find_weights, load_checkpoint
 from leae.data.batches import Images, chunks_of
 from leae.data.prepare import Dataset, open_dataset
 from leae.data.sources import DATA_SETS
-from leae.errors import UsageError, is_installed, one_line
-from leae.files import misfit, one_at_a_time, read_json, require_regular
+from leae.errors import UsageError, is_installed, one_line, require
+from leae.files import misfit, one_at_a_time, read_json, require_regular, says_empty
 from leae.training.device import find_device
 from leae.training.evaluation import MaskedViews
 from leae.training.run import CHECKPOINTS, RUNS, read_settings
@@ -123,6 +123,7 @@ def open_runs(folders: list[str], checkpoint: str, device: torch.device) -> list
 
     A `UsageError` if one is no run's or has no such sound checkpoint, or if their images differ.
     """
+    require(re.fullmatch(r"\w+", checkpoint), "--checkpoint", checkpoint, f"one of {', '.join(CHECKPOINTS)}, last")
     runs, files = [], [name for name in folders if Path(name).is_file()]
     if 0 < len(files) < len(folders):  # as of runs/*
         print(f"left out, as they are no folders: {', '.join(files)}", file=sys.stderr)
@@ -213,7 +214,9 @@ def require_own(*paths: Path | None) -> None:
     """
     for path in filter(Path.exists, filter(None, paths)):
         require_regular(path)
+        if says_empty(path):
+            continue
         with path.open("rb") as file:
             beginning = file.read(MAX_HEAD)
-        if beginning and not re.match(OWN[path.suffix.lower()], beginning, re.DOTALL):
+        if not re.match(OWN[path.suffix.lower()], beginning, re.DOTALL):
             raise UsageError(f"{path} was not written by this command; name another place, or move it away")

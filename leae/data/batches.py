@@ -45,6 +45,12 @@ class ImageFile:
             raise UsageError(f"{path} has no images uint8 [N, S, S, C]; delete its folder to prepare it anew")
         self.size, self.numbers = shape[1:], np.arange(shape[0])
 
+    def take(self, which: slice | np.ndarray, axis: int = 0) -> "ImageFile":
+        """Such a file again, of some of the images, by a slice or an array of numbers."""
+        part = copy.copy(self)
+        part.numbers = self.numbers[which]
+        return part
+
     def __len__(self) -> int:
         return len(self.numbers)
 
@@ -54,9 +60,7 @@ class ImageFile:
 
     def __getitem__(self, which: int | slice | np.ndarray) -> "np.ndarray | ImageFile":
         if isinstance(which, slice):
-            part = copy.copy(self)
-            part.numbers = self.numbers[which]
-            return part
+            return self.take(which)
         numbers = self.numbers[which]
         images = np.empty((*numbers.shape, *self.size), np.uint8)
         for image, number in zip(images.reshape(-1, *self.size), numbers.ravel().tolist(), strict=True):

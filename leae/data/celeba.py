@@ -52,7 +52,8 @@ def find(root: Path) -> CelebA:
     """Find the images of a CelebA below `root`, and read its lists; `UsageError` if these lack, or do not fit them."""
     archive, paths = _find_images(root)
     if not paths:
-        raise UsageError(f"{root} has no CelebA images that can be read; run {COMMAND}, or put {BY_HAND} there")
+        advice = f"move away what is there and run {COMMAND}, or put {BY_HAND} there"
+        raise UsageError(f"{root} has no CelebA images that can be read; {advice}")
     images = {re.split(r"[/\\]", path)[-1]: path for path in paths}
     partition, attributes = (_find_list(root, archive, name) for name in (PARTITION, ATTRIBUTES))
     if partition is None:

@@ -16,13 +16,14 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from leae.errors import UsageError, first_line, require
-from leae.files import describe, read_bytes
+from leae.files import describe, require_regular
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # whatever the suffix; Pillow hands some others to other programs
 JPEG = b"\xff\xd8\xff"  # at the beginning of such a file
 PNG = b"\x89PNG\r\n\x1a\n"
 MAX_BYTES = 2**30  # of an image file
+HEADER = 2**16  # bytes of it in which its header mostly is
 MAX_DECODED = 2**31  # pixels, each counted once for every scan of a JPEG
 SECONDS, MEMORY = 30, 2**32  # of a processor, and bytes, that decoding an image may take
 DECODING = threading.Lock()
@@ -30,7 +31,9 @@ MAX_RATIO = 1024  # pixels to a byte, in every format
 ALIGNED, FACE = (178, 218), 128  # pixels of CelebA's aligned photographs; side of the square that is cut out of them
 DIGIT = (28, 28)  # pixels of MNIST's images, which are padded by 2 black ones on every side
 TOO_SMALL = "the square in the middle is smaller than"
-DEPTHS = (12, 16, 32)  # bits of grey; cameras often use 12 of 16, and an image of 16 that dark would be black
+# What the brightest pixel of 12, 16 and 32 bits may be. Cameras often use 12 of 16; an image that dark of 16 would be
+# black, and one of 32 that is not in its range has some other depth.
+DEPTHS = (range(2**12), range(2**16), range(2**24, 2**32))
 PHOTOMETRIC, MAX_SAMPLE_VALUE = 262, 281  # tags of a TIFF
 # What undoes each orientation of EXIF.
 UPRIGHT = {
@@ -47,14 +50,16 @@ UPRIGHT = {
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any colour mode to 8-bit RGB; what is transparent, unless all is, shows a white ground, deeper grey is scaled.
 
-    It is by what a TIFF declares as its largest value, else by the first of DEPTHS that holds its brightest pixel;
+    It is by what a TIFF declares as its largest value, else by the first of DEPTHS that has its brightest pixel;
     floats are in [0, 1]. What is beyond its range is a `UsageError`.
     """
     if image.mode.startswith(("I", "F")):
         grey, tags = np.asarray(image), getattr(image, "tag_v2", {})
         declared = 1 if image.mode == "F" else int(np.max(tags.get(MAX_SAMPLE_VALUE, 0)))
-        largest = declared or next(2**bits - 1 for bits in DEPTHS if grey.max() < 2**bits)
-        require(grey.min() >= 0 and grey.max() <= largest, "the image", describe(grey), f"from 0 to {largest}")
+        brightest = int(grey.max()) if grey.dtype.kind in "iu" else 0
+        largest = declared or next((depth.stop - 1 for depth in DEPTHS if brightest in depth), 2**16 - 1)
+        expected = f"from 0 to {largest}; scale it, or let a TIFF declare its range as MaxSampleValue"
+        require(grey.min() >= 0 and grey.max() <= largest * (1 + 1e-6), "the image", describe(grey), expected)
         scaled = np.multiply(grey, 255 / largest, dtype=np.float32)  # a large image takes gigabytes in float64
         scaled += 0.5
         image = Image.fromarray(scaled.astype(np.uint8))
@@ -113,8 +118,11 @@ def opened(content: bytes) -> Iterator[Image.Image]:
 
 def is_grey(path: Path) -> bool | None:
     """Whether an image file has grey pixels, not colours or a palette, by its header; None if that cannot be read."""
-    with suppress(Exception), opened(read_bytes(path, MAX_BYTES)) as image:  # as of `read_square`
-        return Image.getmodebase(image.mode) == "L"
+    with suppress(Exception):  # as of `read_square`
+        require_regular(path)
+        for length in (HEADER, MAX_BYTES) if 0 < path.stat().st_size <= MAX_BYTES else ():
+            with suppress(Exception), path.open("rb") as file, opened(file.read(length)) as image:
+                return Image.getmodebase(image.mode) == "L"
     return None
 
 

@@ -39,6 +39,8 @@ from leae.files import (
     read_arrays,
     read_bytes,
     read_json,
+    remove,
+    says_empty,
     write_csv,
     write_json,
 )
@@ -168,7 +170,7 @@ def _is_whole(folder: Path, manifest: dict) -> bool:
         if json.loads(read_bytes(record)) == verified:
             return True
     for name, checksum in checksums.items():
-        if not (folder / name).is_file() or _checksum(folder / name) != checksum:
+        if not (folder / name).is_file() or says_empty(folder / name) or _checksum(folder / name) != checksum:
             print(f"{folder / name} is damaged")
             return False
     with suppress(OSError):  # a read-only folder is verified each time
@@ -212,7 +214,7 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
     """
     total = sum(map(len, source.splits.values()))
     temporary, bad, hashes = folder.with_name(f".{folder.name}.tmp"), [], {}  # of images, by split
-    shutil.rmtree(temporary, ignore_errors=True)  # a process that was killed has left it
+    remove(temporary)  # a process that was killed has left it
     others = {*multiprocessing.active_children()}  # no readers
     temporary.mkdir(parents=True)
     try:
@@ -251,7 +253,7 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
         write_json(temporary / "manifest.json", {**manifest, "checksum": digest(manifest)})
         if older.name == f"{folder.name}-{digest(manifest['checksums'])[:8]}":
             older = folder  # the same data, of files whose times have changed
-        shutil.rmtree(older, ignore_errors=True)
+        remove(older)
         if folder.exists():
             purpose = "" if older.name.endswith(DAMAGED) else " for runs on it"
             print(f"{source.title}: what was prepared has changed or is damaged; it stays in {older}{purpose}")
@@ -263,7 +265,7 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
             for reader in {*multiprocessing.active_children()} - others:
                 reader.kill()
                 reader.join()
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
         if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
             raise UsageError("a process that reads images was killed, perhaps for lack of memory") from error
         raise

@@ -2,7 +2,6 @@
 
 import gzip
 import shutil
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +12,7 @@ from PIL import Image
 from leae.data.folders import split_names
 from leae.data.images import DIGIT, central_square
 from leae.errors import UsageError, require
-from leae.files import MAX_TEXT, TIMEOUT, as_utf8, atomic_write, describe, digest, read_arrays
+from leae.files import MAX_TEXT, as_utf8, atomic_write, describe, digest, read_arrays, server_timeout
 
 MAX_IMAGES = 2**22  # in a file of arrays, as what is known of each takes memory
 
@@ -46,11 +45,10 @@ def load_torchvision(reader: str, place: str, files: str, data: Path) -> SmallSe
     others = [path for path, md5 in packed if not datasets.utils.check_integrity(path, md5)]
     base = getattr(kind, "base_folder", None)  # into which an archive is unpacked; else each file is, by itself
     unpacked = [folder / (base or name.removesuffix(".gz")) for name, _ in official]
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)  # torchvision sets none
     try:
-        if not others and not any(path.exists() for path in unpacked):
-            _fetch(kind, data, place, [path for path, _ in packed])
+        with server_timeout():  # torchvision sets none
+            if not others and not any(path.exists() for path in unpacked):
+                _fetch(kind, folder, place, [path for path, _ in packed])
         for path, _ in () if base else packed:
             if not path.with_suffix("").exists():
                 with gzip.open(path) as content, atomic_write(path.with_suffix(""), "wb") as file:
@@ -70,26 +68,25 @@ def load_torchvision(reader: str, place: str, files: str, data: Path) -> SmallSe
         advice = f"delete what is damaged or not the official file; then try again online, or put {files}"
         besides = "".join(f"; {path.name} is another than the official one" for path in others[:1])
         raise UsageError(f"{reader} {where}{besides}; {advice} into {folder} by hand") from error
-    finally:
-        socket.setdefaulttimeout(before)
     return SmallSet(images, labels, tuple(name.split(" - ")[0] for name in found["train"].classes))  # "0 - zero"
 
 
-def _fetch(kind: type, data: Path, place: str, packed: list[Path]) -> None:
+def _fetch(kind: type, folder: Path, place: str, packed: list[Path]) -> None:
     """Let a class of torchvision's download and unpack its files, but for the `packed` ones, into a folder of its own.
 
-    From there they are moved: it would replace what is there, and leave a part of a file where it is killed.
+    From there they are moved into `folder`: it would replace what is there, and leave a part of a file where it is
+    killed. `place` is where it puts them.
     """
-    with TemporaryDirectory(prefix=".", dir=data) as root:
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=folder) as root:
         new = Path(root) / place
         new.mkdir(parents=True, exist_ok=True)
         for path in packed:
             shutil.copy(path, new)
         kind(root, download=True)
-        (data / place).mkdir(parents=True, exist_ok=True)
         for path in sorted(new.iterdir(), key=lambda path: path.suffix != ".gz"):  # from which others can be made
-            if not (data / place / path.name).exists():
-                path.rename(data / place / path.name)
+            if not (folder / path.name).exists():
+                path.rename(folder / path.name)
 
 
 def load_digits(data: Path) -> SmallSet:
@@ -136,7 +133,10 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
         known = values[0] >= 0 and values[-1] < len(names) == len({*names.tolist()})
         require(known, where, describe(labels), f"numbers of its {len(names)} `names`, no two of which are the same")
     shown = values if names is None else names[values]
-    class_names = tuple(as_utf8(str(name)) for name in shown.tolist()) if "labels" in arrays else ()
+    try:
+        class_names = tuple(as_utf8(str(name)) for name in shown.tolist()) if "labels" in arrays else ()
+    except UnicodeError as error:
+        raise UsageError(f"`names` of {path} are no texts ({error}); write them anew") from error
     splits = split_names(map(str, range(count)))
     rows = {split: [*map(int, sorted(items, key=digest))] for split, items in splits.items()}  # as in a folder
     return SmallSet({s: pixels[of] for s, of in rows.items()}, {s: numbers[of] for s, of in rows.items()}, class_names)

@@ -6,7 +6,6 @@ import math
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -37,7 +36,17 @@ from leae.checkpoints import (
 from leae.data.prepare import Dataset
 from leae.distributed import rank
 from leae.errors import UsageError, first_line, require
-from leae.files import TEMPORARY, acquire_lock, names_file, one_at_a_time, read_bytes, read_json, write_csv, write_json
+from leae.files import (
+    TEMPORARY,
+    acquire_lock,
+    names_file,
+    one_at_a_time,
+    read_bytes,
+    read_json,
+    remove,
+    write_csv,
+    write_json,
+)
 from leae.judge import Judge
 from leae.training.device import device_name, precision_on
 from leae.training.evaluation import health, report
@@ -185,7 +194,7 @@ class Run:
             number = 1 + max((int(name[1]) for name in taken if name), default=0)
             name = self.settings.get("NAME") or f"{self.kind}-{number:03d}"
             require_new(name)  # another process may just have taken it
-            shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed here
+            remove(new)  # left by a process that was killed here
             (new / "grids").mkdir(parents=True)
             (new / "checkpoints").mkdir()
             write_json(new / "settings.json", self.content)
@@ -361,6 +370,8 @@ def init_from_checkpoint(path: Path, model: BaseAutoencoder, judge: Judge | None
     `load_checkpoint` does, and a `UsageError` that names the sizes that differ if the weights do not fit the model.
     """
     source, step = load_checkpoint(path)
+    if source.settings["output"] != model.settings["output"]:
+        print(f"warning: {path} was trained on pixels of another scale, OUTPUT {source.settings['output']}")
     try:
         model.load_state_dict(source.state_dict())
     except RuntimeError as error:

@@ -160,7 +160,7 @@ def resumed_settings(run: Run, constants: dict, chosen: dict) -> dict:
     for name, value in chosen.items():
         if name not in ("RESUME", *CHANGEABLE) and run.settings[name] != value:
             kept = f"{name} is {run.settings[name]} in {run.folder}, not {value}"
-            advice = f"leave the option out, or start a new run from its weights: --init {run.folder}"
+            advice = f"leave the option out, or start a new run, from its weights if they fit: --init {run.folder}"
             raise UsageError(f"{kept}; a resumed run keeps its settings: {advice}")
     return run.settings
 

@@ -91,7 +91,7 @@ def test_arrays_of_bytes_and_of_floats_have_the_same_codes_without_gradients():
     assert codes.shape == (300, 4, 2, 2)
     floats = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
     flipped = np.ascontiguousarray(floats.numpy()[..., ::-1])[..., ::-1]
-    for others in (floats, floats.numpy(), floats.double(), flipped, floats.numpy().astype(np.longdouble)):
+    for others in (floats, floats.numpy(), floats.double(), flipped, floats.numpy().astype(">f4")):
         np.testing.assert_allclose(leae.embed(model, others), codes, atol=1e-6)
     for wrong in (images[:0], images[0], images.astype(int), images > 100, list(images), None):
         with pytest.raises(UsageError, match=r"uint8 \[N, S, S, C\]"):

@@ -12,9 +12,10 @@ from functools import partial
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 from torch.utils.data import DataLoader
 
+from leae.data import images
 from leae.data.images import is_grey, read_square
 from leae.data.prepare import open_dataset
 from leae.data.small_sets import fit
@@ -299,6 +300,31 @@ def test_processes_that_read_one_zip_do_not_disturb_each_other(workplace):
     read = [image for chunk in chunks for image in chunk]
     assert [image for image in read if isinstance(image, str)] == []
     assert [number_of(image) for image in read] == expected * 50
+
+
+def test_integers_of_an_unknown_depth_are_not_taken_for_black(tmp_path):
+    sums = np.random.default_rng(0).integers(0, 100_000, (16, 16)).astype(np.int32)
+    Image.fromarray(sums).save(tmp_path / "sums.tif")
+    assert "MaxSampleValue" in read_images(tmp_path, 16, ["sums.tif"])[0]
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags.tagtype[281], tags[281] = 4, 100_000  # MaxSampleValue in 32 bits
+    Image.fromarray(sums).save(tmp_path / "declared.tif", tiffinfo=tags)
+    [read] = read_images(tmp_path, 16, ["declared.tif"])
+    assert abs(read[..., 0] - sums * (255 / 100_000)).max() <= 1
+    floats = (sums / np.float32(sums.max()) * np.float32(1.0000001)).astype(np.float32)
+    Image.fromarray(floats).save(tmp_path / "rounded.tif")
+    assert read_images(tmp_path, 16, ["rounded.tif"])[0].max() == 255
+
+
+def test_of_a_long_file_only_the_beginning_tells_whether_it_is_grey(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "grey.png")
+    Image.fromarray(noise).save(tmp_path / "at its end.tif")  # where Pillow puts a TIFF's header
+    read, opened = [], images.opened
+    monkeypatch.setattr(images, "opened", lambda content: read.append(len(content)) or opened(content))
+    assert is_grey(tmp_path / "grey.png")
+    assert read == [images.HEADER]
+    assert is_grey(tmp_path / "at its end.tif")
 
 
 @pytest.mark.parametrize("name", ["x.zip", "img_align_celeba/000003.jpg", "list_eval_partition.txt"])

@@ -129,6 +129,14 @@ def test_arrays_are_images_of_which_a_tenth_is_held_out(workplace):
     assert channels_of("grey.npz") == 1
 
 
+def test_names_that_are_no_text_are_one_line(workplace):
+    names = np.array(["aa", "bb"])
+    names.view("u4")[0] = 2**32 - 1
+    np.savez("own.npz", images=PIXELS, labels=np.arange(40) % 2, names=names)
+    with pytest.raises(UsageError, match=r"names.*own\.npz"):
+        open_dataset("own.npz", 16)
+
+
 def test_arrays_that_nobody_asked_for_are_not_read_and_a_bomb_is_refused(workplace, monkeypatch):
     np.savez("own.npz", images=PIXELS, junk=np.array([None, {}]))  # which are never unpickled
     assert all_images(open_dataset("own.npz", 16)).shape == (40, 16, 16, 3)

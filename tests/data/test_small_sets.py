@@ -90,7 +90,7 @@ def served(workplace, monkeypatch):
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(workplace, monkeypatch):
-    monkeypatch.setattr("leae.data.small_sets.TIMEOUT", 0.1)
+    monkeypatch.setattr("leae.files.TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [address])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from leae.errors import UsageError
-from leae.training.run import RUNS, Run, milestones, read_metrics, versions
+from leae.training.run import RUNS, Run, init_from_checkpoint, milestones, read_metrics, versions
 from tests.test_checkpoints import make_training
 
 DATA = {"name": "faces", "title": "rendered faces", "identity": "abc"}
@@ -92,6 +92,27 @@ def test_a_path_with_a_zero_byte_is_a_damaged_setting(workplace):
     path.write_text(json.dumps(content | {"settings": content["settings"] | {"INIT": "a\0b"}}))
     with pytest.raises(UsageError, match="INIT is missing, too long"):
         Run.read(run.folder)
+
+
+def test_weights_for_pixels_of_another_scale_are_warned_of(workplace, capsys):
+    run, training = make_run(), make_training(output="linear")
+    run.save(0, *training)
+    path = run.folder / "checkpoints" / "000.safetensors"
+    init_from_checkpoint(path, make_training()[0], None, SETTINGS)
+    assert f"{path} was trained on pixels of another scale, OUTPUT linear" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("left", ["a link", "a pipe", "a folder"])
+def test_what_lies_at_the_place_of_a_new_run_is_no_run(workplace, left):
+    mine = workplace / "mine"
+    mine.mkdir()
+    (mine / "settings.json").write_text("precious")
+    RUNS.mkdir()
+    new = RUNS / ".new"
+    {"a link": lambda: new.symlink_to(mine), "a pipe": lambda: os.mkfifo(new), "a folder": new.mkdir}[left]()
+    run = make_run()
+    assert not run.folder.is_symlink()
+    assert (mine / "settings.json").read_text() == "precious"
 
 
 def test_what_is_deleted_while_a_run_goes_on_is_written_again(workplace):
