@@ -169,7 +169,7 @@ def find_weights(name: str | Path, checkpoints: tuple[str, ...] = ("100", "last"
     missing = f"there is no {name} here"
     if not is_installed("huggingface_hub") or version("huggingface_hub").startswith("0."):
         advice = "correct the path or, for a model on a hub, install huggingface-hub>=1.0"
-        raise UsageError(f"{missing}, and huggingface_hub, which would fetch it, is not installed; {advice}")
+        raise UsageError(f"{missing}, and huggingface_hub, which would fetch it, is not installed, or old; {advice}")
     try:
         return fetch_snapshot(str(name), allow_patterns=[WEIGHTS, CONFIG, SETTINGS]) / WEIGHTS
     except Exception as error:  # whatever a network, a proxy or their libraries may raise

@@ -21,6 +21,12 @@ MOST_CLASSES = 20  # that colours can tell apart
 LETTERS = 24  # of a name in a legend
 
 
+def fit_pca(codes: Tensor, most: int) -> PCA:
+    """At most so many principal components of codes, float [N, D], which may all be the same."""
+    with np.errstate(invalid="ignore"):  # of the shares of no variance, which collapsed codes have
+        return PCA(min(most, *codes.shape), random_state=0).fit(codes.numpy())
+
+
 def make_map(kind: str, training: Tensor, codes: Tensor, seed: int) -> tuple[np.ndarray, str]:
     """Where codes, float [N, D], at least four of them, lie on a plane; `kind` is one of MAPS.
 
@@ -28,9 +34,8 @@ def make_map(kind: str, training: Tensor, codes: Tensor, seed: int) -> tuple[np.
     beginning at their places among the first two components, without labels. What comes back are the points, float
     [N, 2], and how the map was made.
     """
-    pca = PCA(min(COMPONENTS, *training.shape), random_state=0)
-    with np.errstate(invalid="ignore"):  # of the shares of no variance, which collapsed codes have
-        projected = pca.fit(training.numpy()).transform(codes.numpy())
+    pca = fit_pca(training, COMPONENTS)
+    projected = pca.transform(codes.numpy())
     if projected.shape[1] == 1:
         projected = np.pad(projected, ((0, 0), (0, 1)))
     if kind == "pca":

@@ -255,13 +255,14 @@ def build_page(players: list[Player]) -> gr.Blocks:
 def own_page_only(app, names: set[str]):
     """Refuse what another web site's page sends: it has that site's Origin or, after DNS rebinding, its Host."""
 
+    refusal = PlainTextResponse("not from here: use an IP address, or start with --host and this name", 403)
+
     async def answer(scope, receive, send) -> None:
         headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
         name = re.sub(r":\d+$", "", host).strip("[]").lower()
         known = name in names or re.fullmatch(r"[\d.]+|[\da-f]*:[\da-f:]+", name)  # no site's name is an address
         own = known and origin in (None, f"http://{host}", f"https://{host}")
-        refusal = PlainTextResponse("not from here: use an IP address, or start with --host and this name", 403)
         reply = app if own or scope["type"] == "lifespan" else refusal
         await reply(scope, receive, send)
 

@@ -3,10 +3,10 @@
 from functools import cached_property
 
 import torch
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from leae.analysis.latents import LatentSpace, class_difference, draw_fitted
+from leae.analysis.maps import fit_pca
 from leae.codes import mean_square_distance
 from leae.randomness import generator
 from leae.training.evaluation import decibels
@@ -34,7 +34,7 @@ class Player(LatentSpace):
         """
         if attributes:
             return torch.stack([class_difference(self.training, self.has_label(name)) for name in attributes])
-        pca = PCA(min(SLIDERS, *self.training.shape), random_state=0).fit(self.training.numpy())
+        pca = fit_pca(self.training, SLIDERS)
         return torch.from_numpy(pca.components_ * pca.explained_variance_[:, None] ** 0.5)
 
     def fill(self, picture: Tensor, painted: Tensor) -> tuple[Tensor, str]:

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from sklearn.decomposition import PCA
 from sklearn.metrics import RocCurveDisplay, roc_auc_score
 from torch import Tensor
 
@@ -45,8 +44,7 @@ def axes_of(training: Tensor) -> Tensor:
     By them the Mahalanobis distance is Euclidean. Without, nearest neighbours would hardly see the weak directions, in
     which unusual images leave the usual ones, as the spectrum falls steeply.
     """
-    with np.errstate(invalid="ignore"):  # codes that are all the same have no variance to share
-        pca = PCA(min(PROBE_DIMS, *training.shape), random_state=0).fit(training.numpy())
+    pca = maps.fit_pca(training, PROBE_DIMS)
     variances = torch.from_numpy(pca.explained_variance_)
     vary = variances > variances.max() * len(variances) * torch.finfo(torch.float32).eps
     return (torch.from_numpy(pca.components_)[vary] / variances[vary, None].sqrt()).T

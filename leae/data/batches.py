@@ -46,7 +46,7 @@ class ImageFile:
         self.size, self.numbers = shape[1:], np.arange(shape[0])
 
     def take(self, which: slice | np.ndarray, axis: int = 0) -> "ImageFile":
-        """Such a file again, of some of the images, by a slice or an array of numbers."""
+        """Such a file again, of some of the images, by a slice or an array of numbers; called as NumPy's `take` is."""
         part = copy.copy(self)
         part.numbers = self.numbers[which]
         return part

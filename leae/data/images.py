@@ -56,9 +56,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         grey, tags = np.asarray(image), getattr(image, "tag_v2", {})
         declared = 1 if image.mode == "F" else int(np.max(tags.get(MAX_SAMPLE_VALUE, 0)))
-        brightest = int(grey.max()) if grey.dtype.kind in "iu" else 0
-        largest = declared or next((depth.stop - 1 for depth in DEPTHS if brightest in depth), 2**16 - 1)
-        expected = f"from 0 to {largest}; scale it, or let a TIFF declare its range as MaxSampleValue"
+        largest = declared or next((depth.stop - 1 for depth in DEPTHS if int(grey.max()) in depth), 2**16 - 1)
+        declare = ", or let a TIFF declare its range as MaxSampleValue" * (image.mode != "F")  # whose range is known
+        expected = f"from 0 to {largest}; scale it{declare}"
         require(grey.min() >= 0 and grey.max() <= largest * (1 + 1e-6), "the image", describe(grey), expected)
         scaled = np.multiply(grey, 255 / largest, dtype=np.float32)  # a large image takes gigabytes in float64
         scaled += 0.5

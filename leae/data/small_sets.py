@@ -42,12 +42,16 @@ def load_torchvision(reader: str, place: str, files: str, data: Path) -> SmallSe
     kind, folder = getattr(datasets, reader), data / place
     official = getattr(kind, "resources", None) or [(kind.filename, kind.tgz_md5)]
     packed = [(folder / name, md5) for name, md5 in official if (folder / name).is_file()]
-    others = [path for path, md5 in packed if not datasets.utils.check_integrity(path, md5)]
     base = getattr(kind, "base_folder", None)  # into which an archive is unpacked; else each file is, by itself
     unpacked = [folder / (base or name.removesuffix(".gz")) for name, _ in official]
+
+    def others() -> list[Path]:
+        """Those that are not the official ones; looked for only where it matters, as they are large."""
+        return [path for path, md5 in packed if not datasets.utils.check_integrity(path, md5)]
+
     try:
         with server_timeout():  # torchvision sets none
-            if not others and not any(path.exists() for path in unpacked):
+            if not any(path.exists() for path in unpacked) and not others():
                 _fetch(kind, folder, place, [path for path, _ in packed])
         for path, _ in () if base else packed:
             if not path.with_suffix("").exists():
@@ -66,7 +70,7 @@ def load_torchvision(reader: str, place: str, files: str, data: Path) -> SmallSe
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         where = f"can neither be read from {folder} nor downloaded ({reason})"
         advice = f"delete what is damaged or not the official file; then try again online, or put {files}"
-        besides = "".join(f"; {path.name} is another than the official one" for path in others[:1])
+        besides = "".join(f"; {path.name} is another than the official one" for path in others()[:1])
         raise UsageError(f"{reader} {where}{besides}; {advice} into {folder} by hand") from error
     return SmallSet(images, labels, tuple(name.split(" - ")[0] for name in found["train"].classes))  # "0 - zero"
 

@@ -114,6 +114,7 @@ def find_small_set(load: Callable[[Path], SmallSet], name: str, size: int, face_
         small = load(DATA)
     splits = {split: [(split, number) for number in range(len(labels))] for split, labels in small.labels.items()}
     arrays = [array for split in splits for array in (small.images[split], small.labels[split])]
+    # How they are scaled is a part of it.
     fingerprint = digest("Lanczos", *(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays))
     key, title = _folder_key(name, size, digest(small.classes)[:8]), f"images in {Path(name)}"
     if name in DATA_SETS:
