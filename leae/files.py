@@ -55,7 +55,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO]:
     `path`. Of processes that write a file at the same time, the last one to finish has it. The mode is "w" for text
     (UTF-8, with backslash escapes for what it lacks; line ends as written), or "wb" for bytes.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_of(path)
     text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     with names_file(path):
         try:
@@ -229,9 +229,14 @@ def as_utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def short_name(path: Path) -> str:
-    """What a path ends in, cut, as a longer name may have no room for what is put beside it."""
-    return os.fsdecode(os.fsencode(path.name)[:100])
+def temporary_of(path: Path) -> Path:
+    """A new path beside this one, by a TEMPORARY name."""
+    return path.with_name(f".{short_name(path, 240)}.{secrets.token_hex(4)}.tmp")  # a name has at most 255 bytes
+
+
+def short_name(path: Path, most: int = 100) -> str:
+    """What a path ends in, cut after so many bytes, as a longer name may have no room for what is put beside it."""
+    return os.fsdecode(os.fsencode(path.name)[:most])
 
 
 def digest(*parts) -> str:
@@ -245,7 +250,8 @@ def acquire_lock(path: Path, wait: bool = True) -> FileLock:
     In a read-only place nothing is held, as nothing can be changed there; nor on a file system that has no locks, which
     is said. A wait of more than PATIENCE seconds is said, too.
     """
-    lock = FileLock(path, fallback_to_soft=False)  # what it would fall back to stays when its process is killed
+    # Other users wait for it, too. What it would fall back to stays when its process is killed.
+    lock = FileLock(path, mode=0o666, fallback_to_soft=False)
     try:
         with names_file(path):
             path.parent.mkdir(parents=True, exist_ok=True)

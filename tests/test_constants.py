@@ -11,7 +11,7 @@ from leae.training.settings import (
     RANGES,
     WITHOUT_EFFECT,
     arguments_of,
-    comments_of,
+    constants_in,
     constants_of,
     require_ranges,
     script_constants,
@@ -69,7 +69,7 @@ def test_every_constant_has_a_range_and_a_comment_and_those_of_both_scripts_are_
     assert ours.keys() | theirs.keys() == RANGES.keys()
     for script, constants in zip(SCRIPTS, (ours, theirs), strict=True):
         assert script_constants(ROOT / script, gpu) == constants
-        assert all(comments_of(ROOT / script)[name][1] for name in constants)
+        assert all(constants_in(ROOT / script)[name].comment for name in constants)
     common = ours.keys() & theirs.keys() - {"OBJECTIVE", "SIGREG_WEIGHT"}
     assert {name: ours[name] for name in common} == {name: theirs[name] for name in common}
 

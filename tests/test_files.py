@@ -13,7 +13,17 @@ from filelock import FileLock
 
 from leae import files
 from leae.errors import UsageError
-from leae.files import atomic_write, misfit, names_file, one_at_a_time, read_arrays, read_bytes, read_json
+from leae.files import (
+    acquire_lock,
+    atomic_write,
+    misfit,
+    names_file,
+    one_at_a_time,
+    read_arrays,
+    read_bytes,
+    read_json,
+    write_csv,
+)
 
 
 def test_a_file_is_complete_when_it_appears_and_others_may_read_it(tmp_path):
@@ -25,6 +35,23 @@ def test_a_file_is_complete_when_it_appears_and_others_may_read_it(tmp_path):
     assert path.read_bytes() == "ä\\udcff\n".encode()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "plain"]
     assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_name_of_any_length_can_be_written(tmp_path):
+    path = tmp_path / (251 * "x" + ".csv")
+    write_csv(path, ["a"], [])
+    assert path.read_bytes() == b"a\r\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs modes")
+def test_other_users_can_wait_for_a_lock(tmp_path):
+    before = os.umask(0o22)
+    try:
+        lock = acquire_lock(tmp_path / "lock")
+        assert (tmp_path / "lock").stat().st_mode & 0o666 == 0o666
+        lock.release()
+    finally:
+        os.umask(before)
 
 
 def test_memory_that_ran_out_is_no_fault_of_the_file(tmp_path, monkeypatch):

@@ -11,9 +11,9 @@ unless its evaluation.json has these figures. Table and picture are runs/ablatio
 
 import argparse
 import shlex
-import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from itertools import chain
 
@@ -29,6 +29,7 @@ from leae.analysis.trained import TrainedRun, open_runs, output_path, require_sa
 from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write, write_csv
 from leae.training.device import PRECISIONS, find_device
+from leae.training.loop import StopSignal
 from leae.training.pictures import save_picture
 from leae.training.run import RUNS, Run
 from leae.training.settings import SCRIPTS, Parser, arguments_of, script_constants
@@ -144,15 +145,19 @@ def command_for(variant: str, constants: dict, run: Run | None) -> list[str]:
 
 def train(command: list[str]) -> int:
     """Run a script; its exit status. A first signal to end is passed on, so that it saves; a second one kills it."""
-    child = subprocess.Popen([sys.executable, *command], process_group=0)  # else a terminal's Ctrl-C came twice
-    try:
-        return child.wait()
-    except KeyboardInterrupt as interruption:
-        child.send_signal(*interruption.args or [signal.SIGINT])
-        child.wait()
-        raise
-    finally:
-        child.kill()
+    with StopSignal() as stop:
+        child = subprocess.Popen([sys.executable, *command], process_group=0)  # a terminal sends it no Ctrl-C
+        try:
+            while child.poll() is None and stop.received is None:
+                time.sleep(0.1)
+            if stop.received is not None:
+                child.send_signal(stop.received)
+            child.wait()
+        finally:
+            child.kill()
+    if stop.received is not None:
+        raise KeyboardInterrupt(stop.received)
+    return child.returncode
 
 
 def read_evaluation(run: TrainedRun, sample: Sample) -> dict[str, np.ndarray] | None:

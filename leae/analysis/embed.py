@@ -23,7 +23,7 @@ from tqdm import tqdm
 from leae.analysis.trained import add_run_arguments, output_path, require_file, require_finite, runs_of
 from leae.autoencoder import BaseAutoencoder, require_pixels
 from leae.data.batches import Images, chunk_size, chunks_of
-from leae.data.images import with_channels
+from leae.data.images import reason, with_channels
 from leae.data.prepare import list_unusable
 from leae.data.sources import image_names, read_images
 from leae.errors import UsageError, require
@@ -66,7 +66,8 @@ def read_for(model: BaseAutoencoder, root: Path, names: list[str], upscale: bool
     """Images below a folder as a model takes them: for each uint8 [S, S, C], or the reason why there is none."""
     channels, size, _ = model.image_shape
     images = read_images(root, size, names, upscale)
-    return [image if isinstance(image, str) else with_channels(image, channels) for image in images]
+    whys = (reason(image) if isinstance(image, OSError) else image for image in images)
+    return [image if isinstance(image, str) else with_channels(image, channels) for image in whys]
 
 
 def hashes_of(images: Images) -> list[int]:

@@ -6,10 +6,10 @@
     uv run -m leae evaluate runs/* --checkpoints all                        learning curves, besides
     uv run --extra perceptual -m leae evaluate runs/*-001 --perceptual      LPIPS and FID, besides
 
-Runs that differ in SEED alone share a column: means over seeds, with their intervals. All runs are given the same
-held-out images and the same masks. Beside them stand an untrained encoder and PCA of the pixels to as many dimensions,
-and chance, which answers every image with the training set's mean image. Below are the differences from the first
-column. Each run's folder gets its figures in evaluation.json.
+Runs that differ in SEED alone, after as many steps, share a column: means over seeds, with their intervals. All runs are
+given the same held-out images and the same masks. Beside them stand an untrained encoder and PCA of the pixels to as
+many dimensions, and chance, which answers every image with the training set's mean image. Below are the differences
+from the first column. Each run's folder gets its figures in evaluation.json.
 """
 
 import argparse
@@ -30,12 +30,16 @@ LABEL_SHARE = 0.05  # of the training images' labels, for probes by few labels
 
 
 def write_evaluations(models: list[Measured], sample: Sample) -> None:
-    """Write evaluation.json for the measured models that are runs, with the figures of the baselines among them."""
+    """Write evaluation.json for the measured models that are runs, with the figures of the baselines among them.
+
+    Raises what `require_own` does.
+    """
     beside = {model.name: figures_of(model) for model in models if model.run is None}
     for model in models:
         if run := model.run:
             about = {"run": run.folder.name, "checkpoint": run.checkpoint, "step": run.step, "data": run.data}
             content = {**about, "options": sample.options, **figures_of(model), "beside": beside}
+            require_own(run.folder / EVALUATION)
             write_json(run.folder / EVALUATION, {**content, "versions": versions()})
 
 
@@ -98,7 +102,7 @@ def main(options: argparse.Namespace) -> None:
         measure(model, sample, device, perceptual, options.save_codes)
     columns = columns_of(models)
     print(report(columns))
-    require_own(options.csv, options.markdown, *(run.folder / EVALUATION for run in runs))  # still
+    require_own(options.csv, options.markdown)  # still
     if options.csv:
         write_csv(options.csv, CSV_HEAD, csv_rows(columns, models[0].values))
     if options.markdown:

@@ -45,10 +45,7 @@ trained on {data}, whose own terms apply as well.
     import leae         # pip install path/to/clone of its repository, or git+ and the repository's address
     model = leae.load("path/to/this/folder")            # or "owner/name", where a hub has it
     codes = leae.embed(model, "path/to/images")         # numpy, float32 [N, {columns}]
-{picture}
-## Figures on held-out images
-
-{figures}
+{picture}{figures}
 ## How it was trained
 
 By leae's {script}, with these constants:
@@ -74,7 +71,7 @@ def write_onnx(model: BaseAutoencoder, folder: Path) -> None:
 
 
 def held_out_figures(run: TrainedRun) -> str:
-    """A table in Markdown of what `evaluate` measured of this checkpoint, or else of what training did."""
+    """A section in Markdown of what `evaluate` measured of this checkpoint, or else of what training did, if any."""
     evaluated = run.evaluation()
     ratio = evaluated.get("options", {}).get("mask_ratio")
     figures = {name: value for name, (value, *_) in evaluated.get("figures", {}).items() if value is not None}
@@ -85,7 +82,7 @@ def held_out_figures(run: TrainedRun) -> str:
     labels = {name: FIGURES.get(name, [name.replace("_", " ").replace("psnr", "PSNR (dB),")])[0] for name in figures}
     rows = "".join(f"| {labels[name]} | {value:.4g} |\n" for name, value in figures.items())
     said = f"Masked views were evaluated at a mask ratio of {ratio:g}.\n\n" if isinstance(ratio, int | float) else ""
-    return f"{said}| figure | value |\n|---|---|\n{rows}"
+    return f"\n## Figures on held-out images\n\n{said}| figure | value |\n|---|---|\n{rows}" if rows else ""
 
 
 def model_card(run: TrainedRun, license: str, grid: bool) -> str:
@@ -134,6 +131,7 @@ def main(options: argparse.Namespace) -> None:
     [run], _ = runs_of(options)
     model = run.model.cpu()
     grids = [run.folder / "grids" / f"{name}-{run.step:06d}.png" for name in ("test", "valid")]
+    grids.append(run.folder / "grid.png")  # of an exported one
     grid = next((path for path in grids if path.is_file()), None)
     card = model_card(run, options.license, grid is not None)
     config = {"library": "leae", "class": type(model).__name__, "settings": model.settings, "step": run.step}
@@ -148,10 +146,8 @@ def main(options: argparse.Namespace) -> None:
         if options.onnx:
             write_onnx(model, new)
         if grid:
-            with atomic_write(new / "grid.png", "wb") as file:
-                file.write(read_bytes(grid))
-        with atomic_write(new / "README.md") as file:
-            file.write(as_utf8(card))
+            (new / "grid.png").write_bytes(read_bytes(grid))
+        (new / "README.md").write_text(as_utf8(card), encoding="utf-8", newline="")
         require_empty(folder)  # still
         names = sorted(path.name for path in new.iterdir())
         for name in names:

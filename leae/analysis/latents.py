@@ -75,12 +75,16 @@ class LatentSpace:
         return encode_all(self.run.model, images, None, self.device, "training codes").flatten(1)
 
     @cached_property
-    def _held_out(self) -> tuple[Tensor, Tensor]:
-        codes, errors = embed_images(self.run.model, self.dataset.images["test"], "held-out codes")
-        return codes.flatten(1), errors
+    def _embedded(self) -> tuple[Tensor, Tensor]:
+        return embed_images(self.run.model, self.dataset.images["test"], "held-out codes")
 
-    held_out = cached_property(lambda self: self._held_out[0])
-    errors = cached_property(lambda self: self._held_out[1])
+    @cached_property
+    def held_out(self) -> Tensor:
+        return self._embedded[0].flatten(1)
+
+    @cached_property
+    def errors(self) -> Tensor:
+        return self._embedded[1]
 
     def images(self, indices: Tensor) -> Tensor:
         """Held-out images: float [n, C, S, S] in [0, 1] on the CPU."""
@@ -269,10 +273,11 @@ def main(options: argparse.Namespace) -> None:
         names = dataset.label_names
         known = f"an attribute or a class of {dataset.title}; these are: {', '.join(names) or 'none'}"
         require(name in names, "--attribute", name, known)
-        share = dataset.has_label(name, "train").mean()
-        require(0 < share < 1, "--attribute", name, "one that some training images have and some lack")
     require_whole(FEWEST_IMAGES, **{"the number of held-out images": len(dataset.images["test"])})
     space = LatentSpace(run, dataset, options.seed, device)
+    if name is not None:
+        share, of = space.has_label(name).float().mean(), f"the {len(space.drawn):,} training images that are looked at"
+        require(0 < share < 1, "--attribute", name, f"one that some of {of} have and some lack")
     folder = run.folder / "latents"
     folder.mkdir(exist_ok=True)
     for name, picture in progress_bar(pictures(space, options), "drawing"):

@@ -204,7 +204,8 @@ class PixelPCA:
     def __init__(self, images: np.ndarray, components: int):
         numbers = images.shape[1] ** 2 * images.shape[3]  # of an image
         pixels = to_float(np.asarray(images[: max(1, MOST_NUMBERS // numbers)])).flatten(1).numpy()
-        self.pca = PCA(min(components, *pixels.shape), svd_solver="randomized", random_state=0).fit(pixels)
+        self.components = min(components, *pixels.shape)
+        self.pca = PCA(self.components, svd_solver="randomized", random_state=0).fit(pixels)
 
     def encode(self, images: Tensor) -> Tensor:
         """float [N, C, S, S] in [0, 1] → [N, D] on the CPU"""
@@ -228,7 +229,8 @@ def with_baselines(runs: list[TrainedRun], train: np.ndarray, device: torch.devi
             baselines[name] = Measured(name, untrained, reconstructs=False)
         components = min(run.model.latent_size, probes.PROBE_DIMS)
         if (name := f"PCA {components}") not in baselines:
-            baselines[name] = Measured(name, PixelPCA(train, components))
+            pca = PixelPCA(train, components)
+            baselines[name] = Measured(f"PCA {pca.components}", pca)
     mean = mean_image(train).to(device)
     chance = Measured("chance", lambda images: mean.expand_as(images))
     return [*(Measured(run.name, run.model, run) for run in runs), *baselines.values(), chance]

@@ -137,19 +137,21 @@ def constants_said(run: TrainedRun, others: list[TrainedRun]) -> list[str]:
 def columns_of(models: list[Measured]) -> list[Column]:
     """The columns of runs, in their order, then those of the baselines, each of which has one.
 
+    Runs of a column are after the same number of steps.
     A column is named after its first run, by its folder where several have that name. A second run of the same settings
     and seed begins another column.
     """
     groups, seen = defaultdict(dict), Counter()
     for run, model in ((model.run, model) for model in models if model.run):
-        of = tuple((name, run.settings[name]) for name in sorted(run.settings.keys() - WITHIN_COLUMN))
-        seed = run.settings["SEED"]
+        constants = ((name, run.settings[name]) for name in sorted(run.settings.keys() - WITHIN_COLUMN))
+        of, seed = (run.step, *constants), run.settings["SEED"]  # with --checkpoint last, steps may differ
         groups[of, seen[of, seed]][seed] = model
         seen[of, seed] += 1
     firsts, columns = [next(iter(by_seed.values())).run for by_seed in groups.values()], []
     for run, title, by_seed in zip(firsts, distinct_names(firsts), groups.values(), strict=True):
         seeds = f", {len(by_seed)} seeds" if len(by_seed) > 1 else ""
         about, folders = [run.kind, *constants_said(run, firsts)], [str(model.run.folder) for model in by_seed.values()]
+        about += [f"step {run.step:,}"] * (len({first.step for first in firsts}) > 1)
         columns.append(Column(title + seeds, by_seed, f"{', '.join(about)}: {one_line(', '.join(folders))}"))
     return columns + [Column(model.name, {None: model}) for model in models if not model.run]
 
@@ -170,6 +172,7 @@ def text_of(estimate: Estimate, form: str) -> str:
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown, with columns as wide as their widest cell."""
+    head, *rows = [[cell.replace("|", r"\|") for cell in row] for row in (head, *rows)]
     widths = [max(2, *map(len, column)) for column in zip(head, *rows, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     padded = [[label.ljust(widths[0]), *map(str.rjust, cells, widths[1:])] for label, *cells in (head, rule, *rows)]

@@ -22,12 +22,13 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # whatever the suffix; Pillow hands some others to other programs
 JPEG = b"\xff\xd8\xff"  # at the beginning of such a file
 PNG = b"\x89PNG\r\n\x1a\n"
+ORIENTING = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")  # texts in it that may say how it is turned
 MAX_BYTES = 2**30  # of an image file
 HEADER = 2**16  # bytes of it in which its header mostly is
 MAX_DECODED = 2**31  # pixels, each counted once for every scan of a JPEG
 SECONDS, MEMORY = 30, 2**32  # of a processor, and bytes, that decoding an image may take
 DECODING = threading.Lock()
-MAX_RATIO = 1024  # pixels to a byte, in every format
+MAX_RATIO, LARGE = 1024, 2**24  # pixels to a byte, in every format, of an image that has more pixels than the latter
 ALIGNED, FACE = (178, 218), 128  # pixels of CelebA's aligned photographs; side of the square that is cut out of them
 DIGIT = (28, 28)  # pixels of MNIST's images, which are padded by 2 black ones on every side
 TOO_SMALL = "the square in the middle is smaller than"
@@ -143,8 +144,9 @@ def read_square(content: bytes, size: int, upscale: bool = False) -> np.ndarray:
     with opened(content) as image:
         scans = content.count(b"\xff\xda") if content.startswith(JPEG) else 1  # about ten in a progressive one
         pixels = image.width * image.height
-        if scans * pixels > MAX_DECODED or pixels > MAX_RATIO * len(content):
-            raise UsageError(f"{scans:,} × {image.width}×{image.height} pixels to decode from {len(content):,} bytes")
+        if scans * pixels > MAX_DECODED or pixels > max(LARGE, MAX_RATIO * len(content)):
+            asked = f"{scans:,} × {image.width}×{image.height} pixels to decode from {len(content):,} bytes"
+            raise UsageError(f"{asked}, as only bombs have")
         stored = image.size
         if stored != ALIGNED:
             image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder skip detail that goes anyway
@@ -174,13 +176,15 @@ def central_square(image: Image.Image, side: int, size: int) -> np.ndarray:
 def without_texts(content: bytes) -> io.BytesIO:
     """A PNG file without its texts and colour profile, as Pillow refuses long ones and takes its time for many.
 
-    Programs that generate images write all their settings into texts. Other files stay as they are.
+    Programs that generate images write all their settings into texts. Those that may have an orientation stay, as do
+    other files.
     """
     kept, start, place = [], 0, len(PNG)
     while content.startswith(PNG) and place + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, place)
         end = place + 12 + length
-        if kind in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+        turns = length < HEADER and content.startswith(ORIENTING, place + 8)
+        if kind in (b"tEXt", b"zTXt", b"iTXt", b"iCCP") and not turns:
             kept += [content[start:place]] * (start < place)
             start = end
         place = end

@@ -6,6 +6,7 @@ prepared again when its source has changed, or when an array is damaged.
 
 import argparse
 import ctypes
+import glob
 import json
 import multiprocessing
 import os
@@ -32,6 +33,7 @@ from leae.data.images import FACE, TOO_SMALL, with_channels
 from leae.data.sources import CELEBA, DATA, DATA_SETS, MAX_FACES, Source, find_source
 from leae.errors import UsageError, require, require_whole, signals_to_end
 from leae.files import (
+    TEMPORARY,
     atomic_write,
     describe,
     digest,
@@ -41,6 +43,7 @@ from leae.files import (
     read_json,
     remove,
     says_empty,
+    temporary_of,
     write_csv,
     write_json,
 )
@@ -130,7 +133,6 @@ def open_dataset(
     if train < at_least or test < 1:  # before anything is written
         raise UsageError(f"{source.title}: {train:,} training and {test:,} test images; {at_least:,} and 1 are needed")
     folder = DATA / "prepared" / source.key
-    folder = folder.resolve() if folder.is_symlink() else folder  # to another disk, perhaps
     with one_at_a_time(folder):
         manifest = _read_manifest(folder)
         same = manifest and manifest["fingerprint"] == source.fingerprint
@@ -213,8 +215,9 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
     if the source turns out to have another identity than is wanted.
     """
     total = sum(map(len, source.splits.values()))
-    temporary, bad, hashes = folder.with_name(f".{folder.name}.tmp"), [], {}  # of images, by split
-    remove(temporary)  # a process that was killed has left it
+    temporary, bad, hashes = temporary_of(folder), [], {}  # of images, by split
+    for left in folder.parent.glob(TEMPORARY.format(glob.escape(folder.name))):  # by a process that was killed
+        remove(left)
     others = {*multiprocessing.active_children()}  # no readers
     temporary.mkdir(parents=True)
     try:
@@ -310,6 +313,8 @@ def _write_split(folder: Path, source: Source, split: str, bar: tqdm, bad: list)
         np.lib.format.write_array_header_1_0(file, header)
         for item, result in zip(items, chain.from_iterable(chunks), strict=True):
             bar.update()
+            if isinstance(result, OSError):  # left out, it would stay so when the system's trouble is over
+                raise result
             if isinstance(result, str):
                 bad.append([item, result])
             else:

@@ -118,13 +118,18 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
     count, *sides = images.shape
     require(count <= MAX_IMAGES, f"the number of {where}", count, f"at most {MAX_IMAGES:,}")
     fits = images.size and len(sides) in (2, 3) and sides[0] == sides[1] and sides[2:] in ([], [1], [3])
-    fits = fits and (images.dtype == np.uint8 or (images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1))
-    expected = "uint8, or float from 0 to 1 (divide others), [N, S, S] or [N, S, S, C] with 1 or 3 channels, the last"
+    if fits and images.dtype == np.uint8:
+        fits = images.max() > 1
+    else:
+        fits = fits and images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1
+    expected = (
+        "uint8 to 255 or float from 0 to 1 (scale others), [N, S, S] or [N, S, S, C] with 1 or 3 channels, the last"
+    )
     require(fits, where, describe(images), expected)
     side = sides[0] + 4 * (sides[0] == DIGIT[0])  # as `fit` has it
     require(side >= least, "image_size", least, f"at most {side}, as {path} has, unless UPSCALE is set")
     images = images.reshape(count, *sides[:2], -1)
-    pixels = images if images.dtype == np.uint8 else np.rint(images * 255).astype(np.uint8)
+    pixels = images if images.dtype == np.uint8 else np.rint(images * np.float32(255)).astype(np.uint8)
     labels, where = arrays.get("labels", np.zeros(count, int)), f"`labels` of {path}"
     fits = labels.shape == (count,) and labels.dtype.kind in "iu"
     require(fits, where, describe(labels), f"whole numbers [{count}], one for each image")

@@ -1,5 +1,6 @@
 """What there is to prepare, and how to read it: CelebA, folders of images, small data sets and rendered faces."""
 
+import errno
 import hashlib
 import os
 import zipfile
@@ -22,6 +23,7 @@ CELEBA = DATA / "celeba"
 MAX_FACES = 10**6  # to train on
 MAX_NAME = 2000  # letters of an attribute's or a class's name; what a folder may have, as UTF-8 escapes
 ARRAYS = (".npy", ".npz")
+OF_FILE = (None, errno.ENOENT, errno.EINVAL)  # numbers of an OSError: Pillow's, of no file, of damage in a zip
 FACE_SEED = 0
 FIRST_TEST_FACE = 1_000_000_000  # so that test faces begin alike, however many are trained on
 
@@ -36,7 +38,8 @@ class Source:
     image_size: int  # S, side in pixels that images are cut and scaled to
     fingerprint: str  # changes when the source does
     splits: dict[str, list]
-    # For each of some items: uint8 [S, S, 1 or 3], alone or with its labels, or why there is none. Workers call it.
+    # For each of some items: uint8 [S, S, 1 or 3], alone or with its labels, or why there is none, as a text or an
+    # OSError of the system. Workers call it.
     read: Callable[[list], list]
     attribute_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()  # a source has attributes or classes, or neither
@@ -185,7 +188,10 @@ def visible_files(root: Path) -> Iterator[Path]:
 
 
 def read_images(root: Path, size: int, items: list[str], upscale: bool = False) -> list:
-    """Images below a folder, or in a zip, which is not unpacked: for each an array, or the reason why there is none."""
+    """Images below a folder, or in a zip, which is not unpacked: for each an array, or the reason why there is none.
+
+    The latter is an OSError where the system refused a file, which may be a good one.
+    """
     results = []
     for item in items:
         try:
@@ -194,7 +200,8 @@ def read_images(root: Path, size: int, items: list[str], upscale: bool = False) 
         except MemoryError:
             raise
         except Exception as error:  # of decoders and decompressors, from files that are damaged, hostile or encrypted
-            results.append(reason(error))
+            of_system = isinstance(error, OSError) and error.errno not in OF_FILE
+            results.append(error if of_system else reason(error))
     return results
 
 

@@ -83,18 +83,19 @@ Views = MaskedViews | NoisyViews
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode and without gradients; afterwards it is in the mode it was in.
+    """The model in evaluation mode and without gradients; afterwards each part of it is in the mode it was in.
 
     cuDNN does not look for the fastest algorithms meanwhile: for chunks of many sizes that takes longer than it saves.
     """
-    training, benchmark = model.training, torch.backends.cudnn.benchmark
+    training, benchmark = [part for part in model.modules() if part.training], torch.backends.cudnn.benchmark
     model.eval()
     torch.backends.cudnn.benchmark = False
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(training)
+        for part in training:
+            part.training = True
         torch.backends.cudnn.benchmark = benchmark
 
 

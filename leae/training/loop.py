@@ -54,12 +54,14 @@ class Schedule:
 class StopSignal:
     """`with StopSignal() as stop:` within the block a first Ctrl-C or one of `signals_to_end` only sets `requested`.
 
-    From then on they have the effect again that they had before the block, so a second one ends the process at once.
+    A second one, at least a second later, has the effect that it had before the block, and ends the process at once. An
+    earlier one is the first: what a whole group of processes was sent also comes by way of a launcher, as `uv run`.
     Processes that share a run have to stop after the same step: there `requested` waits until they `agree`.
     """
 
     def __init__(self):
         self.received: int | None = None  # the signal
+        self.at = 0.0  # when, by `time.monotonic`
         self.agreed = False  # by all processes
 
     def __enter__(self) -> "StopSignal":
@@ -71,8 +73,11 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame) -> None:
-        self.received = number
-        self.__exit__()
+        if self.received is None:
+            self.received, self.at = number, time.monotonic()
+        elif time.monotonic() > self.at + 1:
+            self.__exit__()
+            signal.raise_signal(number)
 
     @property
     def requested(self) -> bool:

@@ -396,7 +396,7 @@ def require_new(name: str) -> None:
     """Refuse a run's name that is no plain folder name, or is taken: `UsageError`."""
     plain = re.fullmatch(r"[^\W_][\w.+=-]{0,99}", name)
     require(plain is not None, "NAME", name, "a folder's name: letters, digits, and behind the first also . _ + = -")
-    if (RUNS / name).exists():
+    if os.path.lexists(RUNS / name):
         raise UsageError(f"{RUNS / name} exists; choose another --name, or resume it: --resume {RUNS / name}")
 
 

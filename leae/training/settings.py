@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from leae import conv_autoencoder
 from leae.autoencoder import LARGEST_IMAGE, LARGEST_SIZE, LATENTS, OUTPUTS
@@ -191,12 +192,36 @@ def require_ranges(settings: dict, objectives: tuple[str, ...]) -> None:
         require(size > 2 and size % (2 * processes) == 0, "BATCH_SIZE", size, expected)
 
 
+class Constant(NamedTuple):
+    """An upper-case name that a script assigns at its top level."""
+
+    value: ast.expr  # as it stands in the source
+    heading: str  # that it stands under, "data" of "# --- data", say
+    comment: str  # behind it
+
+
+def constants_in(script: Path) -> dict[str, Constant]:
+    """A script's constants by name, in their order."""
+    source = script.read_text(encoding="utf-8")
+    found, lines = {}, source.split("\n")
+    for statement in ast.parse(source).body:
+        match statement:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+            ) if name.isupper():
+                headings = (line[6:] for line in reversed(lines[: statement.lineno]) if line.startswith("# --- "))
+                behind = lines[statement.end_lineno - 1].encode()[statement.end_col_offset :].decode()
+                found[name] = Constant(value, next(headings, "others"), behind.strip(" #"))
+    return found
+
+
 def constants_of(namespace: dict) -> dict:
-    """The upper-case names of a script's namespace, with their values: numbers, texts, bools, tuples of numbers.
+    """The constants of a script, whose `globals()` these are, by name: numbers, texts, bools, tuples of numbers.
 
     A value of another type is a `UsageError`.
     """
-    constants = {name: value for name, value in namespace.items() if name.isupper()}
+    constants = {name: namespace[name] for name in constants_in(Path(namespace["__file__"]))}
     for name, value in constants.items():
         numbers = isinstance(value, tuple) and all(isinstance(entry, int | float) for entry in value)
         expected = "a number, a string in quotes, True, False, or a tuple of numbers like (0.15,)"
@@ -205,29 +230,21 @@ def constants_of(namespace: dict) -> dict:
 
 
 def script_constants(script: str | Path, gpu: bool) -> dict:
-    """The top-level upper-case assignments of "main.py", say, by name, as they come out with or without a GPU.
+    """The constants of "main.py", say, by name, as they come out with or without a GPU.
 
-    A `UsageError` where the scripts are not, as leae was installed without them.
+    A `UsageError` where the scripts are not, as leae was installed without them, or where one takes more to compute
+    than `gpu` and those above it.
     """
     path, constants = SCRIPTS / script, {}
     if not path.is_file():
         raise UsageError(f"{path} is not there; clone the repository, and run this command in the clone")
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name.isupper():
-                constants[name] = eval(compile(ast.Expression(value), script, "eval"), {"gpu": gpu}, constants)
+    for name, (value, *_) in constants_in(path).items():
+        try:
+            constants[name] = eval(compile(ast.Expression(value), path, "eval"), {"gpu": gpu}, constants)
+        except Exception as error:
+            expected = "a value, or computed from gpu and the constants above it alone; this command reads no more"
+            raise UsageError(f"{name} is {ast.unparse(value)} in {path}; it must be {expected}") from error
     return constants
-
-
-def comments_of(script: Path) -> dict[str, tuple[str, str]]:
-    """The heading that each constant of a script stands under, "# --- data" say, and the comment behind it."""
-    found, heading = {}, "others"
-    for line in script.read_text(encoding="utf-8").splitlines():
-        if line.startswith("# --- "):
-            heading = line[6:]
-        elif match := re.match(r"([A-Z][A-Z0-9_]*) = (?:.*?  # (.*))?", line):
-            found[match[1]] = heading, match[2] or ""
-    return found
 
 
 def option_of(name: str) -> str:
@@ -243,19 +260,20 @@ def arguments_of(name: str, value) -> list[str]:
 
 
 def parse_command_line(namespace: dict) -> dict:
-    """The constants that the command line sets, by name, each with the type of its default, or a `UsageError`."""
-    comments, groups = comments_of(Path(namespace["__file__"])), {}
+    """The constants that the command line sets, by name, each of its type, or a `UsageError`."""
+    written, groups = constants_in(Path(namespace["__file__"])), {}
     options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "argument_default": argparse.SUPPRESS}
     parser = Parser(description=namespace["__doc__"], allow_abbrev=False, **options)
     for name, default in constants_of(namespace).items():
-        heading, comment = comments.get(name, ("others", ""))
+        _, heading, comment = written[name]
         group = groups[heading] = groups.get(heading) or parser.add_argument_group(heading)
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
         text = (f"{comment} [{shown}]" if shown else comment).strip().replace("%", "%%")
         if isinstance(default, bool):
             group.add_argument(option_of(name), dest=name, action=argparse.BooleanOptionalAction, help=text)
             continue
-        kind, nargs = (float, "+") if isinstance(default, tuple) else (type(default), None)
+        nargs = "+" if isinstance(default, tuple) else None
+        kind = float if nargs or isinstance(RANGES.get(name), str) else type(default)  # 0 may stand for 0.0
         metavar = kind.__name__.upper()
         group.add_argument(option_of(name), dest=name, nargs=nargs, type=kind, metavar=metavar, help=text)
     return {name: tuples(value) for name, value in vars(parser.parse_args()).items()}

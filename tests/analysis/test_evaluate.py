@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 from leae.analysis import curves
+from leae.analysis.evaluate import write_evaluations
 from leae.analysis.measure import Measured
 from leae.analysis.table import Column
 from leae.analysis.trained import TrainedRun, require_own
@@ -27,6 +29,14 @@ def other_data(monkeypatch):
     """Lets `evaluate` open the data set that a function makes of the run's."""
     original = TrainedRun.open_data
     return lambda change: monkeypatch.setattr(TrainedRun, "open_data", lambda run: change(original(run)))
+
+
+def test_an_evaluation_json_that_a_person_wrote_is_not_replaced(trained, tmp_path):
+    Path(tmp_path, "evaluation.json").write_text('{"mine": "notes"}')
+    run = SimpleNamespace(folder=tmp_path, checkpoint="100", step=1, data={})
+    with pytest.raises(UsageError, match=r"evaluation\.json was not written by this command"):
+        write_evaluations([Measured("own", None, run)], SimpleNamespace(options={}))
+    assert Path(tmp_path, "evaluation.json").read_text() == '{"mine": "notes"}'
 
 
 def with_few_attributes(dataset):

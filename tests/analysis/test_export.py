@@ -82,6 +82,18 @@ def test_the_card_has_the_licence_data_command_and_held_out_figures(trained, tmp
     assert f"| encoder effective rank | {float(last['encoder_effective_rank']):.4g} |" in card
 
 
+def test_an_exported_model_is_exported_again_with_its_picture_and_without_an_empty_table(
+    trained, tmp_path, monkeypatch
+):
+    run_leae(monkeypatch, "export", str(RUN), str(tmp_path / "one"))
+    run_leae(monkeypatch, "export", str(tmp_path / "one"), str(tmp_path / "two"))
+    files = ("grid.png", "model.safetensors", "config.json", "settings.json")
+    assert all((tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes() for name in files)
+    card = (tmp_path / "two" / "README.md").read_text(encoding="utf-8")
+    assert "| figure" not in card
+    assert "(grid.png)\n\n## How it was trained\n" in card
+
+
 @pytest.mark.parametrize("value", ["21.25", [], {}, float("inf")])
 def test_the_card_leaves_out_an_evaluation_that_is_damaged(trained, tmp_path, monkeypatch, value):
     run = shutil.copytree(RUN, tmp_path / "faces-run")

@@ -21,7 +21,7 @@ from leae.data.prepare import Dataset
 from leae.errors import UsageError
 from leae.training.evaluation import psnr, reconstruct
 from leae.training.pictures import save_picture
-from tests.conftest import CPU, TINY, gaussian, run_leae, run_script, write_image
+from tests.conftest import CPU, TINY, assert_one_line, gaussian, run_leae, run_script, write_image
 
 PICTURES = ["map-pca", "map-tsne", "interpolations", "attribute-walks", "neighbours", "samples", "extremes"]
 MODELS = {
@@ -226,3 +226,9 @@ def test_the_command_writes_the_pictures_but_no_walks_without_attributes(workpla
     run_leae(monkeypatch, "latents", "runs/self-teaching-001", "--device", "cpu", "--map", "pca")
     names = sorted(path.stem for path in (workplace / "runs/self-teaching-001/latents").iterdir())
     assert names == sorted(set(PICTURES) - {"attribute-walks", "map-tsne"})
+
+
+def test_a_class_of_which_no_image_is_looked_at_is_refused(trained, monkeypatch, capsys):
+    monkeypatch.setattr("leae.analysis.latents.TRAINING_CODES", 1)
+    says = "--attribute is '3'.* of the 1 training images that are looked at"
+    assert_one_line(monkeypatch, capsys, "latents", "runs/plain-001", "--device", "cpu", "--attribute", "3", says=says)

@@ -1,5 +1,6 @@
 """Which runs share a column, its intervals against scipy's and against what they promise, and the Markdown."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,16 @@ def test_markdown_is_as_wide_as_its_cells_and_what_is_undefined_is_empty():
         "| ---- | ---------: | -: |",
         "| PSNR | 20.00±2.48 |    |",
     ]
+
+
+def test_runs_that_differ_in_their_step_share_no_column():
+    same = {"SIGREG_WEIGHT": 0.1}
+    models = [measured(0, name, "masked", **same, SEED=seed) for seed, name in enumerate("ab")]
+    assert [one.title for one in columns_of(models)] == ["a, 2 seeds"]
+    models[1] = replace(models[1], run=replace(models[1].run, step=2))
+    columns = columns_of(models)
+    assert [(one.title, one.about) for one in columns] == [("a", "masked, step 1: a"), ("b", "masked, step 2: b")]
+
+
+def test_a_bar_in_a_run_s_name_does_not_end_its_cell():
+    assert markdown(["", "a|b"], [["x", "1"]]).splitlines()[0] == r"|    | a\|b |"

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 from PIL import Image, ImageOps, TiffImagePlugin
+from PIL.PngImagePlugin import PngInfo
 from torch.utils.data import DataLoader
 
 from leae.data import images
@@ -130,6 +131,7 @@ IMAGES = {
     "brighter than a TIFF declares": ("a.tif", stored("TIFF", flat("I;16", 5000), tiffinfo={281: 4095}), "from 5000"),
     "a TIFF of one bit": ("a.tif", stored("TIFF", flat("1", 1)), WHITE),
     "a GIF": ("a.png", stored("GIF"), "unreadable"),
+    "a blank page": ("a.png", stored(image=flat("1", 1, (1024, 1024))), WHITE),
     "a bomb of one colour": ("a.webp", stored("WEBP", flat(size=(8000, 8000)), lossless=True), "8000×8000"),
     "3 MB of text": ("a.png", with_texts(1, 3_000_000), RED),
     "3 MB of colour profile": ("a.png", stored(icc_profile=bytes(3_000_000)), RED),
@@ -205,14 +207,18 @@ def test_what_is_transparent_shows_a_white_ground():
     assert np.abs(square[:, 18:] - RED).max() <= 3
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "a text of a PNG", "XMP of a PNG"])
 @pytest.mark.parametrize("orientation", range(10))
 def test_every_orientation_is_turned_as_pillow_does(orientation, kind):
-    exif = Image.Exif()
+    exif, texts = Image.Exif(), PngInfo()
     exif[0x0112] = orientation
-    content = stored(
-        kind, image=Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)), exif=exif
-    )
+    content = exif.tobytes()
+    texts.add_text("Raw profile type exif", f"\nexif\n{len(content):8}\n{content.hex()}\n", zip=True)
+    xmp = PngInfo()
+    xmp.add_itxt("XML:com.adobe.xmp", f'<x tiff:Orientation="{orientation}"/>')
+    options = {"a text of a PNG": {"pnginfo": texts}, "XMP of a PNG": {"pnginfo": xmp}}.get(kind, {"exif": exif})
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    content = stored(kind.rpartition(" ")[2], image=Image.fromarray(pixels), **options)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
     assert np.array_equal(read_square(content, 16), np.asarray(expected))
 

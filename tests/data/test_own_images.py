@@ -129,6 +129,20 @@ def test_arrays_are_images_of_which_a_tenth_is_held_out(workplace):
     assert channels_of("grey.npz") == 1
 
 
+def test_an_array_of_halves_is_rounded_as_one_of_floats(workplace):
+    halves = (PIXELS / 255).astype("f2")
+    for kind in ("f2", "f4"):
+        np.save(f"{kind}.npy", halves.astype(kind))
+    two, four = (all_images(open_dataset(f"{kind}.npy", 16)) for kind in ("f2", "f4"))
+    assert np.array_equal(two, four)
+
+
+def test_bytes_of_zeros_and_ones_are_no_levels_of_grey(workplace):
+    np.save("own.npy", PIXELS // 128)
+    with pytest.raises(UsageError, match=r"uint8 .* from 0 to 1'; it must be uint8 to 255 or"):
+        open_dataset("own.npy", 16)
+
+
 def test_names_that_are_no_text_are_one_line(workplace):
     names = np.array(["aa", "bb"])
     names.view("u4")[0] = 2**32 - 1

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from leae.autoencoder import Autoencoder
 from leae.codes import effective_rank, sigreg_statistics
 from leae.conv_autoencoder import VariationalConvAutoencoder
 from leae.data.batches import to_float
 from leae.judge import Judge
 from leae.training import evaluation
-from leae.training.evaluation import Evaluation, MaskedViews, NoisyViews, psnr, reconstruct
+from leae.training.evaluation import Evaluation, MaskedViews, NoisyViews, evaluation_mode, psnr, reconstruct
 from tests.conftest import CPU, gaussian
 
 
@@ -78,6 +79,15 @@ def test_samples_are_decoded_from_standard_gaussian_codes_that_stay_the_same():
     assert torch.equal(first, second)
     found, true, _ = sigreg_statistics(seen[0])
     assert found < 3 * true
+
+
+def test_a_part_that_was_in_evaluation_mode_stays_in_it():
+    model = Autoencoder(image_size=16, latent_dim=4, hidden_dim=4, map_channels=4)
+    frozen = [*model.encoder.modules()]
+    model.encoder.eval()
+    with evaluation_mode(model):
+        assert not any(part.training for part in model.modules())
+    assert [part.training for part in model.modules()] == [part not in frozen for part in model.modules()]
 
 
 def test_evaluation_leaves_no_gradient_and_the_mode_it_found_also_after_an_error():

@@ -1,13 +1,15 @@
 """Constants of a script as options, and what a resumed run keeps of them."""
 
 import json
+import re
 import runpy
 from pathlib import Path
 
 import pytest
+import torch
 
 from leae.errors import UsageError
-from leae.training.settings import comments_of, configure, constants_of, option_of
+from leae.training.settings import configure, constants_in, constants_of, option_of, script_constants
 from tests.conftest import ROOT
 from tests.training.test_run import make_run
 
@@ -27,8 +29,8 @@ def configured(monkeypatch, namespace, line):
 
 @pytest.mark.parametrize("value", [None, {}, ["pooled"], ("0.15",)])
 def test_a_constant_is_a_number_a_text_a_bool_or_a_tuple_of_numbers(namespace, value):
-    with pytest.raises(UsageError, match="EXTRA"):
-        constants_of({**namespace, "EXTRA": value})
+    with pytest.raises(UsageError, match="SHARE"):
+        constants_of({**namespace, "SHARE": value})
 
 
 def test_help_lists_every_constant_with_its_comment_and_value(monkeypatch, namespace, capsys):
@@ -37,7 +39,7 @@ def test_help_lists_every_constant_with_its_comment_and_value(monkeypatch, names
         configured(monkeypatch, namespace, "--help")
     text = " ".join(capsys.readouterr().out.split())
     assert all(option_of(name) in text for name in constants_of(namespace))
-    assert all(" ".join(comment.split()) in text for _, comment in comments_of(Path("main.py")).values())
+    assert all(" ".join(one.comment.split()) in text for one in constants_in(Path("main.py")).values())
     assert "[0.25 0.5]" in text
     assert "optimisation: --batch-size INT images per step" in text
 
@@ -55,8 +57,33 @@ def test_a_resumed_run_keeps_its_settings_but_for_those_that_change_no_number(mo
     assert (namespace["COMPILE"], namespace["SAVE_MINUTES"]) == (False, 1.0)
     assert json.loads((run.folder / "settings.json").read_text())["settings"]["COMPILE"] is True
     run.lock.release()
+    with Path("main.py").open("a") as file:
+        file.write("NEW_ONE = 1\n")
     with pytest.raises(UsageError, match=r"NEW_ONE.*settings\.json"):
         configured(monkeypatch, {**namespace, "NEW_ONE": 1}, resume)
+
+
+def test_what_a_script_imports_or_defines_is_no_constant(namespace):
+    before = constants_of(namespace)
+    assert constants_of({**namespace, "F": torch.nn.functional, "VAE": type, "WHOLE": 1.0}) == before
+
+
+def test_a_constant_may_be_annotated_and_one_that_was_edited_to_a_whole_number_still_takes_a_share(
+    workplace, monkeypatch
+):
+    source = re.sub(r"(?m)^EPOCHS = (.*)  # ", r"EPOCHS: int = \1  # ", (ROOT / "main.py").read_text(encoding="utf-8"))
+    Path("main.py").write_text(re.sub(r"(?m)^WARMUP = [\d.]+", "WARMUP = 0", source), encoding="utf-8")
+    assert "EPOCHS: int" in Path("main.py").read_text()
+    edited = runpy.run_path("main.py", run_name="not main")
+    settings = configured(monkeypatch, edited, "--warmup 0.02 --epochs 3").settings
+    assert (settings["WARMUP"], settings["EPOCHS"]) == (0.02, 3)
+    assert constants_in(Path("main.py"))["EPOCHS"][1:] == constants_in(ROOT / "main.py")["EPOCHS"][1:]
+
+
+def test_commands_that_read_a_script_say_which_constant_takes_more_to_compute(workplace):
+    Path("main.py").write_text("import math\nEPOCHS = 3\nLEARNING_RATE = 1e-3 * math.sqrt(EPOCHS)\n")
+    with pytest.raises(UsageError, match=r"^LEARNING_RATE is 0.001 \* math.sqrt\(EPOCHS\) in "):
+        script_constants(workplace / "main.py", gpu=False)
 
 
 @pytest.mark.parametrize("option", ["--resume", "--init"])
