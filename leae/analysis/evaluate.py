@@ -6,9 +6,9 @@
     uv run -m leae evaluate runs/* --checkpoints all                        learning curves, besides
     uv run --extra perceptual -m leae evaluate runs/*-001 --perceptual      LPIPS and FID, besides
 
-Runs that differ in SEED alone, after as many steps, share a column: means over seeds, with their intervals. All runs are
-given the same held-out images and the same masks. Beside them stand an untrained encoder and PCA of the pixels to as
-many dimensions, and chance, which answers every image with the training set's mean image. Below are the differences
+Runs that differ in SEED alone, after as many steps, share a column: means over seeds, with their intervals. All runs
+are given the same held-out images and the same masks. Beside them stand an untrained encoder and PCA of the pixels to
+as many dimensions, and chance, which answers every image with the training set's mean image. Below are the differences
 from the first column. Each run's folder gets its figures in evaluation.json.
 """
 
