@@ -436,5 +436,5 @@ def read_metrics(folder: Path) -> list[dict[str, str]]:
                 raise ValueError(f"the row of step {row['step']} does not have a value for every column")
             [float(value) for name, value in row.items() if value and name != "split"]
     except (ValueError, TypeError, LookupError, csv.Error) as error:
-        raise UsageError(f"{path} is damaged ({error}); move it away to resume without these rows") from error
+        raise UsageError(f"{path} cannot be used ({error}); move it away to resume without these rows") from error
     return [{name: value for name, value in row.items() if value} for row in rows]
