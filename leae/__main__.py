@@ -7,6 +7,7 @@ help, of which the first line stands in the list of commands.
 import argparse
 import importlib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def run(command: str, arguments: list[str], typed: str) -> None:
     module, layout = importlib.import_module(COMMANDS[command]), argparse.RawDescriptionHelpFormatter
     if ENDING:
         return
+    if any(argument == "" or re.fullmatch("--[a-z-]+=", argument) for argument in arguments):  # "" would mean "."
+        raise UsageError("an argument is empty; was a variable of the shell not set?")
     parser = Parser(prog=f"{typed} {command}", description=module.__doc__, formatter_class=layout)
     module.add_arguments(parser)
     module.main(parser.parse_args(arguments))

@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from leae.errors import require
 from leae.layers import float64_device
 from leae.randomness import generator
 from leae.sigreg import sigreg
@@ -18,7 +19,9 @@ GAUSSIAN_CODES = 1000  # that `sigreg_statistics` takes, at most
 
 def samples_of(codes: Tensor) -> Tensor:
     """Codes [N, D], or those of a spatial latent [N, D, H, W], as float64 [samples, D]: each position is a sample."""
-    samples = torch.as_tensor(codes).detach().movedim(1, -1).flatten(0, -2)
+    codes = torch.as_tensor(codes).detach()
+    require(codes.dim() in (2, 4) and codes.numel() > 0, "codes", [*codes.shape], "[N, D] or [N, D, H, W], N > 0")
+    samples = codes.movedim(1, -1).flatten(0, -2)
     return samples.to(float64_device(samples.device), torch.float64)
 
 

@@ -169,7 +169,9 @@ def _line_for(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return f"{where}{error.strerror}; check the path, its permissions and the disk"
+        lost = where and os.path.islink(error.filename) and not os.path.exists(error.filename)
+        what = "it is a link to what is not there" if lost else error.strerror
+        return f"{where}{what}; check the path, its permissions and the disk"
     # PyTorch, not imported here, has an exception for a GPU whose memory ran out, and only words for the machine's.
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"MemoryError", "OutOfMemoryError"} or any(words in str(error) for words in NO_MEMORY):

@@ -37,11 +37,11 @@ READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def names_file(path: Path) -> Iterator[None]:
-    """An OSError that leaves the block names `path` if it names nothing, as a full disk's, or a temporary file."""
+    """An OSError of the system's that leaves the block names `path` if it names nothing, or a temporary file."""
     try:
         yield
     except OSError as error:
-        if error.filename is None or str(error.filename).endswith(".tmp"):
+        if error.errno and (error.filename is None or str(error.filename).endswith(".tmp")):
             error.filename, error.filename2 = str(path), None
         raise
 

@@ -41,6 +41,8 @@ class Judge(nn.Module):
         super().__init__()
         require_in("[0, 1)", decay=decay)
         require_choice(NORMS, norm=norm)
+        for ratio in crop_ratios:
+            require_in("(0, 1]", **{"an entry of crop_ratios": ratio})
         ends_well = isinstance(encoder.norm, nn.BatchNorm1d | nn.BatchNorm2d)
         require(ends_well, "the end of the judge's encoder", type(encoder.norm).__name__, "a batch norm")
         self.decay, self.norm = decay, norm

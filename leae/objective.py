@@ -77,9 +77,11 @@ class SelfTeachingObjective:
     def draw(self, judge: Judge, x: Tensor, generator: torch.Generator, step: int = 0) -> Draws:
         """What is random in the step of a batch, drawn by a generator on its device.
 
-        `step` optimizer steps came before: for schedules. A mask that hides no pixel of images of this size, or a crop
-        below 2×2 pixels, is a ValueError.
+        `step` optimizer steps came before: for schedules. A mask that hides no pixel of images of this size, a crop
+        below 2×2 pixels, or an x that is no such batch, is a ValueError.
         """
+        fits = x.dim() == 4 and x.is_floating_point() and len(x) > 0 and x.shape[2] == x.shape[3]
+        require(fits, "x", f"{x.dtype} {[*x.shape]}", "images, float [N, C, S, S] in [0, 1], N > 0")
         crop_ratios = self.crop_ratios  # a schedule goes here: `self.crop_ratios if step < 10_000 else (1.0,)`, say
         size, rows = x.shape[-1], OBJECTIVES[self.kind]
 

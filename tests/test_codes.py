@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leae.codes import dead_dimensions, drift, effective_rank, sigreg_statistics
+from leae.errors import UsageError
 from leae.randomness import generator
 from leae.sigreg import sigreg
 from tests.conftest import gaussian
@@ -53,3 +54,10 @@ def test_gaussian_codes_are_as_far_from_gaussian_as_true_ones_and_others_farther
     assert true / 3 < found < 3 * true
     assert sigreg_statistics(1.5 * codes)[0] > 10 * true
     assert found == pytest.approx(sigreg(codes[:1000], generator(0, "metrics")).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4,), (2, 3, 4)])
+def test_what_are_no_codes_is_refused(shape):
+    for figure in (effective_rank, dead_dimensions):
+        with pytest.raises(UsageError, match=r"codes is \[.*\[N, D\]"):
+            figure(torch.zeros(shape))

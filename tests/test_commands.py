@@ -7,6 +7,7 @@ import pytest
 
 import leae.__main__
 from leae.__main__ import COMMANDS
+from leae.errors import UsageError
 from tests.conftest import assert_one_line, run_leae, run_script, write_image
 
 
@@ -89,6 +90,7 @@ def test_help_has_the_usage_and_an_example_of_it(monkeypatch, capsys, command):
         ("score RUN nowhere", "nowhere"),
         ("score RUN empty", "empty"),
         ("score RUN mine --positive ugly", "ugly.*mine"),
+        ("embed RUN --output=", "an argument is empty"),
         ("embed RUN valid", "'valid'.*train, test"),
         ("embed RUN test --output codes.txt", "--output is codes.txt"),
         ("export RUN mine", "mine"),
@@ -104,3 +106,9 @@ def test_what_is_refused_is_one_line_and_nothing_is_written(trained, monkeypatch
     line, says = (text.replace("RUN", "runs/self-teaching-001") for text in (line, says))
     assert_one_line(monkeypatch, capsys, *line.split(), says=says)
     assert sorted(trained.rglob("*")) == before
+
+
+def test_an_empty_argument_is_not_the_folder_that_one_is_in(trained, monkeypatch, capsys):
+    assert_one_line(monkeypatch, capsys, "score", "runs/self-teaching-001", "", says="an argument is empty")
+    with pytest.raises(UsageError, match="images is ''"):
+        leae.embed(leae.load("runs/self-teaching-001"), "")

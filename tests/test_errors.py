@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import weakref
+from pathlib import Path
 
 import matplotlib
 import pytest
@@ -40,6 +41,13 @@ def test_a_mistake_is_one_line_and_status_2(monkeypatch, capsys, error, says):
         run_command(fail_with(error))
     assert stop.value.code == 2
     assert re.fullmatch(f"(main.py: .*)?{re.escape(says)}.*\n", capsys.readouterr().err)
+
+
+def test_a_link_to_nothing_is_called_that(workplace, capsys):
+    Path("data").symlink_to("disk")
+    with pytest.raises(SystemExit):
+        run_command(lambda: Path("data/prepared").mkdir(parents=True, exist_ok=True), "main.py")
+    assert capsys.readouterr().err.startswith("main.py: data: it is a link to what is not there; ")
 
 
 def test_pictures_are_drawn_without_the_users_matplotlibrc():

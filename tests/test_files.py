@@ -1,6 +1,7 @@
 """A file has its old content or its new one."""
 
 import errno
+import gzip
 import multiprocessing
 import os
 import threading
@@ -35,6 +36,11 @@ def test_a_file_is_complete_when_it_appears_and_others_may_read_it(tmp_path):
     assert path.read_bytes() == "ä\\udcff\n".encode()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "plain"]
     assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_what_a_library_says_without_the_system_names_no_file_of_ours(tmp_path):
+    with pytest.raises(gzip.BadGzipFile, match=r"^Not a gzipped file"), names_file(tmp_path):
+        gzip.decompress(b"none")
 
 
 def test_a_name_of_any_length_can_be_written(tmp_path):

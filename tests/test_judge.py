@@ -103,3 +103,8 @@ def test_it_is_an_exponential_moving_average_of_the_encoder(decay):
 def test_an_encoder_without_a_batch_norm_cannot_be_a_judge():
     with pytest.raises(UsageError, match="Identity"):
         Judge(ConvAutoencoder().encoder)
+
+
+def test_crop_ratios_are_shares_of_a_side():
+    with pytest.raises(UsageError, match="an entry of crop_ratios is 2"):
+        Judge(encoder(), crop_ratios=(0.15, 2))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from leae.autoencoder import Autoencoder
+from leae.errors import UsageError
 from leae.judge import Judge
 from leae.objective import SelfTeachingObjective
 from tests.reference import reference_objective
@@ -79,3 +80,14 @@ def test_a_live_judge_is_the_encoder_whose_weights_learn_from_its_verdicts():
     before = copy.deepcopy(model.state_dict())
     judge.update(model.encoder)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x[:0], lambda x: x[0], lambda x: x[..., 1:], lambda x: (255 * x).byte()],
+    ids=["none", "one", "not square", "bytes"],
+)
+def test_a_batch_of_another_kind_is_refused_by_its_name(change):
+    model, judge, x = make()
+    with pytest.raises(UsageError, match=r"^x is 'torch\..*float \[N, C, S, S\]"):
+        SelfTeachingObjective()(model, judge, change(x), draws())

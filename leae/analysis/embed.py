@@ -106,6 +106,7 @@ def embed(model: BaseAutoencoder, images: str | Path | Images | Tensor, upscale:
     `encode` and `decode`, for a folder `image_shape`, (C, S, S). `UsageError` if no image can be used, or for others.
     """
     if isinstance(images, str | Path):
+        require(images != "", "images", "", "a folder's path")
         require(hasattr(model, "image_shape"), "the model's image_shape", None, "(C, S, S), to which images are cut")
         return embed_folder(model, Path(images), image_names(Path(images)), upscale).codes
     if isinstance(images, np.ndarray):  # of either byte order

@@ -4,6 +4,7 @@ FOLDER/train/CLASS/…, FOLDER/test/CLASS/… and perhaps FOLDER/val/CLASS/…  
 FOLDER/CLASS/…                                                              classes
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def read_layout(
             notes.append(f"what lies outside of {', '.join(split_of)} is left out: {listed(outside)}")
     else:
         splits = split_names(names)
+        if deeper := split_folders(names):
+            notes.append(f"train and test are no splits below {listed(deeper)}; prepare such a folder to have them")
 
     class_of = {name: top_of(rest) for name, rest in inside.items()}
     found = set(class_of.values()) if classes else set()
@@ -84,6 +87,16 @@ def split_names(names: Iterable[str]) -> dict[str, list[str]]:
 def splits_in(names: Iterable[str]) -> dict[str, str]:
     """The top folders of some paths whose names are those of splits, sorted: which split each is."""
     return {top: SPLITS[top.lower()] for top in sorted(set(map(top_of, names))) if top.lower() in SPLITS}
+
+
+def split_folders(names: Iterable[str]) -> list[str]:
+    """The folders that have sub-folders called train and test, or val, on some paths."""
+    found = defaultdict(set)
+    for *folders, _ in (name.split("/") for name in names):
+        for depth, folder in enumerate(folders):
+            if folder.lower() in SPLITS:
+                found["/".join(folders[:depth])].add(SPLITS[folder.lower()])
+    return [folder for folder, splits in found.items() if {"train"} < splits]
 
 
 def top_of(path: str) -> str:

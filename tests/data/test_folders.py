@@ -47,6 +47,16 @@ def test_splits_and_classes_are_those_that_torchvision_reads(workplace, capsys, 
     assert f"pictures/: 3 classes, {counts}, in colour: 3 channels" in said
 
 
+@pytest.mark.parametrize("beside", ["docs/logo.png", "preview.png"])
+def test_splits_that_lie_deeper_beside_other_images_are_none_and_a_line_says_so(workplace, capsys, beside):
+    write_images(workplace / "pictures", *(f"ds/{split}/{name}" for split in ("train", "test") for name in "ab"))
+    open_dataset("pictures", 16)
+    assert "pictures/ds/: 2 classes, 8 to train on, 8 to test" in capsys.readouterr().out
+    write_image(workplace / "pictures" / beside, 99)
+    open_dataset("pictures", 16)
+    assert "pictures/: train and test are no splits below 'ds'; prepare such a folder" in capsys.readouterr().out
+
+
 def test_without_splits_each_name_alone_decides_and_what_is_added_moves_no_other(workplace):
     places = write_images(workplace / "pictures", "bee", "cat/old", "cat/new/2020", "dog", each=25)
     first = open_dataset("pictures", 16)
