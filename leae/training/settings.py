@@ -193,9 +193,9 @@ def require_ranges(settings: dict, objectives: tuple[str, ...]) -> None:
 
 
 class Constant(NamedTuple):
-    """An upper-case name that a script assigns at its top level."""
+    """An upper-case name that a script assigns outside of functions and classes."""
 
-    value: ast.expr  # as it stands in the source
+    value: ast.expr | None  # as it stands in the source; None if that is no single assignment
     heading: str  # that it stands under, "data" of "# --- data", say
     comment: str  # behind it
 
@@ -205,14 +205,14 @@ def constants_in(script: Path) -> dict[str, Constant]:
     source = script.read_text(encoding="utf-8")
     found, lines = {}, source.split("\n")
     for statement in ast.parse(source).body:
-        match statement:
-            case (
-                ast.Assign(targets=[ast.Name(id=name)], value=value)
-                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
-            ) if name.isupper():
-                headings = (line[6:] for line in reversed(lines[: statement.lineno]) if line.startswith("# --- "))
-                behind = lines[statement.end_lineno - 1].encode()[statement.end_col_offset :].decode()
-                found[name] = Constant(value, next(headings, "others"), behind.strip(" #"))
+        names = [] if isinstance(statement, ast.FunctionDef | ast.ClassDef) else [*ast.walk(statement)]
+        names = [node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+        value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) and len(names) == 1 else None
+        headings = (line[6:] for line in reversed(lines[: statement.lineno]) if line.startswith("# --- "))
+        behind = lines[statement.end_lineno - 1].encode()[statement.end_col_offset :].decode().strip(" #")
+        for name in filter(str.isupper, names):
+            above = found.get(name) or Constant(value, next(headings, "others"), behind)
+            found[name] = above._replace(value=value)
     return found
 
 
@@ -221,7 +221,7 @@ def constants_of(namespace: dict) -> dict:
 
     A value of another type is a `UsageError`.
     """
-    constants = {name: namespace[name] for name in constants_in(Path(namespace["__file__"]))}
+    constants = {name: namespace[name] for name in constants_in(Path(namespace["__file__"])) if name in namespace}
     for name, value in constants.items():
         numbers = isinstance(value, tuple) and all(isinstance(entry, int | float) for entry in value)
         expected = "a number, a string in quotes, True, False, or a tuple of numbers like (0.15,)"
@@ -242,8 +242,8 @@ def script_constants(script: str | Path, gpu: bool) -> dict:
         try:
             constants[name] = eval(compile(ast.Expression(value), path, "eval"), {"gpu": gpu}, constants)
         except Exception as error:
-            expected = "a value, or computed from gpu and the constants above it alone; this command reads no more"
-            raise UsageError(f"{name} is {ast.unparse(value)} in {path}; it must be {expected}") from error
+            expected = "computed from gpu and the constants above it alone, as this command reads no more"
+            raise UsageError(f"{name} in {path} must be {expected}; give it a value") from error
     return constants
 
 

@@ -388,7 +388,7 @@ def test_of_a_prepared_folder_that_is_a_link_runs_find_what_it_was_when_its_sour
     before = open_dataset("pictures", 16)
     [folder] = PREPARED.glob("[!.]*")
     folder.symlink_to(folder.rename(workplace / "elsewhere"))
-    write_image(workplace / "pictures" / "new.png", 30)
+    write_image(workplace / "pictures" / "a" / "new.png", 30)
     after = open_dataset("pictures", 16)
     assert after.identity != before.identity
     assert open_dataset("pictures", 16, identity=before.identity).identity == before.identity
