@@ -276,7 +276,8 @@ def read_codes(text: str, sample: Sample, taken: list[str]) -> Measured:
         array, (count, whole) = arrays.get(key, np.empty(0)), sample.counts[key.partition("_")[0]]
         fits = array.dtype.kind == "f" and array.ndim in (2, 4) and array.size and len(array) in (count, whole)
         fits = fits and array.shape[1:] == arrays["train"].shape[1:] and float(np.abs(array).max()) <= LARGEST_CODE
-        expected = f"float [{count} or {whole}, D], D as of `train`, from -1e9 to 1e9"
+        counts = " or ".join(map(str, sorted({count, whole})))
+        expected = f"float [{counts}, D], D as of `train`, from -1e9 to 1e9"
         require(fits, f"`{key}` of {path}", describe(array), expected)
         codes[key] = torch.from_numpy(array[:count].astype(np.float32))
     return Measured(name, None, reconstructs=False, codes=codes)

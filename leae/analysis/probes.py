@@ -60,8 +60,10 @@ def linear_scores(codes: np.ndarray, labels: np.ndarray, held_out: np.ndarray) -
     probe = LogisticRegression(class_weight="balanced", solver="newton-cholesky")
     part = StratifiedShuffleSplit(1, test_size=VALIDATION, random_state=0)
     search = GridSearchCV(probe, {"C": STRENGTHS}, scoring="roc_auc", cv=part)
-    for attribute, truth in enumerate(progress_bar(labels.T, "probes")):
-        scores[:, attribute] = search.fit(codes, truth).decision_function(held_out)
+    with catch_warnings():
+        filterwarnings("ignore", "Line search of Newton solver")  # it takes lbfgs then, as where all codes are the same
+        for attribute, truth in enumerate(progress_bar(labels.T, "probes")):
+            scores[:, attribute] = search.fit(codes, truth).decision_function(held_out)
     return scores
 
 

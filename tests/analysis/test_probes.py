@@ -36,6 +36,12 @@ def test_codes_of_very_many_dimensions_are_probed_by_their_first_components_with
     assert roc_auc_score(truth[:, 0], linear_scores(codes[:few], labels[:few, :1], held_out)[:, 0]) > 0.95
 
 
+@pytest.mark.filterwarnings("error")
+def test_of_codes_that_are_all_the_same_a_probe_knows_nothing_and_says_nothing():
+    labels = planted(count=200)[1]
+    assert np.abs(linear_scores(np.zeros((200, 4), np.float32), labels, np.zeros((9, 4), np.float32))).max() < 1e-4
+
+
 def test_of_few_images_half_as_many_components_are_taken():
     codes, held_out = planted(count=200, dim=400)[0], planted(count=50, dim=400, seed=1)[0]
     assert [part.shape for part in probes.reduced(codes, held_out)] == [(200, 100), (50, 100)]
