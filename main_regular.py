@@ -145,7 +145,7 @@ def main() -> None:
 
     compute_terms = data_parallel(compiled(loss_terms, device) if COMPILE else loss_terms, model)
     progress = Progress(start, total_steps, BATCH_SIZE)
-    with StopSignal() as stop:  # the first signal asks to stop, a second one ends
+    with StopSignal() as stop:  # the first signal asks to stop, a later one ends
         for step in progress:  # runs once more after the last step, to evaluate
             due = step % GRID_EVERY == 0 or step in run.milestones
             if due or stop.requested or progress.minutes > SAVE_MINUTES:

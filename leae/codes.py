@@ -5,6 +5,7 @@ Codes, tensors or arrays, are finite: [N, D], or a spatial latent's [N, D, H, W]
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,11 +18,16 @@ DEAD_SHARE = 0.01  # a standard deviation of at most this share of the largest o
 GAUSSIAN_CODES = 1000  # that `sigreg_statistics` takes, at most
 
 
-def samples_of(codes: Tensor) -> Tensor:
-    """Codes [N, D], or those of a spatial latent [N, D, H, W], as float64 [samples, D]: each position is a sample."""
+def require_codes(codes: Tensor | np.ndarray) -> Tensor:
+    """Codes without gradients; `UsageError` if they are not [N, D] or [N, D, H, W], or none."""
     codes = torch.as_tensor(codes).detach()
     require(codes.dim() in (2, 4) and codes.numel() > 0, "codes", [*codes.shape], "[N, D] or [N, D, H, W], N > 0")
-    samples = codes.movedim(1, -1).flatten(0, -2)
+    return codes
+
+
+def samples_of(codes: Tensor) -> Tensor:
+    """Codes [N, D], or those of a spatial latent [N, D, H, W], as float64 [samples, D]: each position is a sample."""
+    samples = require_codes(codes).movedim(1, -1).flatten(0, -2)
     return samples.to(float64_device(samples.device), torch.float64)
 
 
@@ -58,7 +64,7 @@ def drift(codes: Tensor, others: Tensor) -> float:
     Both distances are root mean squares, that between images over all pairs of different images in `codes`. 0 where the
     views do not differ to the encoder; NaN where no codes differ.
     """
-    first, second = (torch.as_tensor(part).detach().double().flatten(1) for part in (codes, others))
+    first, second = (require_codes(part).double().flatten(1) for part in (codes, others))
     between_views = (first - second).square().sum(dim=1).mean()
     return (between_views / mean_square_distance(first)).sqrt().item()
 
@@ -74,7 +80,7 @@ def sigreg_statistics(codes: Tensor, seed: int = 0) -> tuple[float, float, int]:
     Each position of a spatial latent is one sample. Only the first GAUSSIAN_CODES are used: away from N(0, I) the
     statistic grows with their number, so that figures compare only where that is the same.
     """
-    codes = torch.as_tensor(codes)[:GAUSSIAN_CODES].detach().cpu().float()
+    codes = require_codes(codes)[:GAUSSIAN_CODES].cpu().float()
     statistics = []
     for some in (codes, torch.randn(codes.shape, generator=generator(seed, "metrics", 1))):
         # Of a spatial latent one row of positions at a time: all at once would take gigabytes.

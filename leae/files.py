@@ -36,7 +36,7 @@ READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
-def names_file(path: Path) -> Iterator[None]:
+def names_file(path: Path | zipfile.Path) -> Iterator[None]:
     """An OSError of the system's that leaves the block names `path` if it names nothing, or a temporary file."""
     try:
         yield
@@ -236,7 +236,7 @@ def temporary_of(path: Path) -> Path:
 
 def short_name(path: Path, most: int = 100) -> str:
     """What a path ends in, cut after so many bytes, as a longer name may have no room for what is put beside it."""
-    return os.fsdecode(os.fsencode(path.name)[:most])
+    return path.name.encode("utf-8", "surrogateescape")[:most].decode("utf-8", "ignore")
 
 
 def digest(*parts) -> str:

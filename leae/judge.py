@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from leae.errors import require, require_choice, require_in
 from leae.layers import normalise, normalise_with
+from leae.masking import require_ratios
 from leae.whitening import Whitening, whiten
 
 NORMS = ("shared", "own", "whitened")
@@ -41,8 +42,7 @@ class Judge(nn.Module):
         super().__init__()
         require_in("[0, 1)", decay=decay)
         require_choice(NORMS, norm=norm)
-        for ratio in crop_ratios:
-            require_in("(0, 1]", **{"an entry of crop_ratios": ratio})
+        require_ratios(crop_ratios)
         ends_well = isinstance(encoder.norm, nn.BatchNorm1d | nn.BatchNorm2d)
         require(ends_well, "the end of the judge's encoder", type(encoder.norm).__name__, "a batch norm")
         self.decay, self.norm = decay, norm

@@ -22,6 +22,15 @@ def mask_side(image_size: int, mask_ratio: float) -> int:
     return side
 
 
+def require_ratios(ratios: tuple[float, ...]) -> None:
+    """Refuse crop ratios that are no tuple of different numbers in (0, 1]: `UsageError`."""
+    some = isinstance(ratios, tuple) and len(ratios) > 0
+    require(some, "crop_ratios", ratios, "a tuple of at least one number, as in (0.15,) or (0.15, 1.0)")
+    for ratio in ratios:
+        require_in("(0, 1]", **{"an entry of crop_ratios": ratio})
+    require(len(set(ratios)) == len(ratios), "crop_ratios", ratios, "different numbers")
+
+
 def crop_side(image_size: int, crop_ratio: float) -> int:
     """Side in pixels of a crop box that is `crop_ratio`, in (0, 1], of the image's; ValueError below 2 pixels."""
     require_in("(0, 1]", crop_ratio=crop_ratio)

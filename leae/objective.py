@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from leae.distributed import local_rows, world_size
 from leae.errors import require, require_choice, require_in
 from leae.judge import WHOLE, Judge
-from leae.masking import crop_and_resize, crop_side, draw_boxes, fill_squares, mask_side
+from leae.masking import crop_and_resize, crop_side, draw_boxes, fill_squares, mask_side, require_ratios
 from leae.sigreg import draw_directions, sigreg_along
 
 ALL, FROM_FIRST, FROM_SECOND = slice(None), slice(0, None, 2), slice(1, None, 2)  # all of a batch, or every other image
@@ -60,13 +60,8 @@ class SelfTeachingObjective:
         require_choice(OBJECTIVES, kind=self.kind)
         require_in("[0, inf)", sigreg_weight=self.sigreg_weight)
         require_in("(0, 1)", mask_ratio=self.mask_ratio)
-        ratios = self.crop_ratios
-        some = isinstance(ratios, tuple) and len(ratios) > 0
-        require(some, "crop_ratios", ratios, "a tuple of at least one number, as in (0.15,) or (0.15, 1.0)")
-        for ratio in ratios:
-            require_in("(0, 1]", **{"an entry of crop_ratios": ratio})
-        require(len(set(ratios)) == len(ratios), "crop_ratios", ratios, "different numbers")
-        object.__setattr__(self, "crop_ratios", tuple(map(float, ratios)))  # 1 and 1.0 are one name
+        require_ratios(self.crop_ratios)
+        object.__setattr__(self, "crop_ratios", tuple(map(float, self.crop_ratios)))  # 1 and 1.0 are one name
 
     def __call__(
         self, model: nn.Module, judge: Judge, x: Tensor, generator: torch.Generator, step: int = 0

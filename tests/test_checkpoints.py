@@ -23,7 +23,7 @@ def make_training(steps=1, **sizes):
     """A model, its optimizer and its judge, which have had some steps. The weights are channels-last, as in a run."""
     torch.manual_seed(0)
     model = Autoencoder(**{**SIZES, **sizes}).to(memory_format=torch.channels_last)
-    judge, optimizer = Judge(model.encoder, crop_ratios=()), torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+    judge, optimizer = Judge(model.encoder, crop_ratios=(1.0,)), torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
     for _ in range(steps):
         optimizer.zero_grad()
         images = torch.rand(4, *model.image_shape)

@@ -58,6 +58,6 @@ def test_gaussian_codes_are_as_far_from_gaussian_as_true_ones_and_others_farther
 
 @pytest.mark.parametrize("shape", [(0, 4), (4,), (2, 3, 4)])
 def test_what_are_no_codes_is_refused(shape):
-    for figure in (effective_rank, dead_dimensions):
+    for figure in (effective_rank, dead_dimensions, sigreg_statistics, lambda codes: drift(codes, codes)):
         with pytest.raises(UsageError, match=r"codes is \[.*\[N, D\]"):
             figure(torch.zeros(shape))

@@ -65,7 +65,9 @@ def test_the_ends_of_a_range_work_and_what_is_outside_is_refused_with_name_and_v
 @pytest.mark.parametrize("gpu", [False, True])
 def test_every_constant_has_a_range_and_a_comment_and_those_of_both_scripts_are_the_same(monkeypatch, gpu):
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
-    ours, theirs = (constants_of(runpy.run_path(str(ROOT / script), run_name="not main")) for script in SCRIPTS)
+    written = [constants_in(ROOT / script) for script in SCRIPTS]
+    spaces = [runpy.run_path(str(ROOT / script), run_name="not main") for script in SCRIPTS]
+    ours, theirs = map(constants_of, spaces, written)
     assert ours.keys() | theirs.keys() == RANGES.keys()
     for script, constants in zip(SCRIPTS, (ours, theirs), strict=True):
         assert script_constants(ROOT / script, gpu) == constants

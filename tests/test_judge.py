@@ -106,5 +106,6 @@ def test_an_encoder_without_a_batch_norm_cannot_be_a_judge():
 
 
 def test_crop_ratios_are_shares_of_a_side():
-    with pytest.raises(UsageError, match="an entry of crop_ratios is 2"):
-        Judge(encoder(), crop_ratios=(0.15, 2))
+    for ratios, said in (((0.15, 2), "an entry of crop_ratios is 2"), (0.5, "crop_ratios is 0.5")):
+        with pytest.raises(UsageError, match=said):
+            Judge(encoder(), crop_ratios=ratios)

@@ -25,7 +25,7 @@ from leae.analysis.curves import summary_panels
 from leae.analysis.evaluate import HELD_OUT_IMAGES, LABEL_SHARE, TRAIN_IMAGES, write_evaluations
 from leae.analysis.measure import Measured, Sample, measure
 from leae.analysis.table import CSV_HEAD, FIGURES, INCIDENTAL, Column, csv_rows, markdown, summary_of, text_of
-from leae.analysis.trained import TrainedRun, open_runs, output_path, require_same_images
+from leae.analysis.trained import EVALUATION, TrainedRun, open_runs, output_path, require_own, require_same_images
 from leae.errors import UsageError, require, require_whole
 from leae.files import atomic_write, write_csv
 from leae.training.device import PRECISIONS, find_device
@@ -172,6 +172,7 @@ def measured(run: TrainedRun, sample: Sample, device: torch.device) -> Measured:
     """The figures in a run's evaluation.json, without their intervals over images; evaluates it if there are none."""
     values = read_evaluation(run, sample)
     if values is None:
+        require_own(run.folder / EVALUATION)
         one = Measured(run.name, run.model, run)
         measure(one, sample, device)
         write_evaluations([one], sample)

@@ -131,8 +131,8 @@ def main(options: argparse.Namespace) -> None:
     [run], _ = runs_of(options)
     model = run.model.cpu()
     grids = [run.folder / "grids" / f"{name}-{run.step:06d}.png" for name in ("test", "valid")]
-    grids.append(run.folder / "grid.png")  # of an exported one
-    grid = next((path for path in grids if path.is_file()), None)
+    exported = [run.folder / "grid.png"] if run.checkpoint == "model" else []
+    grid = next((path for path in (*exported, *grids) if path.is_file()), None)
     card = model_card(run, options.license, grid is not None)
     config = {"library": "leae", "class": type(model).__name__, "settings": model.settings, "step": run.step}
     config |= {"image_shape": model.image_shape, "latent_shape": model.latent_shape}

@@ -195,17 +195,21 @@ class Sample:
         return {"mask_ratio": self.views.mask_ratio, **counts, "label_share": self.label_share}
 
 
+def pixel_shape(images: Images) -> tuple[int, int]:
+    """How many of images uint8 [N, S, S, C] `PixelPCA` takes, MOST_NUMBERS together, and how many numbers each has."""
+    numbers = images.shape[1] ** 2 * images.shape[3]
+    return min(len(images), max(1, MOST_NUMBERS // numbers)), numbers
+
+
 class PixelPCA:
     """The best linear autoencoder by squared error: principal components of images uint8 [N, S, S, C].
 
-    Of large images it takes only the first that have MOST_NUMBERS together, for memory's sake.
+    There are at most as many as either number of their `pixel_shape`.
     """
 
     def __init__(self, images: np.ndarray, components: int):
-        numbers = images.shape[1] ** 2 * images.shape[3]  # of an image
-        pixels = to_float(np.asarray(images[: max(1, MOST_NUMBERS // numbers)])).flatten(1).numpy()
-        self.components = min(components, *pixels.shape)
-        self.pca = PCA(self.components, svd_solver="randomized", random_state=0).fit(pixels)
+        pixels = to_float(np.asarray(images[: pixel_shape(images)[0]])).flatten(1).numpy()
+        self.pca = PCA(components, svd_solver="randomized", random_state=0).fit(pixels)
 
     def encode(self, images: Tensor) -> Tensor:
         """float [N, C, S, S] in [0, 1] → [N, D] on the CPU"""
@@ -227,10 +231,9 @@ def with_baselines(runs: list[TrainedRun], train: np.ndarray, device: torch.devi
             torch.manual_seed(0)
             untrained = kind(**run.model.settings).eval().to(device)
             baselines[name] = Measured(name, untrained, reconstructs=False)
-        components = min(run.model.latent_size, probes.PROBE_DIMS)
+        components = min(run.model.latent_size, probes.PROBE_DIMS, *pixel_shape(train))
         if (name := f"PCA {components}") not in baselines:
-            pca = PixelPCA(train, components)
-            baselines[name] = Measured(f"PCA {pca.components}", pca)
+            baselines[name] = Measured(name, PixelPCA(train, components))
     mean = mean_image(train).to(device)
     chance = Measured("chance", lambda images: mean.expand_as(images))
     return [*(Measured(run.name, run.model, run) for run in runs), *baselines.values(), chance]

@@ -50,7 +50,7 @@ def read_layout(
     else:
         splits = split_names(names)
         if deeper := split_folders(names):
-            notes.append(f"train and test are no splits below {listed(deeper)}; prepare such a folder to have them")
+            notes.append(f"the splits in {listed(deeper)} are not used; name such a folder as the data set to use them")
 
     class_of = {name: top_of(rest) for name, rest in inside.items()}
     found = set(class_of.values()) if classes else set()

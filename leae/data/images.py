@@ -145,15 +145,16 @@ def read_square(content: bytes, size: int, upscale: bool = False) -> np.ndarray:
         scans = content.count(b"\xff\xda") if content.startswith(JPEG) else 1  # about ten in a progressive one
         pixels = image.width * image.height
         if scans * pixels > MAX_DECODED or pixels > max(LARGE, MAX_RATIO * len(content)):
-            asked = f"{scans:,} × {image.width}×{image.height} pixels to decode from {len(content):,} bytes"
-            raise UsageError(f"{asked}, as only bombs have")
+            raise UsageError(f"{scans:,} × {image.width}×{image.height} pixels to decode from {len(content):,} bytes")
         stored = image.size
         if stored != ALIGNED:
             image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder skip detail that goes anyway
         image.load()  # before the orientation is read: a TIFF is upright then
         turn = None
         with suppress(Exception):  # what is damaged turns nothing
-            turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+            told = content.startswith(PNG) and any(text in content for text in ORIENTING)
+            by = Image.open(without_texts(content, ORIENTING)) if told else image
+            turn = UPRIGHT.get(by.getexif().get(ExifTags.Base.Orientation))
         image = to_rgb(image)
     if turn is not None:
         image = image.transpose(turn)
@@ -173,18 +174,17 @@ def central_square(image: Image.Image, side: int, size: int) -> np.ndarray:
     return np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0))
 
 
-def without_texts(content: bytes) -> io.BytesIO:
+def without_texts(content: bytes, but: tuple[bytes, ...] = ()) -> io.BytesIO:
     """A PNG file without its texts and colour profile, as Pillow refuses long ones and takes its time for many.
 
-    Programs that generate images write all their settings into texts. Those that may have an orientation stay, as do
+    Programs that generate images write all their settings into texts. Those that begin with one of `but` stay, as do
     other files.
     """
     kept, start, place = [], 0, len(PNG)
     while content.startswith(PNG) and place + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, place)
         end = place + 12 + length
-        turns = length < HEADER and content.startswith(ORIENTING, place + 8)
-        if kind in (b"tEXt", b"zTXt", b"iTXt", b"iCCP") and not turns:
+        if kind in (b"tEXt", b"zTXt", b"iTXt", b"iCCP") and not content.startswith(but, place + 8):
             kept += [content[start:place]] * (start < place)
             start = end
         place = end

@@ -216,7 +216,8 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
     """
     total = sum(map(len, source.splits.values()))
     temporary, bad, hashes = temporary_of(folder), [], {}  # of images, by split
-    for left in folder.parent.glob(TEMPORARY.format(glob.escape(folder.name))):  # by a process that was killed
+    killed = folder.parent.glob(TEMPORARY.format(glob.escape(folder.name)))
+    for left in (*killed, folder.with_name(f".{folder.name}.tmp")):  # the latter by an older version
         remove(left)
     others = {*multiprocessing.active_children()}  # no readers
     temporary.mkdir(parents=True)
@@ -256,8 +257,10 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
         write_json(temporary / "manifest.json", {**manifest, "checksum": digest(manifest)})
         if older.name == f"{folder.name}-{digest(manifest['checksums'])[:8]}":
             older = folder  # the same data, of files whose times have changed
+        if older == folder and folder.is_symlink():
+            older = folder.with_name(f"{folder.name}-{DAMAGED}")  # what it leads to stays
         remove(older)
-        if folder.exists():
+        if os.path.lexists(folder):
             purpose = "" if older.name.endswith(DAMAGED) else " for runs on it"
             print(f"{source.title}: what was prepared has changed or is damaged; it stays in {older}{purpose}")
             folder.rename(older)

@@ -123,7 +123,7 @@ def load_arrays(path: Path, classes: bool = True, least: int = 1) -> SmallSet:
     else:
         fits = fits and images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1
     expected = (
-        "uint8 to 255 or float from 0 to 1 (scale others), [N, S, S] or [N, S, S, C] with 1 or 3 channels, the last"
+        "uint8 above 1, or float from 0 to 1 (scale others), [N, S, S] or [N, S, S, C] with 1 or 3 channels, the last"
     )
     require(fits, where, describe(images), expected)
     side = sides[0] + 4 * (sides[0] == DIGIT[0])  # as `fit` has it

@@ -16,14 +16,14 @@ from leae.data.folders import TEST_EVERY, read_layout
 from leae.data.images import FACE, MAX_BYTES, SUFFIXES, is_grey, read_square, reason
 from leae.data.small_sets import SmallSet, load_arrays
 from leae.errors import UsageError, require, require_whole
-from leae.files import as_utf8, digest, one_at_a_time, read_bytes, short_name
+from leae.files import as_utf8, digest, names_file, one_at_a_time, read_bytes, short_name
 
 DATA = Path("data")
 CELEBA = DATA / "celeba"
 MAX_FACES = 10**6  # to train on
 MAX_NAME = 2000  # letters of an attribute's or a class's name; what a folder may have, as UTF-8 escapes
 ARRAYS = (".npy", ".npz")
-OF_FILE = (None, errno.ENOENT, errno.EINVAL)  # numbers of an OSError: Pillow's, of no file, of damage in a zip
+OF_FILE = (None, errno.EINVAL)  # numbers of an OSError: of Pillow's, of a damaged zip
 FACE_SEED = 0
 FIRST_TEST_FACE = 1_000_000_000  # so that test faces begin alike, however many are trained on
 
@@ -196,7 +196,9 @@ def read_images(root: Path, size: int, items: list[str], upscale: bool = False) 
     for item in items:
         try:
             place = root if root.is_dir() else _open_zip(root, root.stat().st_mtime_ns, os.getpid())
-            results.append(read_square(read_bytes(place / item, MAX_BYTES), size, upscale))
+            with names_file(place / item):
+                content = read_bytes(place / item, MAX_BYTES)
+            results.append(read_square(content, size, upscale))
         except MemoryError:
             raise
         except Exception as error:  # of decoders and decompressors, from files that are damaged, hostile or encrypted

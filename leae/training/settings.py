@@ -10,6 +10,8 @@ import ast
 import os
 import re
 import sys
+import tokenize
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,14 +127,15 @@ def configure(namespace: dict, *kinds: str) -> Run:
     if tasks != "1" and "WORLD_SIZE" not in os.environ:
         advice = f"to share one, start a single task: torchrun --nproc-per-node {tasks} {sys.argv[0]}"
         raise UsageError(f"srun has started {tasks} tasks, and each would train a run of its own; {advice}")
-    defaults, chosen = constants_of(namespace), parse_command_line(namespace)
+    written = constants_in(Path(namespace["__file__"]))
+    defaults, chosen = constants_of(namespace, written), parse_command_line(namespace, written)
     namespace.update(chosen)
     for name in ("INIT", "RESUME"):
         require(chosen.get(name) != "", option_of(name), "", "a path; was a variable of the shell not set?")
     run = None
     if namespace["RESUME"]:
         run = Run.resume(namespace["RESUME"], *kinds)
-        namespace.update({**resumed_settings(run, constants_of(namespace), chosen), **chosen})
+        namespace.update({**resumed_settings(run, defaults, chosen), **chosen})
     elif namespace["NAME"]:
         require_new(namespace["NAME"])
     if namespace["MODEL"] == "conv":
@@ -143,7 +146,7 @@ def configure(namespace: dict, *kinds: str) -> Run:
         idle = [other for other in others if other in chosen and namespace.get(name) == value]
         if idle:
             raise UsageError(f"{idle[0]} has no effect where {name} is {value}; leave it out")
-    settings = {name: value for name, value in constants_of(namespace).items() if name != "RESUME"}
+    settings = {name: namespace[name] for name in defaults if name != "RESUME"}
     require_ranges(settings, kinds if len(kinds) > 1 else OBJECTIVES)
     run = run or Run(settings, kinds[0] if len(kinds) == 1 else settings["OBJECTIVE"], defaults)
     run.tracker = tracker = settings["TRACKER"]
@@ -202,26 +205,28 @@ class Constant(NamedTuple):
 
 def constants_in(script: Path) -> dict[str, Constant]:
     """A script's constants by name, in their order."""
-    source = script.read_text(encoding="utf-8")
+    with tokenize.open(script) as file:  # in its encoding
+        source = file.read()
     found, lines = {}, source.split("\n")
     for statement in ast.parse(source).body:
         names = [] if isinstance(statement, ast.FunctionDef | ast.ClassDef) else [*ast.walk(statement)]
         names = [node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
         value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) and len(names) == 1 else None
         headings = (line[6:] for line in reversed(lines[: statement.lineno]) if line.startswith("# --- "))
-        behind = lines[statement.end_lineno - 1].encode()[statement.end_col_offset :].decode().strip(" #")
+        behind = lines[statement.end_lineno - 1].encode()[statement.end_col_offset :].decode()
         for name in filter(str.isupper, names):
-            above = found.get(name) or Constant(value, next(headings, "others"), behind)
+            above = found.get(name) or Constant(value, next(headings, "others"), behind.partition("#")[2].strip())
             found[name] = above._replace(value=value)
     return found
 
 
-def constants_of(namespace: dict) -> dict:
-    """The constants of a script, whose `globals()` these are, by name: numbers, texts, bools, tuples of numbers.
+def constants_of(namespace: dict, written: Collection[str]) -> dict:
+    """The constants among a script's `globals()`, by name: numbers, texts, bools, tuples of numbers.
 
-    A value of another type is a `UsageError`.
+    They are those that are `written` in it, and those of RANGES wherever they come from. A value of another type is a
+    `UsageError`.
     """
-    constants = {name: namespace[name] for name in constants_in(Path(namespace["__file__"])) if name in namespace}
+    constants = {name: value for name, value in namespace.items() if name in written or name in RANGES}
     for name, value in constants.items():
         numbers = isinstance(value, tuple) and all(isinstance(entry, int | float) for entry in value)
         expected = "a number, a string in quotes, True, False, or a tuple of numbers like (0.15,)"
@@ -259,13 +264,13 @@ def arguments_of(name: str, value) -> list[str]:
     return [option_of(name), *map(str, value if isinstance(value, tuple) else [value])]
 
 
-def parse_command_line(namespace: dict) -> dict:
+def parse_command_line(namespace: dict, written: dict[str, Constant]) -> dict:
     """The constants that the command line sets, by name, each of its type, or a `UsageError`."""
-    written, groups = constants_in(Path(namespace["__file__"])), {}
+    groups, unknown = {}, Constant(None, "others", "")
     options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "argument_default": argparse.SUPPRESS}
     parser = Parser(description=namespace["__doc__"], allow_abbrev=False, **options)
-    for name, default in constants_of(namespace).items():
-        _, heading, comment = written[name]
+    for name, default in constants_of(namespace, written).items():
+        _, heading, comment = written.get(name, unknown)
         group = groups[heading] = groups.get(heading) or parser.add_argument_group(heading)
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
         text = (f"{comment} [{shown}]" if shown else comment).strip().replace("%", "%%")

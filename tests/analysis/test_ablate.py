@@ -15,7 +15,7 @@ from scipy import stats
 
 from leae.analysis import ablate
 from leae.checkpoints import read_checkpoint
-from leae.training.settings import parse_command_line, script_constants
+from leae.training.settings import constants_in, parse_command_line, script_constants
 from tests.conftest import ROOT, assert_one_line, metrics_of, run_leae, run_script, wait_for_step
 from tests.data.conftest import write_folder
 
@@ -133,5 +133,5 @@ def test_the_command_line_of_every_variant_is_one_that_its_script_takes(variant,
     defaults = ablate.defaults_of(variant)
     line = [part for name, value in differing.items() for part in ablate.arguments_of(name, value)]
     monkeypatch.setattr(sys, "argv", [script, *line])
-    assert parse_command_line({"__file__": ROOT / script, "__doc__": "", **defaults}) == differing
+    assert parse_command_line({"__doc__": "", **defaults}, constants_in(ROOT / script)) == differing
     assert all(defaults[name] != value for name, value in differing.items())

@@ -97,6 +97,7 @@ def test_beside_the_runs_stand_an_untrained_encoder_and_a_pca_of_as_many_dimensi
     train = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), dtype=np.uint8)
     columns = with_baselines(runs, train, CPU)
     assert [column.name for column in columns] == [*(run.name for run in runs), "untrained 8", "PCA 8", "chance"]
+    assert [column.name for column in with_baselines(runs, train[:5], CPU)][-2:] == ["PCA 5", "chance"]
     untrained, initial = columns[3].model, leae.load(f"{RUNS[0]}/checkpoints/000.safetensors")
     assert [p.shape for p in untrained.parameters()] == [p.shape for p in initial.parameters()]
 

@@ -54,7 +54,7 @@ def test_splits_that_lie_deeper_beside_other_images_are_none_and_a_line_says_so(
     assert "pictures/ds/: 2 classes, 8 to train on, 8 to test" in capsys.readouterr().out
     write_image(workplace / "pictures" / beside, 99)
     open_dataset("pictures", 16)
-    assert "pictures/: train and test are no splits below 'ds'; prepare such a folder" in capsys.readouterr().out
+    assert "pictures/: the splits in 'ds' are not used; name such a folder" in capsys.readouterr().out
 
 
 def test_without_splits_each_name_alone_decides_and_what_is_added_moves_no_other(workplace):

@@ -223,6 +223,13 @@ def test_every_orientation_is_turned_as_pillow_does(orientation, kind):
     assert np.array_equal(read_square(content, 16), np.asarray(expected))
 
 
+def test_texts_that_may_turn_an_image_and_are_damaged_or_long_leave_it_as_it_is():
+    texts = PngInfo()
+    texts.add_itxt("XML:com.adobe.xmp", 3_000_000 * " ", zip=True)
+    texts.add_text("Raw profile type exif", 3_000_000 * "x", zip=True)
+    assert np.abs(read_square(stored(pnginfo=texts), 16) - RED).max() <= 3
+
+
 def test_the_square_in_the_middle_is_cut_pixel_by_pixel_and_in_aligned_photographs_of_celeba_a_smaller_one():
     pixels = np.random.default_rng(0).integers(0, 256, (218, 178, 3), dtype=np.uint8)
     aligned, other = (stored(image=Image.fromarray(image)) for image in (pixels, pixels[:, :176]))

@@ -139,7 +139,7 @@ def test_an_array_of_halves_is_rounded_as_one_of_floats(workplace):
 
 def test_bytes_of_zeros_and_ones_are_no_levels_of_grey(workplace):
     np.save("own.npy", PIXELS // 128)
-    with pytest.raises(UsageError, match=r"uint8 .* from 0 to 1'; it must be uint8 to 255 or"):
+    with pytest.raises(UsageError, match=r"uint8 .* from 0 to 1'; it must be uint8 above 1, or"):
         open_dataset("own.npy", 16)
 
 

@@ -392,21 +392,29 @@ def test_of_a_prepared_folder_that_is_a_link_runs_find_what_it_was_when_its_sour
     after = open_dataset("pictures", 16)
     assert after.identity != before.identity
     assert open_dataset("pictures", 16, identity=before.identity).identity == before.identity
-    (workplace / "elsewhere" / "train.npy").write_bytes(b"damaged")
-    assert open_dataset("pictures", 16).identity == after.identity
+    for state in ("damaged", "gone"):
+        folder.rename(workplace / state)
+        folder.symlink_to(workplace / state)
+        (folder / "train.npy").write_bytes(b"damaged")
+        if state == "gone":
+            (workplace / state).rename(workplace / "away")
+        assert open_dataset("pictures", 16).identity == after.identity
+        assert not folder.is_symlink()
+        assert [path.read_bytes() for path in workplace.glob(f"{state}/train.npy")] == [b"damaged"] * (state != "gone")
 
 
-def test_a_file_that_the_system_refuses_is_named_and_not_left_out_for_ever(workplace, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ENOENT])  # the last as of a disk that went away
+def test_a_file_that_the_system_refuses_is_named_and_not_left_out_for_ever(workplace, monkeypatch, number):
     write_folder(workplace / "pictures", 20)
     trouble = [True]
 
     def read(path, *limit):
         if trouble and path.name == "007.png":
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            raise OSError(number, os.strerror(number))  # as of a read, which names no file
         return path.read_bytes()
 
     monkeypatch.setattr("leae.data.sources.read_bytes", read)
-    with pytest.raises(OSError, match="Input/output error") as refusal:
+    with pytest.raises(OSError, match=os.strerror(number)) as refusal:
         open_dataset("pictures", 16)
     assert refusal.value.filename == "pictures/a/007.png"
     assert not [*PREPARED.glob("[!.]*")]

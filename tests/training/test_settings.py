@@ -21,6 +21,10 @@ def namespace(workplace):
     return runpy.run_path("main.py", run_name="not main")
 
 
+def constants(namespace):
+    return constants_of(namespace, constants_in(Path("main.py")))
+
+
 def configured(monkeypatch, namespace, line):
     monkeypatch.setattr("sys.argv", ["main.py", *line.split()])
     return configure(namespace, "self-teaching")
@@ -29,7 +33,7 @@ def configured(monkeypatch, namespace, line):
 @pytest.mark.parametrize("value", [None, {}, ["pooled"], ("0.15",)])
 def test_a_constant_is_a_number_a_text_a_bool_or_a_tuple_of_numbers(namespace, value):
     with pytest.raises(UsageError, match="SHARE"):
-        constants_of({**namespace, "SHARE": value})
+        constants({**namespace, "SHARE": value})
 
 
 def test_help_lists_every_constant_with_its_comment_and_value(monkeypatch, namespace, capsys):
@@ -37,14 +41,14 @@ def test_help_lists_every_constant_with_its_comment_and_value(monkeypatch, names
     with pytest.raises(SystemExit):
         configured(monkeypatch, namespace, "--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert all(option_of(name) in text for name in constants_of(namespace))
+    assert all(option_of(name) in text for name in constants(namespace))
     assert all(" ".join(one.comment.split()) in text for one in constants_in(Path("main.py")).values())
     assert "[0.25 0.5]" in text
     assert "optimisation: --batch-size INT images per step" in text
 
 
 def test_a_resumed_run_keeps_its_settings_but_for_those_that_change_no_number(monkeypatch, namespace):
-    settings = {name: value for name, value in constants_of(namespace).items() if name != "RESUME"}
+    settings = {name: value for name, value in constants(namespace).items() if name != "RESUME"}
     begun = make_run(**{**settings, "EPOCHS": 7, "CROP_RATIOS": (0.5,), "COMPILE": True})
     begun.lock.release()
     resume = f"--resume {begun.folder}"
@@ -62,11 +66,23 @@ def test_a_resumed_run_keeps_its_settings_but_for_those_that_change_no_number(mo
         configured(monkeypatch, {**namespace, "NEW_ONE": 1}, resume)
 
 
+def test_constants_are_found_wherever_a_script_sets_them(workplace, monkeypatch):
+    source = (ROOT / "main.py").read_text(encoding="utf-8")
+    source = re.sub(r"(?m)^(EPOCHS|WARMUP|SCHEDULE|WEIGHT_DECAY) = .*\n", "", source)
+    source += "\nfrom conf import *\nif True:\n    WARMUP = 0.3\nEPOCHS, MINE = 3, 4\n"
+    Path("main.py").write_text(source, encoding="utf-8-sig")  # as Windows' editors do
+    Path("conf.py").write_text("SCHEDULE, WEIGHT_DECAY, OTHER = 'constant', 0.5, 6\n")
+    monkeypatch.syspath_prepend(workplace)
+    settings = configured(monkeypatch, runpy.run_path("main.py", run_name="not main"), "--warmup 0.2").settings
+    found = [settings.get(name) for name in ("WARMUP", "EPOCHS", "MINE", "SCHEDULE", "WEIGHT_DECAY", "OTHER")]
+    assert found == [0.2, 3, 4, "constant", 0.5, None]
+
+
 def test_what_a_script_imports_or_defines_is_no_constant(namespace):
-    before = constants_of(namespace)
+    before = constants(namespace)
     with Path("main.py").open("a") as file:
         file.write("import torch.nn.functional as F\nfrom leae.judge import WHOLE\nclass VAE:\n    SIZE = 3\n")
-    assert constants_of(runpy.run_path("main.py", run_name="not main")) == before
+    assert constants(runpy.run_path("main.py", run_name="not main")) == before
 
 
 def test_a_constant_may_be_annotated_and_one_that_was_edited_to_a_whole_number_still_takes_a_share(
