@@ -209,8 +209,10 @@ def constants_in(script: Path) -> dict[str, Constant]:
         source = file.read()
     found, lines = {}, source.split("\n")
     for statement in ast.parse(source).body:
-        names = [] if isinstance(statement, ast.FunctionDef | ast.ClassDef) else [*ast.walk(statement)]
-        names = [node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            continue
+        nodes = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
+        names = [node.id for node in nodes if isinstance(node.ctx, ast.Store)]
         value = statement.value if isinstance(statement, ast.Assign | ast.AnnAssign) and len(names) == 1 else None
         headings = (line[6:] for line in reversed(lines[: statement.lineno]) if line.startswith("# --- "))
         behind = lines[statement.end_lineno - 1].encode()[statement.end_col_offset :].decode()
