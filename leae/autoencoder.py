@@ -33,7 +33,7 @@ OUTPUTS = ("sigmoid", "linear")
 
 def require_pixels(images: Tensor) -> None:
     """Refuse float images with a value outside [0, 1], but for a rounding, by a `UsageError`."""
-    outside = images[~((images > -1e-3) & (images < 1.001))]
+    outside = images[~((images >= -1e-3) & (images <= 1.001))]  # also of bfloat16, which has no 1.001
     if len(outside):
         raise UsageError(f"images have the value {outside[0].item():.4g}; values must be in [0, 1], as bytes / 255 are")
 

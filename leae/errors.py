@@ -1,6 +1,7 @@
 """Mistakes: the exception, the checks that raise it, and the one place where it becomes a line for the user."""
 
 import difflib
+import gc
 import math
 import os
 import re
@@ -155,6 +156,7 @@ def run_command(main: Callable[[], None], name: str | None = None) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        gc.collect()  # a notebook goes on, and a run whose lock is in a cycle could not be resumed in it
 
 
 def _end_at_once(status: int) -> NoReturn:

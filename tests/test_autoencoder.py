@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from leae.autoencoder import Autoencoder, VariationalAutoencoder, build
+from leae.autoencoder import Autoencoder, VariationalAutoencoder, build, require_pixels
 from leae.conv_autoencoder import ConvAutoencoder
 from leae.errors import UsageError
 
@@ -129,3 +129,8 @@ def test_the_small_model_learns_dark_images_from_a_mean_squared_error():
         loss.backward()
         optimizer.step()
     assert loss < images.mean() / 2  # the error of black images
+
+
+def test_white_is_in_range_in_every_precision():
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        require_pixels(torch.tensor([0.0, 1.0], dtype=dtype))

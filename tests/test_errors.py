@@ -165,6 +165,7 @@ def test_what_ends_a_command_holds_nothing_of_it_as_a_notebook_keeps_it():
 
     def main():
         held = Held()
+        held.cycle = [held]
         found.append(weakref.ref(held))
         sys.exit(130)
 

@@ -40,9 +40,10 @@ def embed_images(model: BaseAutoencoder, images: Images | Tensor, title: str) ->
 
     The images are uint8 [N, S, S, C] or a float tensor [N, C, S, S] in [0, 1]. `UsageError` if codes are not finite.
     """
-    codes, errors = [], []
+    codes, errors, weights = [], [], next(model.parameters())
     with evaluation_mode(model):
-        for _, chunk in chunks_of(images, next(model.parameters()).device, title):
+        for _, chunk in chunks_of(images, weights.device, title):
+            chunk = chunk.to(weights.dtype)
             code = model.encode(chunk)
             codes.append(code.float().cpu())
             difference = (model.decode(code) - chunk).to(float64_device(chunk.device), torch.float64)

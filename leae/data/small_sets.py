@@ -12,7 +12,7 @@ from PIL import Image
 from leae.data.folders import split_names
 from leae.data.images import DIGIT, central_square
 from leae.errors import UsageError, require
-from leae.files import MAX_TEXT, as_utf8, atomic_write, describe, digest, read_arrays, server_timeout
+from leae.files import MAX_TEXT, as_utf8, atomic_write, describe, digest, read_arrays, read_bytes, server_timeout
 
 MAX_IMAGES = 2**22  # in a file of arrays, as what is known of each takes memory
 
@@ -54,9 +54,14 @@ def load_torchvision(reader: str, place: str, files: str, data: Path) -> SmallSe
             if not any(path.exists() for path in unpacked) and not others():
                 _fetch(kind, folder, place, [path for path, _ in packed])
         for path, _ in () if base else packed:
-            if not path.with_suffix("").exists():
-                with gzip.open(path) as content, atomic_write(path.with_suffix(""), "wb") as file:
-                    file.write(content.read(MAX_TEXT))  # they have 47 MB
+            with gzip.open(path) as file:
+                content = file.read(MAX_TEXT)  # they have 47 MB
+            plain = path.with_suffix("")  # which is read
+            if not plain.exists():
+                with atomic_write(plain, "wb") as file:
+                    file.write(content)
+            elif read_bytes(plain) != content:
+                raise ValueError(f"{plain.name} is not what is in {path.name}: delete one of the two")
         found = {split: kind(data, split == "train") for split in ("train", "test")}
         images, labels = {}, {}
         for split, some in found.items():

@@ -99,7 +99,7 @@ def test_the_published_variant_is_the_readmes_command_on_a_gpu(monkeypatch):
     [line] = re.findall(r"uv run (main\.py .*--judge-decay.*)", text)
     defaults = script_constants(ROOT / "main.py", gpu=True)
     monkeypatch.setattr(sys, "argv", shlex.split(line))
-    chosen = parse_command_line({"__file__": ROOT / "main.py", "__doc__": "", **defaults})
+    chosen = parse_command_line({"__doc__": "", **defaults}, constants_in(ROOT / "main.py"))
     assert defaults | chosen == defaults | ablate.PUBLISHED | {"DATASET": "celeba"}
 
 

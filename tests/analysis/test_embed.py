@@ -1,5 +1,6 @@
 """Codes in files and from Python, against what the model says of the same images."""
 
+import copy
 import csv
 import re
 
@@ -93,6 +94,7 @@ def test_arrays_of_bytes_and_of_floats_have_the_same_codes_without_gradients():
     flipped = np.ascontiguousarray(floats.numpy()[..., ::-1])[..., ::-1]
     for others in (floats, floats.numpy(), floats.double(), flipped, floats.numpy().astype(">f4")):
         np.testing.assert_allclose(leae.embed(model, others), codes, atol=1e-6)
+    np.testing.assert_allclose(leae.embed(copy.deepcopy(model).double(), images), codes, atol=1e-4)
     for wrong in (images[:0], images[0], images.astype(int), images > 100, list(images), None):
         with pytest.raises(UsageError, match=r"uint8 \[N, S, S, C\]"):
             leae.embed(model, wrong)

@@ -155,6 +155,20 @@ def test_what_lies_there_is_not_downloaded_over(served, name, place, content):
     assert path.read_bytes() == before
 
 
+def test_a_file_that_was_replaced_is_not_read_from_the_copy_that_was_unpacked_before(served):
+    path = Path("data") / "MNIST/raw/t10k-labels-idx1-ubyte.gz"
+    shutil.copytree(served, path.parent)
+    sound, plain = path.read_bytes(), path.with_suffix("")
+    content = gzip.decompress(sound)
+    path.write_bytes(gzip.compress(content[:8] + bytes((9 - n) % 10 for n in content[8:])))
+    wrong = find_source("mnist", 32).fingerprint
+    path.write_bytes(sound)
+    with pytest.raises(UsageError, match=f"{plain.name} is not what is in {path.name}: delete one"):
+        find_source("mnist", 32)
+    plain.unlink()
+    assert find_source("mnist", 32).fingerprint != wrong
+
+
 @pytest.mark.parametrize(
     ("name", "own", "lost"),
     [
