@@ -135,11 +135,11 @@ def open_dataset(
     folder = DATA / "prepared" / source.key
     with one_at_a_time(folder):
         manifest = _read_manifest(folder)
-        same = manifest and manifest["fingerprint"] == source.fingerprint
+        same = manifest is not None and manifest["fingerprint"] == source.fingerprint
         whole = manifest and _is_whole(folder, manifest)
         if not (same and whole):
-            older = f"{folder.name}-{digest(manifest['checksums'])[:8] if whole else DAMAGED}"
-            manifest = _prepare(source, folder, identity, folder if same else folder.with_name(older))
+            known_as = digest(manifest["checksums"])[:8] if whole else DAMAGED
+            manifest = _prepare(source, folder, identity, known_as, same)
         _require_identity(source, manifest["checksums"], identity)
         return _open(folder, manifest, source.name)
 
@@ -208,11 +208,12 @@ def _read_labels(path: Path, count: int, names: tuple[str, ...]) -> np.ndarray:
     return labels
 
 
-def _prepare(source: Source, folder: Path, identity: str | None, older: Path) -> dict:
+def _prepare(source: Source, folder: Path, identity: str | None, known_as: str, same: bool) -> dict:
     """Read a source into a prepared folder, which appears only once it is complete; its manifest.
 
-    What is there becomes `older`, or is replaced if that is the folder itself. A `UsageError`, and nothing has changed,
-    if the source turns out to have another identity than is wanted.
+    What is there gets the name that it is `known_as` behind its own, or is replaced if it is of the same source or has
+    the same data. A `UsageError`, and nothing has changed, if the source turns out to have another identity than is
+    wanted.
     """
     total = sum(map(len, source.splits.values()))
     temporary, bad, hashes = temporary_of(folder), [], {}  # of images, by split
@@ -255,10 +256,9 @@ def _prepare(source: Source, folder: Path, identity: str | None, older: Path) ->
             write_csv(temporary / SKIPPED, ("file", "reason"), bad)
         _require_identity(source, manifest["checksums"], identity)
         write_json(temporary / "manifest.json", {**manifest, "checksum": digest(manifest)})
-        if older.name == f"{folder.name}-{digest(manifest['checksums'])[:8]}":
-            older = folder  # the same data, of files whose times have changed
-        if older == folder and folder.is_symlink():
-            older = folder.with_name(f"{folder.name}-{DAMAGED}")  # what it leads to stays
+        same = same or known_as == digest(manifest["checksums"])[:8]  # of files whose times have changed
+        replaced = same and not folder.is_symlink()  # what a link leads to stays
+        older = folder if replaced else folder.with_name(f"{folder.name}-{known_as}")
         remove(older)
         if os.path.lexists(folder):
             purpose = "" if older.name.endswith(DAMAGED) else " for runs on it"
